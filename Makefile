@@ -1,0 +1,49 @@
+# Two commands for a fresh clone: `make demo` and `make test`. They need Python 3.10+, g++ and make; the rest they install
+# into a virtual environment of their own. CI sets VENV to test in another one.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= runs/demo
+SOURCES := $(wildcard csrc/*.* csrc/*/* cmake/* tmt_ext/*.py) CMakeLists.txt setup.py pyproject.toml constraints.txt
+
+.PHONY: help install demo test lint format bench clean
+
+help:
+	@echo "make demo     install into $(VENV), train source -> estimator -> target on synthetic streets, show the table"
+	@echo "make test     install into $(VENV), check style, run every test"
+	@echo "make lint     check style only;  make format  mend it"
+	@echo "make bench    time the operators against plain PyTorch"
+	@echo "make clean    remove build products (keeps $(VENV) and runs)"
+
+# Editable, so that edits in python/ and tmt_ext/ count at once; csrc/ changes rebuild through SOURCES.
+$(VENV)/.installed: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch setuptools pybind11 cmake ninja
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[test]"
+	touch $@
+
+install: $(VENV)/.installed
+
+demo: install
+	$(BIN)/python -m tmt.train --config demo --out $(DEMO) --resume
+	@echo "Table: $(DEMO)/results.md   pictures: $(DEMO)/pictures"
+
+test: lint
+	$(BIN)/python -m pytest tests
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
+
+bench: install
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf build dist *.egg-info tmt_ext/*.so $(VENV)/.installed

@@ -1,0 +1,1 @@
+"""Timings of the operators against peers in plain PyTorch: `python -m bench`."""

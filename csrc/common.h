@@ -1,0 +1,70 @@
+// Shared by every host function: one way to refuse an argument, and short names for the stable ABI.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <optional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+
+namespace tmt {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Throws std::runtime_error with the message alone (no file or line: it is read by users, who see it as RuntimeError).
+#define TMT_CHECK(condition, ...)                                    \
+  do {                                                               \
+    if (!(condition)) throw std::runtime_error(tmt::text(__VA_ARGS__)); \
+  } while (0)
+
+template <typename... Parts>
+std::string text(const Parts&... parts) {
+  std::ostringstream stream;
+  (stream << ... << parts);
+  return stream.str();
+}
+
+// "(2, 3, 8, 8)", for messages.
+inline std::string shape(const Tensor& tensor) {
+  std::ostringstream stream;
+  stream << '(';
+  for (int64_t d = 0; d < tensor.dim(); ++d) stream << (d ? ", " : "") << tensor.size(d);
+  stream << ')';
+  return stream.str();
+}
+
+inline const char* dtype_name(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float: return "float32";
+    case ScalarType::Double: return "float64";
+    case ScalarType::Half: return "float16";
+    case ScalarType::BFloat16: return "bfloat16";
+    case ScalarType::Long: return "int64";
+    case ScalarType::Int: return "int32";
+    case ScalarType::Bool: return "bool";
+    default: return "another dtype";
+  }
+}
+
+inline bool is_floating(const Tensor& tensor) {
+  const auto dtype = tensor.scalar_type();
+  return dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::Half ||
+         dtype == ScalarType::BFloat16;
+}
+
+// The dtype sums are carried in: float64 for float64, float32 for everything else.
+inline ScalarType accumulate_dtype(const Tensor& tensor) {
+  return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+inline bool same_device(const Tensor& a, const Tensor& b) {
+  return a.is_cpu() == b.is_cpu() && a.get_device_index() == b.get_device_index();
+}
+
+}  // namespace tmt

@@ -1,0 +1,154 @@
+// packed_attention on the CPU, forward and backward: host side and registration.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "../masked_attention.h"
+#include "host.h"
+#include "key_plan.h"
+
+namespace tmt::cpu {
+namespace {
+
+using torch::stable::parallel_for;
+
+constexpr int64_t kBlock = 128;     // as in the kernels
+constexpr int64_t kStateExtra = 32;  // values beside a row's sums in the forward state
+
+// Unit stride in D is all the kernels ask for.
+Tensor with_dense_rows(const Tensor& tensor) {
+  return tensor.size(3) == 1 || tensor.stride(3) == 1 ? tensor : torch::stable::contiguous(tensor);
+}
+
+Strided strided(const Tensor& tensor) {
+  return {tensor.const_data_ptr(), tensor.stride(0), tensor.stride(1), tensor.stride(2)};
+}
+
+// Bits and the plans made from them, alive as long as the kernels run.
+class Plans {
+ public:
+  Plans(const std::optional<Tensor>& bits, const AttentionShape& s) {
+    if (bits) bits_ = torch::stable::contiguous(*bits);
+    const auto* words = bits ? reinterpret_cast<const uint64_t*>(bits_->const_data_ptr<int64_t>()) : nullptr;
+    const int64_t image = s.queries * mask_words(s.keys);
+    plans_.resize(s.batch);
+    views_.resize(s.batch);
+    parallel_for(0, s.batch, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        plans_[b].emplace(words ? words + b * image : nullptr, s.queries, s.keys);
+        views_[b] = plans_[b]->view();
+      }
+    });
+  }
+  const KeyPlan* views() const { return views_.data(); }
+
+ private:
+  std::optional<Tensor> bits_;
+  std::vector<std::optional<ImagePlan>> plans_;
+  std::vector<KeyPlan> views_;
+};
+
+// Parts to divide each image's keys into, so that there is work for 16 threads even where B * heads is 1. It must not
+// depend on the number of threads, or results would.
+int64_t split_count(const AttentionShape& s) {
+  const int64_t heads = std::max<int64_t>(s.batch * s.heads, 1);
+  const int64_t most = std::max<int64_t>(s.keys / 1024, 1);
+  return std::min((15 + heads) / heads, most);
+}
+
+AttentionArgs attention_args(const AttentionShape& s, const Tensor& query, const Tensor& key, const Tensor& value,
+                             const Plans& plans) {
+  AttentionArgs args{};
+  args.storage = storage_of(query);
+  args.batch = s.batch;
+  args.heads = s.heads;
+  args.queries = s.queries;
+  args.keys = s.keys;
+  args.dim = s.dim;
+  args.padded = (s.dim + 15) / 16 * 16;
+  args.splits = split_count(s);
+  args.query = strided(query);
+  args.key = strided(key);
+  args.value = strided(value);
+  args.plans = plans.views();
+  return args;
+}
+
+size_t accumulate_bytes(const AttentionArgs& args) {
+  return args.storage == Storage::float64 ? sizeof(double) : sizeof(float);
+}
+
+void run_forward(const AttentionArgs& args) {
+  const int64_t heads = args.batch * args.heads;
+  const size_t bytes = accumulate_bytes(args) * ((2 * kWordKeys + kBlock) * args.padded + 8 * kWordKeys);
+  parallel_for(0, heads * args.splits, 1, [&](int64_t begin, int64_t end) {
+    const Scratch scratch(bytes);
+    TMT_SIMD_CALL(attention_forward, args, begin, end, scratch.get());
+  });
+  parallel_for(0, heads, 1, [&](int64_t begin, int64_t end) { TMT_SIMD_CALL(attention_forward_finish, args, begin, end); });
+}
+
+// query (B, heads, N, D), key, value (B, heads, S, D), bits (B, N, ceil(S / 64)) -> output, lse (B, heads, N).
+std::tuple<Tensor, Tensor> packed_attention(const Tensor& query, const Tensor& key, const Tensor& value,
+                                            const std::optional<Tensor>& bits) {
+  const AttentionShape s = check_attention(query, key, value, bits);
+  const Tensor q = with_dense_rows(query), k = with_dense_rows(key), v = with_dense_rows(value);
+  Tensor output = torch::stable::new_empty(query, {s.batch, s.heads, s.queries, s.dim});
+  Tensor lse = torch::stable::new_empty(query, {s.batch, s.heads, s.queries}, accumulate_dtype(query));
+  const Plans plans(bits, s);
+  AttentionArgs args = attention_args(s, q, k, v, plans);
+  const Tensor partial = torch::stable::new_empty(
+      lse, {s.batch * s.heads, args.splits, s.queries, args.padded + kStateExtra});
+  args.partial = partial.mutable_data_ptr();
+  args.output = output.mutable_data_ptr();
+  args.lse = lse.mutable_data_ptr();
+  run_forward(args);
+  return {output, lse};
+}
+
+void run_backward(const AttentionArgs& args) {
+  const int64_t heads = args.batch * args.heads;
+  const size_t bytes = accumulate_bytes(args) * (5 * kWordKeys * args.padded + 2 * kBlock * kWordKeys +
+                                                 2 * args.queries * (args.padded + 1));
+  parallel_for(0, heads * args.splits, 1, [&](int64_t begin, int64_t end) {
+    const Scratch scratch(bytes);
+    TMT_SIMD_CALL(attention_backward, args, begin, end, scratch.get());
+  });
+  parallel_for(0, heads, 1, [&](int64_t begin, int64_t end) { TMT_SIMD_CALL(attention_backward_finish, args, begin, end); });
+}
+
+// The gradients of query, key and value, from grad_output (B, heads, N, D) and what the forward returned.
+std::tuple<Tensor, Tensor, Tensor> packed_attention_backward(const Tensor& grad_output, const Tensor& query,
+                                                             const Tensor& key, const Tensor& value,
+                                                             const Tensor& output, const Tensor& lse,
+                                                             const std::optional<Tensor>& bits) {
+  const AttentionShape s = check_attention_backward(grad_output, query, key, value, output, lse, bits);
+  const Tensor q = with_dense_rows(query), k = with_dense_rows(key), v = with_dense_rows(value),
+               g = with_dense_rows(grad_output), o = torch::stable::contiguous(output),
+               l = torch::stable::contiguous(lse);
+  Tensor grad_query = torch::stable::new_empty(query, {s.batch, s.heads, s.queries, s.dim});
+  Tensor grad_key = torch::stable::new_zeros(key, {s.batch, s.heads, s.keys, s.dim});  // dropped keys stay 0
+  Tensor grad_value = torch::stable::new_zeros(value, {s.batch, s.heads, s.keys, s.dim});
+  const Plans plans(bits, s);
+  AttentionArgs args = attention_args(s, q, k, v, plans);
+  const Tensor partial = torch::stable::new_empty(l, {s.batch * s.heads, args.splits, s.queries, args.padded});
+  args.partial = partial.mutable_data_ptr();
+  args.output = o.mutable_data_ptr();
+  args.lse = l.mutable_data_ptr();
+  args.grad_output = strided(g);
+  args.grad_query = grad_query.mutable_data_ptr();
+  args.grad_key = grad_key.mutable_data_ptr();
+  args.grad_value = grad_value.mutable_data_ptr();
+  run_backward(args);
+  return {grad_query, grad_key, grad_value};
+}
+
+}  // namespace
+}  // namespace tmt::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(tmt, CPU, m) {
+  m.impl("packed_attention", TORCH_BOX(&tmt::cpu::packed_attention));
+  m.impl("packed_attention_backward", TORCH_BOX(&tmt::cpu::packed_attention_backward));
+}

@@ -1,0 +1,65 @@
+// What the host functions hand to the SIMD kernels of pack_mask and packed_attention: plain structs, no functions.
+#pragma once
+
+#include <cstdint>
+
+#include "dispatch.h"
+
+namespace tmt::cpu {
+
+enum class Storage { float32, float64, bfloat16, float16 };
+
+// Four-dimensional (B, heads, rows, D) with unit stride in D; strides in elements.
+struct Strided {
+  const void* data;
+  int64_t batch, head, row;
+};
+
+// The keys of one image in the order the kernels visit them, 64 to a tile. Keys that no query attends are left out.
+struct KeyPlan {
+  int64_t count;         // keys to visit
+  const int32_t* keys;   // (count) key indices, or null: 0, 1, 2, ...
+  const uint64_t* bits;  // (N, tiles): bit i of word t = query n attends the i-th key of tile t; null: every key
+};
+
+struct AttentionArgs {
+  Storage storage;
+  int64_t batch, heads, queries, keys, dim;
+  int64_t padded;  // dim rounded up to 16, the row length of all scratch in the accumulate dtype
+  int64_t splits;  // parts that an image's tiles are divided into; a function of the shapes alone
+  Strided query, key, value;
+  const KeyPlan* plans;  // (B)
+  void* partial;         // forward: (B, heads, splits, N, padded + 32); backward: (B, heads, splits, N, padded)
+  void* output;          // (B, heads, N, D) contiguous; written forward, read backward
+  void* lse;             // (B, heads, N) in the accumulate dtype; written forward, read backward
+  Strided grad_output;   // backward only, as what follows, all contiguous
+  void *grad_query, *grad_key, *grad_value;
+};
+
+struct PackArgs {
+  Storage mask_storage, transfer_storage;
+  int64_t batch, queries, keys, words;
+  int rule, fallback;
+  float mask_threshold;
+  const void* mask;                 // (B, N, S) or null
+  const void* transfer;             // (B, S) or null
+  const float* transfer_threshold;  // (B)
+  uint64_t* transfer_bits;          // (B, words): written by pack_transfer, read by pack_rows
+  uint64_t* bits;                   // (B, N, words)
+  int32_t* allowed;                 // (B, N)
+};
+
+// Each handles the items [begin, end). scratch: scratch_bytes() of the same call, aligned to 64 bytes.
+#define TMT_DECLARE_ATTENTION(level)                                                                      \
+  namespace level {                                                                                       \
+  void pack_transfer(const PackArgs& args, int64_t begin, int64_t end);  /* items: B */                    \
+  void pack_rows(const PackArgs& args, int64_t begin, int64_t end);      /* items: B * N */                \
+  void attention_forward(const AttentionArgs& args, int64_t begin, int64_t end, void* scratch);  /* B * heads * splits */ \
+  void attention_forward_finish(const AttentionArgs& args, int64_t begin, int64_t end);          /* B * heads */ \
+  void attention_backward(const AttentionArgs& args, int64_t begin, int64_t end, void* scratch); /* B * heads * splits */ \
+  void attention_backward_finish(const AttentionArgs& args, int64_t begin, int64_t end);         /* B * heads */ \
+  }
+TMT_FOR_EACH_SIMD(TMT_DECLARE_ATTENTION)
+#undef TMT_DECLARE_ATTENTION
+
+}  // namespace tmt::cpu

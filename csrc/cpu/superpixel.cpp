@@ -1,0 +1,211 @@
+// tmt::superpixel and tmt::superpixel_backward on the CPU: arguments, memory and threads; the work is in
+// superpixel_kernels.cpp.
+#include <algorithm>
+#include <memory>
+#include <new>
+
+#include "../common.h"
+#include "../superpixel_checks.h"
+#include "superpixel_kernels.h"
+
+namespace tmt::cpu {
+namespace {
+
+using superpixel::Sizes;
+
+// Uninitialised memory that begins at a cache line.
+class Scratch {
+ public:
+  explicit Scratch(size_t bytes) : memory_(::operator new(bytes, kLine)) {}
+  template <typename T = void>
+  T* get() const {
+    return static_cast<T*>(memory_.get());
+  }
+
+ private:
+  static constexpr std::align_val_t kLine{64};
+  struct Free {
+    void operator()(void* memory) const { ::operator delete(memory, kLine); }
+  };
+  std::unique_ptr<void, Free> memory_;
+};
+
+// Cuts consecutive pieces, each on its own cache lines, out of one block; counts first, then hands out.
+class Pieces {
+ public:
+  explicit Pieces(size_t element_size, char* block = nullptr) : element_size_(element_size), block_(block) {}
+
+  void* take(int64_t elements) {
+    char* piece = block_ == nullptr ? nullptr : block_ + used_;
+    used_ += (static_cast<size_t>(elements) * element_size_ + 63) / 64 * 64;
+    return piece;
+  }
+  size_t used() const { return used_; }
+
+ private:
+  size_t element_size_;
+  char* block_;
+  size_t used_ = 0;
+};
+
+Element element_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Double: return Element::float64;
+    case ScalarType::BFloat16: return Element::bfloat16;
+    case ScalarType::Half: return Element::float16;
+    default: return Element::float32;
+  }
+}
+
+size_t accumulate_size(const Tensor& tensor) { return tensor.scalar_type() == ScalarType::Double ? 8 : 4; }
+
+SuperpixelGrid grid_of(const Sizes& sizes, int64_t cell, int64_t iterations, double kappa) {
+  return {sizes.channels, sizes.height, sizes.width, cell, sizes.rows, sizes.columns, iterations, kappa};
+}
+
+// Images worked on together: few, so that their features stay in cache through all iterations, but enough cell rows
+// that every thread has some.
+int64_t group_size(const Sizes& sizes) {
+  const int64_t wanted = 4 * static_cast<int64_t>(torch::stable::get_num_threads());
+  return std::clamp<int64_t>((wanted + sizes.rows - 1) / sizes.rows, 1, std::max<int64_t>(sizes.batch, 1));
+}
+
+void take_images(SuperpixelImages& task, Pieces& pieces, int64_t images) {
+  const SuperpixelGrid& grid = task.grid;
+  task.inverse_norms = pieces.take(images * grid.pixels() + kTilePixels);  // a tile's last vector may read beyond
+  task.centre_norms = pieces.take(images * (grid.iterations + 1) * grid.regions());
+  task.sums = pieces.take(images * grid.rows * grid.sums_per_row());
+  task.row_masses = pieces.take(images * grid.iterations * grid.rows * grid.masses_per_row());
+}
+
+void take_backward(SuperpixelBackward& task, Pieces& pieces, int64_t images, bool own_gradient) {
+  const SuperpixelGrid& grid = task.grid;
+  take_images(task, pieces, images);
+  task.masses = pieces.take(images * grid.iterations * grid.regions());
+  task.pulls = pieces.take(images * grid.regions() * grid.channel_stride());
+  task.mass_pulls = pieces.take(images * grid.regions());
+  if (own_gradient) task.gradient = pieces.take(images * grid.channels * grid.pixels());
+}
+
+// Calls function(begin, end, workspace) for all cell rows of `images` images, in parallel.
+template <typename Function>
+void for_rows(const SuperpixelGrid& grid, int64_t images, size_t element_size, size_t accumulate, const Function& function) {
+  torch::stable::parallel_for(0, images * grid.rows, 1, [&](int64_t begin, int64_t end) {
+    const Scratch workspace(static_cast<size_t>(grid.workspace(static_cast<int64_t>(element_size))) * accumulate);
+    function(begin, end, workspace.get());
+  });
+}
+
+void forward_group(const SuperpixelForward& task, int64_t images, const Tensor& features) {
+  const size_t size = features.element_size(), accumulate = accumulate_size(features);
+  for_rows(task.grid, images, size, accumulate, [&](int64_t begin, int64_t end, void* workspace) {
+    TMT_SIMD_CALL(superpixel_means, task, begin, end, workspace);
+  });
+  for (int64_t k = 1; k <= task.grid.iterations; ++k) {
+    for_rows(task.grid, images, size, accumulate, [&](int64_t begin, int64_t end, void* workspace) {
+      TMT_SIMD_CALL(superpixel_accumulate, task, k, begin, end, workspace);
+    });
+    for_rows(task.grid, images, size, accumulate, [&](int64_t begin, int64_t end, void* workspace) {
+      TMT_SIMD_CALL(superpixel_combine, task, k, begin, end, workspace);
+    });
+  }
+}
+
+void backward_group(const SuperpixelBackward& task, int64_t images, const Tensor& features) {
+  const size_t size = features.element_size(), accumulate = accumulate_size(features);
+  const auto run = [&](const auto& function) { for_rows(task.grid, images, size, accumulate, function); };
+  run([&](int64_t begin, int64_t end, void* work) { TMT_SIMD_CALL(superpixel_norms, task, begin, end, work); });
+  run([&](int64_t begin, int64_t end, void* work) { TMT_SIMD_CALL(superpixel_masses, task, begin, end, work); });
+  run([&](int64_t begin, int64_t end, void* work) { TMT_SIMD_CALL(superpixel_start, task, begin, end, work); });
+  for (int64_t k = task.grid.iterations; k >= 1; --k) {
+    run([&](int64_t begin, int64_t end, void* work) { TMT_SIMD_CALL(superpixel_gradient, task, k, begin, end, work); });
+    run([&](int64_t begin, int64_t end, void* work) { TMT_SIMD_CALL(superpixel_pull, task, k, begin, end, work); });
+  }
+  run([&](int64_t begin, int64_t end, void* work) { TMT_SIMD_CALL(superpixel_finish, task, begin, end, work); });
+}
+
+// features (B, C, H, W) -> region_features (B, C, h, w), assignment (B, 9, H, W), labels (B, H, W),
+// history (B, L+1, h*w, C).
+std::tuple<Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor features, int64_t cell, int64_t iterations,
+                                                      double kappa) {
+  const Sizes sizes = superpixel::check_superpixel(features, cell, iterations, kappa);
+  const Tensor input = torch::stable::contiguous(features);
+  const int64_t batch = sizes.batch, height = sizes.height, width = sizes.width;
+  Tensor region_features = torch::stable::new_empty(input, {batch, sizes.channels, sizes.rows, sizes.columns});
+  Tensor assignment = torch::stable::new_empty(input, {batch, superpixel::kNeighbours, height, width});
+  Tensor labels = torch::stable::new_empty(input, {batch, height, width}, ScalarType::Long);
+  Tensor history = torch::stable::new_empty(input, {batch, iterations + 1, sizes.regions(), sizes.channels},
+                                            accumulate_dtype(input));
+
+  SuperpixelForward task{};
+  task.grid = grid_of(sizes, cell, iterations, kappa);
+  task.element = element_of(input);
+  task.features = input.const_data_ptr();
+  task.history = history.mutable_data_ptr();
+  task.region_features = region_features.mutable_data_ptr();
+  task.assignment = assignment.mutable_data_ptr();
+  task.labels = static_cast<int64_t*>(labels.mutable_data_ptr());
+
+  const int64_t group = group_size(sizes);
+  Pieces count(accumulate_size(input));
+  take_images(task, count, group);
+  const Scratch scratch(count.used());
+  Pieces pieces(accumulate_size(input), scratch.get<char>());
+  take_images(task, pieces, group);
+  for (task.first = 0; task.first < batch; task.first += group)
+    forward_group(task, std::min(group, batch - task.first), input);
+  return {region_features, assignment, labels, history};
+}
+
+std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
+  return tensor.has_value() ? std::optional<Tensor>(torch::stable::contiguous(*tensor)) : std::nullopt;
+}
+
+const void* data_or_null(const std::optional<Tensor>& tensor) {
+  return tensor.has_value() ? tensor->const_data_ptr() : nullptr;
+}
+
+// grad_region_features (B, C, h, w), grad_assignment (B, 9, H, W), features (B, C, H, W), history (B, L+1, h*w, C)
+// -> grad_features (B, C, H, W).
+Tensor superpixel_backward(const std::optional<Tensor> grad_region_features, const std::optional<Tensor> grad_assignment,
+                           const Tensor features, const Tensor history, int64_t cell, int64_t iterations,
+                           double kappa) {
+  const Sizes sizes = superpixel::check_superpixel_backward(grad_region_features, grad_assignment, features, history,
+                                                            cell, iterations, kappa);
+  const Tensor input = torch::stable::contiguous(features), past = torch::stable::contiguous(history);
+  const std::optional<Tensor> grad_regions = contiguous(grad_region_features), grad_maps = contiguous(grad_assignment);
+  Tensor grad_features = torch::stable::new_empty(input, {sizes.batch, sizes.channels, sizes.height, sizes.width});
+
+  SuperpixelBackward task{};
+  task.grid = grid_of(sizes, cell, iterations, kappa);
+  task.element = element_of(input);
+  task.features = input.const_data_ptr();
+  task.history = const_cast<void*>(past.const_data_ptr());
+  task.grad_region_features = data_or_null(grad_regions);
+  task.grad_assignment = data_or_null(grad_maps);
+  task.grad_features = grad_features.mutable_data_ptr();
+
+  // Sums of several iterations must not be rounded to a half-precision dtype in between.
+  const size_t accumulate = accumulate_size(input);
+  const bool own_gradient = input.element_size() != accumulate;
+  const int64_t group = group_size(sizes);
+  const int64_t image_bytes = sizes.channels * sizes.height * sizes.width * static_cast<int64_t>(accumulate);
+  Pieces count(accumulate);
+  take_backward(task, count, group, own_gradient);
+  const Scratch scratch(count.used());
+  Pieces pieces(accumulate, scratch.get<char>());
+  take_backward(task, pieces, group, own_gradient);
+  for (task.first = 0; task.first < sizes.batch; task.first += group) {
+    if (!own_gradient) task.gradient = static_cast<char*>(task.grad_features) + task.first * image_bytes;
+    backward_group(task, std::min(group, sizes.batch - task.first), input);
+  }
+  return grad_features;
+}
+
+}  // namespace
+}  // namespace tmt::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(tmt, CPU, m) {
+  m.impl("superpixel", TORCH_BOX(&tmt::cpu::superpixel));
+  m.impl("superpixel_backward", TORCH_BOX(&tmt::cpu::superpixel_backward));
+}

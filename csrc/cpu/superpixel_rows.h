@@ -1,0 +1,280 @@
+// Where a cell row's data lies, typed: the superpixel kernels' view of a task. T is the features' dtype.
+#pragma once
+
+#include "superpixel_tile.h"
+
+namespace tmt::cpu::TMT_SIMD {
+
+template <typename T>
+using A_of = Accumulate<T>;
+
+template <typename A>
+TMT_INLINE void zero(A* to, int64_t size) {
+  __builtin_memset(to, 0, static_cast<size_t>(size) * sizeof(A));
+}
+
+// sum[c] += x[p][c] over all p.
+template <typename A>
+void add_rows(const A* x, int64_t count, int64_t stride, A* sum) {
+  for (int64_t c = 0; c < stride; c += kLanes<A>) {
+    Vector<A> total = load(sum + c);
+    for (int64_t p = 0; p < count; ++p) total += load(x + p * stride + c);
+    store(sum + c, total);
+  }
+}
+
+// One thread's scratch, cut out of one block.
+template <typename A>
+struct Workspace {
+  A* pixels;    // (tiles, channel_stride, tile_stride)
+  A* channels;  // (tiles, tile_stride, channel_stride)
+  A* centres;   // (9, channel_stride): f^ of the neighbours
+  A* pulls;     // (9, channel_stride)
+  A* weights;   // (9, kTile): dots, then the assignment
+  A* slopes;    // (9, kTile): the assignment's gradient, then the dots'
+  A* lengths;   // (kTile): gradient of the pixel along itself
+  A mass_pulls[kNeighbours];
+
+  Workspace(void* block, const SuperpixelGrid& grid, int64_t element_size) {
+    const int64_t tiles = grid.strip_tiles(element_size) * grid.tile_stride() * grid.channel_stride();
+    pixels = static_cast<A*>(block);
+    channels = pixels + tiles;
+    centres = channels + tiles;
+    pulls = centres + kNeighbours * grid.channel_stride();
+    weights = pulls + kNeighbours * grid.channel_stride();
+    slopes = weights + kNeighbours * kTile;
+    lengths = slopes + kNeighbours * kTile;
+    zero(pixels, 2 * tiles + 2 * kNeighbours * grid.channel_stride());  // what lies beyond C stays zero
+  }
+};
+
+// A tile's nine cells: which exist, and where this cell row adds to them.
+template <typename A>
+struct Neighbours {
+  bool exists[kNeighbours];
+  A* sums[kNeighbours];
+  A* masses[kNeighbours];
+};
+
+// `row` counts the cell rows of the group's images.
+template <typename T, typename Task>
+struct Rows {
+  using A = Accumulate<T>;
+  const Task& task;
+  const SuperpixelGrid& grid;
+
+  explicit Rows(const Task& t) : task(t), grid(t.grid) {}
+
+  int64_t image(int64_t row) const { return row / grid.rows; }               // within the group
+  int64_t batch_image(int64_t row) const { return task.first + image(row); }
+  int64_t cell_row(int64_t row) const { return row % grid.rows; }
+  int64_t region(int64_t row, int64_t column) const { return cell_row(row) * grid.columns + column; }
+  int64_t cell_height(int64_t row) const { return smaller(grid.cell, grid.height - cell_row(row) * grid.cell); }
+  int64_t cell_width(int64_t column) const { return smaller(grid.cell, grid.width - column * grid.cell); }
+  int64_t cell_pixels(int64_t row, int64_t column) const { return cell_height(row) * cell_width(column); }
+  static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+  // ---- tensors ----
+  template <typename P, typename V>
+  static P* at(V* base, int64_t index) {
+    return static_cast<P*>(base) + index;
+  }
+  int64_t plane(int64_t row) const { return batch_image(row) * grid.channels * grid.pixels(); }
+  const T* features(int64_t row) const { return at<const T>(task.features, plane(row)); }
+  T* grad_features(int64_t row) const { return at<T>(task.grad_features, plane(row)); }
+  A* gradient(int64_t row) const { return at<A>(task.gradient, image(row) * grid.channels * grid.pixels()); }
+  A* inverse_norms(int64_t row) const { return at<A>(task.inverse_norms, image(row) * grid.pixels()); }
+  // f_k (C) of a region of the row's image.
+  A* centre(int64_t row, int64_t region, int64_t k) const {
+    const int64_t map = batch_image(row) * (grid.iterations + 1) + k;
+    return at<A>(task.history, (map * grid.regions() + region) * grid.channels);
+  }
+  A* centre_norm(int64_t row, int64_t region, int64_t k) const {
+    return at<A>(task.centre_norms, (image(row) * (grid.iterations + 1) + k) * grid.regions() + region);
+  }
+  // What the cell row adds to the cells above (dy 0), in (1) and below (2) it: (w+2, channel_stride).
+  A* sums(int64_t row, int64_t dy) const {
+    return at<A>(task.sums, row * grid.sums_per_row() + dy * (grid.columns + 2) * grid.channel_stride());
+  }
+  A* row_masses(int64_t row, int64_t k) const {
+    const int64_t map = image(row) * grid.iterations + k - 1;
+    return at<A>(task.row_masses, (map * grid.rows + cell_row(row)) * grid.masses_per_row());
+  }
+  A* mass(int64_t row, int64_t column, int64_t k) const {
+    const int64_t map = image(row) * grid.iterations + k - 1;
+    return at<A>(task.masses, map * grid.regions() + region(row, column));
+  }
+  A* pull(int64_t row, int64_t region) const {
+    return at<A>(task.pulls, (image(row) * grid.regions() + region) * grid.channel_stride());
+  }
+  A* mass_pull(int64_t row, int64_t region) const {
+    return at<A>(task.mass_pulls, image(row) * grid.regions() + region);
+  }
+  A grad_region(int64_t row, int64_t column, int64_t c) const {
+    if (task.grad_region_features == nullptr) return 0;
+    const int64_t map = batch_image(row) * grid.channels + c;
+    return load_one(at<const T>(task.grad_region_features, map * grid.regions() + region(row, column)));
+  }
+
+  // ---- tiles ----
+  // Calls visit(strip) for every run of tiles of the cell row.
+  template <typename Visit>
+  void for_each_strip(int64_t row, const Workspace<A>& work, const Visit& visit) const {
+    const int64_t top = cell_row(row) * grid.cell, bottom = top + cell_height(row);
+    for (int64_t y = top; y < bottom; y += grid.tile_height()) {
+      const int64_t height = smaller(grid.tile_height(), bottom - y);
+      for (int64_t x = 0; x < grid.width;) {
+        Strip<A> strip = next_strip(y, height, x, work);
+        visit(strip);
+      }
+    }
+  }
+
+  // The tiles of rows y, y + 1, ... that begin at x; moves x behind them.
+  Strip<A> next_strip(int64_t y, int64_t height, int64_t& x, const Workspace<A>& work) const {
+    Strip<A> strip;
+    strip.size = 0;
+    while (strip.size < grid.strip_tiles(sizeof(T)) && x < grid.width) {
+      const int64_t column = x / grid.cell;
+      const int64_t end = smaller((column + 1) * grid.cell, grid.width);
+      const int64_t width = smaller(grid.tile_width(), end - x);
+      const int64_t offset = strip.size * grid.tile_stride() * grid.channel_stride();
+      strip.tiles[strip.size++] = {y, x, height, width, column, height * width, y * grid.width + height * x,
+                                   work.pixels + offset, work.channels + offset};
+      x += width;
+    }
+    return strip;
+  }
+
+  Neighbours<A> neighbours(int64_t row, int64_t column, int64_t k) const {
+    Neighbours<A> near;
+    for (int n = 0; n < kNeighbours; ++n) {
+      const int64_t dy = n / 3, place = dy * (grid.columns + 2) + column + 1 + superpixel::neighbour_column(n);
+      near.exists[n] = superpixel::neighbour_exists(n, cell_row(row), column, grid.rows, grid.columns);
+      near.sums[n] = sums(row, 0) + place * grid.channel_stride();
+      near.masses[n] = row_masses(row, k) + place;
+    }
+    return near;
+  }
+
+  int64_t neighbour(int64_t row, int64_t column, int n) const {
+    return region(row, column) + superpixel::neighbour_row(n) * grid.columns + superpixel::neighbour_column(n);
+  }
+
+  // centres (9, channel_stride): f^_k of the cell's neighbours, 0 for those that do not exist.
+  void load_centres(int64_t row, int64_t column, int64_t k, const bool* exists, A* centres) const {
+    for (int n = 0; n < kNeighbours; ++n) {
+      A* to = centres + n * grid.channel_stride();
+      if (!exists[n]) {
+        zero(to, grid.channels);
+        continue;
+      }
+      const A* from = centre(row, neighbour(row, column, n), k);
+      const A scale = *centre_norm(row, neighbour(row, column, n), k);
+      for (int64_t c = 0; c < grid.channels; ++c) to[c] = from[c] * scale;
+    }
+  }
+
+  // pulls (9, channel_stride) and mass_pulls (9) of the cell's neighbours, 0 for those that do not exist.
+  void load_pulls(int64_t row, int64_t column, const bool* exists, A* pulls, A* mass_pulls) const {
+    for (int n = 0; n < kNeighbours; ++n) {
+      A* to = pulls + n * grid.channel_stride();
+      mass_pulls[n] = exists[n] ? *mass_pull(row, neighbour(row, column, n)) : 0;
+      if (!exists[n]) {
+        zero(to, grid.channels);
+        continue;
+      }
+      const A* from = pull(row, neighbour(row, column, n));
+      for (int64_t c = 0; c < grid.channels; ++c) to[c] = from[c];
+    }
+  }
+
+  // ---- regions ----
+  // total (channel_stride): what the cell rows above, here and below added to a cell, always in this order.
+  void add_sums(int64_t row, int64_t column, A* total) const {
+    const int64_t stride = grid.channel_stride();
+    zero(total, stride);
+    for (int64_t dy = -1; dy <= 1; ++dy) {
+      if (cell_row(row) + dy < 0 || cell_row(row) + dy >= grid.rows) continue;
+      const A* part = sums(row + dy, 1 - dy) + (column + 1) * stride;
+      for (int64_t c = 0; c < stride; ++c) total[c] += part[c];
+    }
+  }
+
+  A total_mass(int64_t row, int64_t column, int64_t k) const {
+    A total = 0;
+    for (int64_t dy = -1; dy <= 1; ++dy)
+      if (cell_row(row) + dy >= 0 && cell_row(row) + dy < grid.rows)
+        total += row_masses(row + dy, k)[(1 - dy) * (grid.columns + 2) + column + 1];
+    return total;
+  }
+
+  // f_k = sum / mass, and its norm.
+  void put_centre(int64_t row, int64_t column, int64_t k, const A* sum, A mass) const {
+    A* to = centre(row, region(row, column), k);
+    for (int64_t c = 0; c < grid.channels; ++c) to[c] = sum[c] / mass;
+    put_centre_norm(row, region(row, column), k);
+  }
+
+  void put_centre_norm(int64_t row, int64_t region, int64_t k) const {
+    const A* x = centre(row, region, k);
+    A square = 0;
+    for (int64_t c = 0; c < grid.channels; ++c) square += x[c] * x[c];
+    *centre_norm(row, region, k) = inverse_norm(norm_from_square<A>(square, x, 1, grid.channels));
+  }
+
+  void put_centre_norms(int64_t row) const {
+    for (int64_t column = 0; column < grid.columns; ++column)
+      for (int64_t k = 0; k <= grid.iterations; ++k) put_centre_norm(row, region(row, column), k);
+  }
+
+  // region_features from f_L.
+  void put_region(int64_t row, int64_t column) const {
+    const A* from = centre(row, region(row, column), grid.iterations);
+    T* to = at<T>(task.region_features, batch_image(row) * grid.channels * grid.regions() + region(row, column));
+    for (int64_t c = 0; c < grid.channels; ++c) store_one(to + c * grid.regions(), from[c]);
+  }
+
+  // ---- pixels ----
+  void put_assignment(int64_t row, const Tile<A>& tile, const A* weights, const int8_t* best) const {
+    T* map = at<T>(task.assignment, batch_image(row) * kNeighbours * grid.pixels());
+    int64_t* labels = task.labels + batch_image(row) * grid.pixels();
+    for (int64_t y = 0; y < tile.height; ++y) {
+      const int64_t place = (tile.y + y) * grid.width + tile.x, p = y * tile.width;
+      for (int n = 0; n < kNeighbours; ++n) copy_run(map + n * grid.pixels() + place, weights + n * kTile + p, tile.width);
+      for (int64_t x = 0; x < tile.width; ++x) labels[place + x] = neighbour(row, tile.column, best[p + x]);
+    }
+  }
+
+  // slopes (9, kTile) += grad_assignment.
+  void add_grad_assignment(int64_t row, const Tile<A>& tile, A* slopes) const {
+    if (task.grad_assignment == nullptr) return;
+    const T* map = at<const T>(task.grad_assignment, batch_image(row) * kNeighbours * grid.pixels());
+    for (int n = 0; n < kNeighbours; ++n)
+      for (int64_t y = 0; y < tile.height; ++y) {
+        const T* from = map + n * grid.pixels() + (tile.y + y) * grid.width + tile.x;
+        A* to = slopes + n * kTile + y * tile.width;
+        for (int64_t x = 0; x < tile.width; ++x) to[x] += load_one(from + x);
+      }
+  }
+};
+
+// Calls function(rows, row, workspace) for rows begin .. end - 1.
+template <typename T, typename Task, typename Function>
+void walk_rows(const Task& task, int64_t begin, int64_t end, void* block, const Function& function) {
+  Rows<T, Task> rows(task);
+  Workspace<Accumulate<T>> work(block, task.grid, sizeof(T));
+  for (int64_t row = begin; row < end; ++row) function(rows, row, work);
+}
+
+template <typename Task, typename Function>
+void for_each_row(const Task& task, int64_t begin, int64_t end, void* block, const Function& function) {
+  switch (task.element) {
+    case Element::float32: return walk_rows<float>(task, begin, end, block, function);
+    case Element::float64: return walk_rows<double>(task, begin, end, block, function);
+    case Element::bfloat16: return walk_rows<BFloat16>(task, begin, end, block, function);
+    case Element::float16: return walk_rows<Half>(task, begin, end, block, function);
+  }
+}
+
+}  // namespace tmt::cpu::TMT_SIMD

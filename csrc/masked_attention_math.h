@@ -1,0 +1,42 @@
+// Decisions and word layout of the masked attention, shared by every kernel on the CPU and in CUDA. No includes of
+// torch: the SIMD kernels and device code use it.
+#pragma once
+
+#include <stdint.h>
+
+#if defined(__CUDACC__)
+#define TMT_ATTENTION_MATH __host__ __device__ __forceinline__
+#else
+#define TMT_ATTENTION_MATH inline __attribute__((always_inline))
+#endif
+
+namespace tmt {
+
+constexpr int kWordKeys = 64;  // keys per word of packed bits, and keys per tile of the CPU kernels
+constexpr int kMaxHeadDim = 256;
+constexpr double kLog2E = 1.4426950408889634;
+constexpr double kLn2 = 0.6931471805599453;
+
+// The numbers of tmt_ext._types.Rule and Fallback.
+enum MaskRule : int { kRuleNone = 0, kRuleUncertain = 1, kRuleForeground = 2 };
+enum MaskFallback : int { kFallbackAll = 0, kFallbackTransfer = 1 };
+
+// Words that hold one bit per key.
+TMT_ATTENTION_MATH int64_t mask_words(int64_t keys) { return (keys + kWordKeys - 1) / kWordKeys; }
+
+// The bits of word `word` that stand for existing keys; the rest is padding and stays 0.
+TMT_ATTENTION_MATH uint64_t valid_bits(int64_t word, int64_t keys) {
+  const int64_t left = keys - word * kWordKeys;
+  if (left <= 0) return 0;
+  return left >= kWordKeys ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
+}
+
+// The mask test, in logit space: `threshold` is logit(lambda_M). A NaN logit never passes.
+TMT_ATTENTION_MATH bool mask_allows(float logit, float threshold, int rule) {
+  return rule == kRuleUncertain ? logit <= threshold : rule == kRuleForeground ? logit >= threshold : true;
+}
+
+// The transferability test: only what is not transferable may be attended. A NaN never passes.
+TMT_ATTENTION_MATH bool transfer_allows(float transferability, float threshold) { return transferability <= threshold; }
+
+}  // namespace tmt

@@ -1,0 +1,72 @@
+"""GTAV (Playing for Data): `images/%05d.png`, palette labels `labels/%05d.png`, and the splits in `split.mat`."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.io import loadmat
+
+from tmt.data.files import Sample, read_image, read_pixels, require_folder
+from tmt.data.labels import check_ids, known_ids, lookup_table
+from tmt.errors import DataError
+
+SPLIT_KEYS = {"train": "trainIds", "val": "valIds", "test": "testIds"}
+
+
+def read_split(path: Path, split: str) -> list[int]:
+    """The 1-based file numbers of one split, sorted. Raises DataError for a missing, damaged or empty split."""
+    if split not in SPLIT_KEYS:
+        raise DataError(f"gtav: split must be one of {', '.join(SPLIT_KEYS)}, got {split!r}")
+    if not path.is_file():
+        raise DataError(f"{path}: file must exist, got no such file; it comes with the dataset's code archive")
+    try:
+        content = loadmat(path)
+    except Exception as error:  # scipy raises many kinds for a damaged file
+        raise DataError(f"{path}: must be a MATLAB file, got {error}; copy it again") from error
+    numbers = np.asarray(content.get(SPLIT_KEYS[split], ())).ravel()
+    if not numbers.size or numbers.min() < 1:
+        raise DataError(f"{path}: `{SPLIT_KEYS[split]}` must hold 1-based file numbers, got {numbers[:3].tolist()}")
+    return sorted(int(number) for number in numbers)
+
+
+def read_label(path: Path) -> np.ndarray:
+    """Training ids (H, W) uint8; the palette *index* is the label id, since several classes share a colour."""
+    label = read_pixels(path, ("P", "L"), "labels are palette files; one decoded to colours cannot be read back")
+    check_ids(label, known_ids("gtav"), str(path), "a GTAV label holds 0-34")
+    return lookup_table("gtav")[label]
+
+
+class GTAV:
+    """The images of one split, sorted by number, with their labels as training ids.
+
+    Raises DataError on construction for a missing folder or split file, and for an image or a label that is missing;
+    on reading for damaged files. Some labels differ in size from their image: these are resized, with a warning.
+    """
+
+    def __init__(self, root: str | Path, split: str = "train"):
+        root = Path(root)
+        images, labels = require_folder(root / "images", "gtav"), require_folder(root / "labels", "gtav")
+        self.names = [f"{number:05d}" for number in read_split(root / "split.mat", split)]
+        self.images = [images / f"{name}.png" for name in self.names]
+        self.labels = [labels / f"{name}.png" for name in self.names]
+        self._check(self.images, "split.mat lists it; unpack the image archives again")
+        self._check(self.labels, "every image needs a label; unpack the label archives again")
+
+    @staticmethod
+    def _check(paths: list[Path], mend: str) -> None:
+        present = {path.name for path in paths[0].parent.iterdir()}
+        missing = [path for path in paths if path.name not in present]
+        if missing:
+            raise DataError(f"{missing[0]}: file must exist, got no such file ({len(missing)} missing); {mend}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, label = read_image(self.images[index]), read_label(self.labels[index])
+        height, width = image.shape[:2]
+        if label.shape != (height, width):
+            warnings.warn(f"{self.labels[index]}: label {label.shape} resized to {(height, width)}", stacklevel=2)
+            label = np.array(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
+        return Sample(image, label, self.names[index])

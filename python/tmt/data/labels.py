@@ -1,0 +1,92 @@
+"""The 19 Cityscapes training classes, their colours, and the tables from each dataset's label ids to them."""
+
+import csv
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from tmt.errors import DataError
+
+IGNORE = 255
+
+CLASSES = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
+    "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+)  # fmt: skip
+
+# The colours of the Cityscapes scripts, so that pictures look the way readers of papers expect.
+PALETTE = np.array(
+    [
+        (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153), (250, 170, 30),
+        (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142),
+        (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32),
+    ],
+    dtype=np.uint8,
+)  # fmt: skip
+PALETTE.setflags(write=False)
+
+TABLES = Path(__file__).parent / "tables"
+
+
+@cache
+def _rows(dataset: str) -> tuple[dict[str, str], ...]:
+    """The rows of a package table `tables/<dataset>.csv`."""
+    path = TABLES / f"{dataset}.csv"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in TABLES.glob("*.csv")))
+        raise DataError(f"labels: dataset must be one of {names}, got {dataset!r}")
+    with path.open(newline="") as file:
+        return tuple(csv.DictReader(file))
+
+
+@cache
+def lookup_table(dataset: str, column: str = "train_id") -> np.ndarray:
+    """Training id of each label id of `dataset`, uint8 (256,); ids outside the table give `IGNORE`.
+
+    `column` names the mapping: `train_id`, or `strict` / `broad` for the Mapillary tables. Raises DataError for an
+    unknown dataset or column.
+    """
+    rows = _rows(dataset)
+    if column not in rows[0]:
+        raise DataError(f"labels: column must be one of {', '.join(list(rows[0])[2:])} for {dataset}, got {column!r}")
+    table = np.full(256, IGNORE, dtype=np.uint8)
+    for row in rows:
+        table[int(row["id"])] = int(row[column])
+    table.setflags(write=False)
+    return table
+
+
+@cache
+def known_ids(dataset: str) -> np.ndarray:
+    """Which label ids the table of `dataset` holds, bool (256,)."""
+    known = np.zeros(256, dtype=bool)
+    known[[int(row["id"]) for row in _rows(dataset)]] = True
+    known.setflags(write=False)
+    return known
+
+
+@cache
+def known_train_ids() -> np.ndarray:
+    """Which values a label of training ids may hold: the classes and `IGNORE`, bool (256,)."""
+    known = np.zeros(256, dtype=bool)
+    known[: len(CLASSES)] = True
+    known[IGNORE] = True
+    known.setflags(write=False)
+    return known
+
+
+def check_ids(label: np.ndarray, known: np.ndarray, where: str, mend: str) -> None:
+    """Raises DataError, naming the values and how many pixels hold them, if `label` (H, W) has ids not in `known`."""
+    counts = np.bincount(label.ravel(), minlength=256)
+    bad = np.flatnonzero((counts > 0) & ~known)
+    if bad.size:
+        values = ", ".join(str(value) for value in bad[:8]) + (", …" if bad.size > 8 else "")
+        raise DataError(f"{where}: label ids must be in the table, got {values} ({counts[bad].sum()} pixels); {mend}")
+
+
+def colourise(label: np.ndarray) -> np.ndarray:
+    """Training ids (H, W) uint8 to their Cityscapes colours (H, W, 3) uint8; `IGNORE` is black."""
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    colours[: len(CLASSES)] = PALETTE
+    return colours[label]

@@ -1,0 +1,131 @@
+"""Batches for training and evaluation.
+
+Training sample number p (= step * batch + place in the batch) is a pure function of (seed, p): the same for every
+number of workers and of processes, and after a resume.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from tmt.data.files import Dataset
+from tmt.data.transforms import Augment, normalise
+from tmt.errors import DataError
+
+# Separate streams of random numbers drawn from one seed.
+_ORDER, _AUGMENT, _LOSS = 0, 1, 2
+
+
+@lru_cache(maxsize=4)
+def epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
+    """The order in which an epoch visits a dataset of `length` samples, int64 (length,)."""
+    return np.random.default_rng((seed, _ORDER, epoch)).permutation(length)
+
+
+def sample_seed(seed: int, position: int) -> int:
+    """The seed of everything random in the loss of training sample `position`, in [0, 2^63)."""
+    return int(np.random.SeedSequence((seed, _LOSS, position)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@dataclass(frozen=True)
+class TrainSamples:
+    """The endless sequence of augmented training samples, by position."""
+
+    dataset: Dataset
+    augment: Augment
+    seed: int
+
+    def __getitem__(self, position: int) -> dict:
+        """pixel_values float32 (3, h, w), labels int64 (h, w), sample_seeds int, names str."""
+        epoch, place = divmod(position, len(self.dataset))
+        index = int(epoch_order(self.seed, epoch, len(self.dataset))[place])
+        sample = self.dataset[index]
+        rng = np.random.default_rng((self.seed, _AUGMENT, epoch, index))
+        image, label = self.augment(sample.image, sample.label, rng)
+        return {
+            "pixel_values": normalise(image),
+            "labels": torch.from_numpy(label.astype(np.int64)),
+            "sample_seeds": sample_seed(self.seed, position),
+            "names": sample.name,
+        }
+
+
+@dataclass(frozen=True)
+class Positions:
+    """The positions of one process's part of each global batch, step by step."""
+
+    batch_size: int  # global
+    start_step: int
+    steps: int  # the step after the last one
+    rank: int
+    world_size: int
+
+    def __len__(self) -> int:
+        return max(0, self.steps - self.start_step)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = self.batch_size // self.world_size
+        for step in range(self.start_step, self.steps):
+            first = step * self.batch_size + self.rank * share
+            yield list(range(first, first + share))
+
+
+def collate(samples: list[dict]) -> dict:
+    """Stacks samples into pixel_values (b, 3, h, w), labels (b, h, w), sample_seeds (b,) int64 and a list of names."""
+    return {
+        "pixel_values": torch.stack([sample["pixel_values"] for sample in samples]),
+        "labels": torch.stack([sample["labels"] for sample in samples]),
+        "sample_seeds": torch.tensor([sample["sample_seeds"] for sample in samples], dtype=torch.int64),
+        "names": [sample["names"] for sample in samples],
+    }
+
+
+def train_batches(
+    dataset: Dataset,
+    augment: Augment,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    steps: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+) -> Iterator[dict]:
+    """The batches of steps `start_step` .. `steps` - 1, of which process `rank` gets a contiguous 1 / `world_size`.
+
+    `batch_size` is that of all processes together. Each batch is a dict of pixel_values (b, 3, h, w) float32, labels
+    (b, h, w) int64, sample_seeds (b,) int64 and names (list of str). The global random state of torch is left alone.
+    Raises DataError if the dataset is empty or the batch cannot be split evenly.
+    """
+    if not len(dataset):
+        raise DataError("train_batches: dataset must hold samples, got none")
+    if batch_size < 1 or batch_size % world_size:
+        raise DataError(
+            f"train_batches: batch_size must be a positive multiple of the {world_size} processes, got {batch_size}"
+        )
+    loader = DataLoader(
+        TrainSamples(dataset, augment, seed),
+        batch_sampler=Positions(batch_size, start_step, steps, rank, world_size),
+        num_workers=workers,
+        collate_fn=collate,
+        generator=torch.Generator(),  # else the loader draws from the global one
+    )
+    return iter(loader)
+
+
+def eval_batches(dataset: Dataset, rank: int = 0, world_size: int = 1) -> Iterator[dict]:
+    """Every `world_size`-th sample from `rank` on, unchanged, one by one.
+
+    Each is a dict of pixel_values (1, 3, H, W) float32, labels (1, H, W) int64 and names (list of one str).
+    """
+    for index in range(rank, len(dataset), world_size):
+        sample = dataset[index]
+        yield {
+            "pixel_values": normalise(sample.image)[None],
+            "labels": torch.from_numpy(sample.label.astype(np.int64))[None],
+            "names": [sample.name],
+        }

@@ -1,0 +1,116 @@
+"""Training augmentation on numpy arrays, every random choice from one generator; and the network's input scaling."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tmt.data.labels import IGNORE
+
+MEAN = np.array((0.485, 0.456, 0.406), dtype=np.float32) * 255  # ImageNet's, for pixels 0..255
+STD = np.array((0.229, 0.224, 0.225), dtype=np.float32) * 255
+LUMA = np.array((0.299, 0.587, 0.114), dtype=np.float32)
+GREY = 128  # image value of padding
+
+Box = tuple[int, int, int, int]  # top, left, height, width
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Resize, category-limited crop, colour jitter and flip; sizes in pixels, each jitter with its own coin."""
+
+    crop: tuple[int, int] = (512, 1024)  # height, width of the output
+    scale: tuple[float, float] = (0.5, 2.0)  # resize factor of the short side, uniform
+    max_class_share: float = 0.75  # of a crop's labelled pixels, for its largest class
+    crop_tries: int = 10  # after which the last crop is taken
+    brightness: float = 32.0  # largest shift, of 255
+    contrast: tuple[float, float] = (0.5, 1.5)
+    saturation: tuple[float, float] = (0.5, 1.5)
+    hue: float = 18.0  # largest rotation, degrees
+    jitter_probability: float = 0.5  # of each of the four
+    flip_probability: float = 0.5
+
+    def __call__(
+        self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """image uint8 (H, W, 3) and label uint8 (H, W) to a crop of both: uint8 (h, w, 3), uint8 (h, w)."""
+        factor = rng.uniform(*self.scale)
+        size = tuple(max(1, round(side * factor)) for side in label.shape)
+        image, label = self._crop(image, label, size, rng)
+        image = jitter(image, self._colour_matrix(rng))
+        if rng.random() < self.flip_probability:
+            image, label = image[:, ::-1], label[:, ::-1]
+        return np.ascontiguousarray(image), np.ascontiguousarray(label)
+
+    def _crop(
+        self, image: np.ndarray, label: np.ndarray, size: tuple[int, int], rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The crop of image and label as if both had first been resized to `size`; only the crop is computed."""
+        height, width = min(self.crop[0], size[0]), min(self.crop[1], size[1])
+        for _ in range(self.crop_tries):
+            top = int(rng.integers(size[0] - height + 1))
+            left = int(rng.integers(size[1] - width + 1))
+            cropped = crop_resized(label, size, (top, left, height, width), Image.Resampling.NEAREST)
+            if largest_share(cropped) <= self.max_class_share:
+                break
+        image = crop_resized(image, size, (top, left, height, width), Image.Resampling.BILINEAR)
+        return pad(image, self.crop, GREY), pad(cropped, self.crop, IGNORE)
+
+    def _colour_matrix(self, rng: np.random.Generator) -> np.ndarray:
+        """The jitter of one image as one affine map of RGB, float32 (3, 4): hue, saturation, contrast, brightness."""
+        coins = rng.random(4) < self.jitter_probability
+        degrees = rng.uniform(-self.hue, self.hue) * coins[0]
+        saturation = rng.uniform(*self.saturation) if coins[1] else 1.0
+        contrast = rng.uniform(*self.contrast) if coins[2] else 1.0
+        shift = rng.uniform(-self.brightness, self.brightness) * coins[3]
+        linear = contrast * saturation_matrix(saturation) @ hue_matrix(degrees)
+        offset = np.full((3, 1), 127.5 * (1 - contrast) + shift)
+        return np.concatenate((linear, offset), axis=1).astype(np.float32)
+
+
+def saturation_matrix(factor: float) -> np.ndarray:
+    """Scales the distance from the grey of equal luma, (3, 3)."""
+    return factor * np.eye(3) + (1 - factor) * LUMA[None, :]
+
+
+def hue_matrix(degrees: float) -> np.ndarray:
+    """Rotation about the grey axis, (3, 3); 120 degrees turn red into green."""
+    angle = math.radians(degrees)
+    third, skew = (1 - math.cos(angle)) / 3, math.sin(angle) / math.sqrt(3)
+    cross = np.array(((0, -1, 1), (1, 0, -1), (-1, 1, 0)))
+    return math.cos(angle) * np.eye(3) + third + skew * cross
+
+
+def jitter(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Applies an affine colour map (3, 4) to an image uint8 (H, W, 3), rounded and clipped."""
+    mapped = image.reshape(-1, 3).astype(np.float32) @ matrix[:, :3].T + (matrix[:, 3] + 0.5)
+    return np.clip(mapped, 0, 255).astype(np.uint8).reshape(image.shape)
+
+
+def crop_resized(pixels: np.ndarray, size: tuple[int, int], box: Box, method: Image.Resampling) -> np.ndarray:
+    """What `box` cuts out of `pixels` (H, W[, 3]) resized to `size` (height, width)."""
+    top, left, height, width = box
+    down, across = pixels.shape[0] / size[0], pixels.shape[1] / size[1]
+    source = (left * across, top * down, (left + width) * across, (top + height) * down)
+    source = (*source[:2], min(source[2], pixels.shape[1]), min(source[3], pixels.shape[0]))
+    return np.asarray(Image.fromarray(pixels).resize((width, height), method, box=source))
+
+
+def largest_share(label: np.ndarray) -> float:
+    """Share of the largest class among the labelled pixels of a label (h, w); 1 where nothing is labelled."""
+    counts = np.bincount(label.ravel(), minlength=256)[:IGNORE]
+    return float(counts.max() / counts.sum()) if counts.any() else 1.0
+
+
+def pad(pixels: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
+    """Fills `pixels` (h, w[, 3]) up to `size` at the bottom and the right."""
+    missing = [(0, size[0] - pixels.shape[0]), (0, size[1] - pixels.shape[1])] + [(0, 0)] * (pixels.ndim - 2)
+    return np.pad(pixels, missing, constant_values=value) if any(after for _, after in missing) else pixels
+
+
+def normalise(image: np.ndarray) -> torch.Tensor:
+    """uint8 (H, W, 3) to float32 (3, H, W) with ImageNet's mean and standard deviation."""
+    scaled = (image.astype(np.float32) - MEAN) / STD
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))

@@ -1,0 +1,1 @@
+"""What every stage of training shares: processes, signals, checkpoints, records, and one training loop."""

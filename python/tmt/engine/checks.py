@@ -1,0 +1,76 @@
+"""What is checked before a run begins to work or to write. Each check raises an error that says how to mend it."""
+
+import os
+from pathlib import Path
+
+from tmt import config as settings
+from tmt.config import Config
+from tmt.engine.distributed import World, share
+from tmt.engine.models import model_config, open_model
+from tmt.errors import CheckpointError, ConfigError
+from tmt.methods import method_of
+
+
+def check_folder(config: Config, folder: Path) -> None:
+    """The run's folder must be new, or hold a run of the same settings that is to be resumed."""
+    used = folder.is_dir() and any(folder.iterdir())
+    if used and not config.resume:
+        raise ConfigError(f"out: folder must be empty, got {folder}; use --resume to go on with it, or another --out")
+    if used and not (folder / "config.yaml").is_file():
+        raise ConfigError(f"out: {folder} holds no run to resume (config.yaml); use another --out")
+    if used:
+        changed = settings.differences(settings.from_yaml(folder / "config.yaml"), config)
+        if changed:
+            raise ConfigError(
+                f"resume: settings must be those {folder} was started with, got {'; '.join(changed)}; "
+                f"repeat its command (or --config {folder / 'config.yaml'}), or use another --out"
+            )
+    check_writable(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise ConfigError unless files can be made in `folder`, or the folder itself where it is missing."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"out: {folder} cannot be written ({place} is not a writable folder); choose another --out")
+
+
+def check_settings(config: Config, world: World) -> None:
+    """The model's settings must fit each other, and batches the number of processes."""
+    for stage in config.stages:
+        if stage != "estimator" and config.model.base is None:
+            model_config(config.model, method_of(stage).model_options(config.model))
+    share(config.source.batch_size, world, "source.batch_size")
+    share(config.target.batch_size, world, "target.batch_size")
+    share(config.estimator.batch_size, world, "estimator.batch_size")
+
+
+def check_inputs(config: Config, folder: Path) -> None:
+    """Each stage's input must exist, or be made by an earlier stage of this run."""
+    if "source" not in config.stages:
+        _check_source_model(config, folder)
+    elif config.model.base is not None:
+        open_model(config.model.base, {})
+    if "tmt" in config.stages and "estimator" not in config.stages:
+        _check_estimator(config, folder)
+
+
+def _check_source_model(config: Config, folder: Path) -> None:
+    model = Path(config.source_model or folder / "source" / "model")
+    if config.source_model is None and not model.is_dir():
+        raise CheckpointError(
+            f"{model}: stage {config.stages[0]} needs a source model there; run --stages source first, "
+            f"or give --source_model"
+        )
+    open_model(model, {})
+
+
+def _check_estimator(config: Config, folder: Path) -> None:
+    weights = Path(config.estimator_weights or folder / "estimator" / "estimator.safetensors")
+    if not weights.is_file():
+        raise CheckpointError(
+            f"{weights}: stage tmt needs a trained estimator there; run --stages estimator first, "
+            f"or give --estimator_weights"
+        )

@@ -1,0 +1,86 @@
+"""The processes that train together: one, or those that `torchrun` started."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from tmt.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of them."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this process prints and writes files."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over processes, of a tensor of any shape."""
+        if self.size > 1:
+            tensor = tensor.to(self.device, copy=True)
+            dist.all_reduce(tensor)
+        return tensor
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        self.sum(torch.zeros(1))
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module, with gradients averaged over processes where there are several."""
+        if self.size == 1:
+            return module
+        return DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
+
+    def say(self, text: str) -> None:
+        """Print from the main process only, above any progress bar."""
+        if self.main:
+            tqdm.write(text)
+            sys.stdout.flush()
+
+
+@contextmanager
+def join(device: str) -> Iterator[World]:
+    """The world of this process; joins the others where torchrun's variables are set, and leaves them at the end.
+
+    device: `auto`, `cpu` or `cuda`. Raises ConfigError for `cuda` without a GPU.
+    """
+    kind = _device_kind(device)
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if kind == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    place = torch.device("cuda", torch.cuda.current_device()) if kind == "cuda" else torch.device("cpu")
+    if size == 1:
+        yield World(place)
+        return
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    try:
+        yield World(place, dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def _device_kind(device: str) -> str:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: cuda asked for, but torch sees no GPU; install torch with CUDA or use --device cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def share(batch_size: int, world: World, name: str) -> int:
+    """Images per process of a global batch; raises ConfigError when it cannot be split evenly."""
+    if batch_size % world.size:
+        raise ConfigError(f"{name}: must be a multiple of the {world.size} processes, got {batch_size}")
+    return batch_size // world.size

@@ -1,0 +1,149 @@
+"""A run: its folder, its settings, its two domains, and the processes it runs on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tmt import config as settings
+from tmt.config import AugmentConfig, Config, DataConfig, Stage
+from tmt.data import Augment, Dataset, open_dataset
+from tmt.data.synthetic import make
+from tmt.engine.checkpoint import write_text
+from tmt.engine.checks import check_folder, check_inputs, check_settings
+from tmt.engine.distributed import World
+from tmt.engine.interrupt import Stop
+from tmt.engine.record import describe, now, read_json, write_json
+from tmt.errors import ConfigError
+
+ORDER: tuple[Stage, ...] = ("source", "estimator", "full", "tmt")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One domain's two splits."""
+
+    name: str
+    """What results call it: its role, the dataset, and whether its scenes are synthetic."""
+    train: Dataset
+    val: Dataset
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything the stages share."""
+
+    config: Config
+    world: World
+    stop: Stop
+    folder: Path
+    source: Domain
+    target: Domain
+
+    def stage_folder(self, stage: str) -> Path:
+        """The folder of a stage, made where it is missing."""
+        folder = self.folder / stage
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def result(self, stage: str) -> dict | None:
+        """What a finished stage left in done.json; None before that."""
+        path = self.folder / stage / "done.json"
+        return read_json(path) if path.exists() else None
+
+    def finish(self, stage: str, result: dict[str, object]) -> None:
+        """Mark a stage as finished, with its results. Everything else it leaves must have been written before."""
+        if self.world.main:
+            write_json(self.folder / stage / "done.json", result)
+        self.world.barrier()
+
+    @property
+    def source_model(self) -> Path:
+        """The folder of the source model that later stages start from."""
+        return Path(self.config.source_model or self.folder / "source" / "model")
+
+    @property
+    def estimator_weights(self) -> Path:
+        """The file of the trained discriminator."""
+        return Path(self.config.estimator_weights or self.folder / "estimator" / "estimator.safetensors")
+
+
+def open_run(config: Config, argv: Sequence[str], world: World, stop: Stop) -> Run:
+    """Check everything that can be checked before work begins, then make or reopen the run's folder.
+
+    Raises ConfigError, DataError or CheckpointError; until then nothing has been written.
+    """
+    folder = Path(config.out)
+    check_folder(config, folder)
+    check_settings(config, world)
+    check_inputs(config, folder)
+    domains = _open_given(config.data)
+    world.barrier()  # no process may look at the folder after another one has begun to fill it
+    if world.main:
+        _prepare_folder(config, argv, folder, world)
+        if domains is None:
+            make_synthetic(config, folder)
+    world.barrier()
+    source, target = domains or _open_synthetic(config, folder)
+    return Run(config, world, stop, folder, source, target)
+
+
+def _prepare_folder(config: Config, argv: Sequence[str], folder: Path, world: World) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "run.json").exists():
+            record = read_json(folder / "run.json")
+            record["resumed"] = [*record.get("resumed", []), now()]
+        else:
+            record = describe("tmt.train", argv, config.seed, world.size, str(world.device))
+        write_json(folder / "run.json", record)
+        if not (folder / "config.yaml").exists():
+            write_text(folder / "config.yaml", settings.to_yaml(config))
+    except OSError as error:
+        raise ConfigError(f"out: {folder} cannot be written ({error.strerror}); choose another --out") from error
+
+
+def _open_given(data: DataConfig) -> tuple[Domain, Domain] | None:
+    if data.source_root is None or data.target_root is None:
+        return None
+    return _open("source", data.source, data.source_root), _open("target", data.target, data.target_root)
+
+
+def _open(role: str, dataset: str, root: str | Path, kind: str = "") -> Domain:
+    return Domain(f"{role} {dataset}{kind}", open_dataset(dataset, root, "train"), open_dataset(dataset, root, "val"))
+
+
+def synthetic_root(config: Config, folder: Path, dataset: str, train: int) -> Path:
+    """The folder of one synthetic domain, named by everything it depends on."""
+    data = config.data
+    height, width = data.synthetic_size
+    base = Path(data.synthetic_folder) if data.synthetic_folder else folder / "data"
+    return base / f"synthetic-{dataset}-{height}x{width}-{train}-{data.synthetic_val}-seed{config.seed}"
+
+
+def _synthetic_roots(config: Config, folder: Path) -> list[tuple[str, int, Path]]:
+    data = config.data
+    wanted = ((data.source, data.synthetic_source), (data.target, data.synthetic_target))
+    return [(dataset, train, synthetic_root(config, folder, dataset, train)) for dataset, train in wanted]
+
+
+def make_synthetic(config: Config, folder: Path) -> None:
+    """Draw the synthetic scenes that are not there yet."""
+    data = config.data
+    for dataset, train, root in _synthetic_roots(config, folder):
+        make(dataset, root, train=train, val=data.synthetic_val, size=data.synthetic_size, seed=config.seed)
+
+
+def _open_synthetic(config: Config, folder: Path) -> tuple[Domain, Domain]:
+    (first, _, source), (second, _, target) = _synthetic_roots(config, folder)
+    return _open("source", first, source, " (synthetic)"), _open("target", second, target, " (synthetic)")
+
+
+def augmentation(augment: AugmentConfig) -> Augment:
+    """The augmentation that the settings describe."""
+    return Augment(
+        crop=augment.crop,
+        scale=augment.scale,
+        max_class_share=augment.max_class_share,
+        jitter_probability=augment.jitter,
+        flip_probability=augment.flip,
+    )

@@ -1,0 +1,151 @@
+"""Training one segmentation model: the source stage, and every method on the target."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from tmt.config import FitConfig
+from tmt.data import CLASSES, Dataset, train_batches
+from tmt.engine.checkpoint import replace_folder
+from tmt.engine.distributed import World
+from tmt.engine.evaluation import evaluate
+from tmt.engine.interrupt import Interrupted
+from tmt.engine.loop import Batch, Fit, Pace, State, Task, adamw, describe_groups, poly
+from tmt.engine.models import autocast, load_estimator, new_model, open_model
+from tmt.engine.run import Domain, Run, augmentation
+from tmt.engine.seeding import derive
+from tmt.methods import Method
+from tmt.metrics import markdown_table
+from tmt.model import TMTForSemanticSegmentation, masks_from_labels
+
+
+def train_source(run: Run, method: Method) -> None:
+    """Stage `source`: a plain model on the source domain, in the end evaluated on the target too."""
+    config, options = run.config, method.model_options(run.config.model)
+    if config.model.base is None:
+        model = new_model(config.model, options, derive(config.seed, "weights"))
+    else:
+        model = open_model(config.model.base, options)
+    state = _train(run, method, model, run.source, config.source)
+    on_target = {
+        "domain": run.target.name,
+        "last": _score(run, model, run.target),
+        "best": _score_best(run, method, state, run.target),
+    }
+    run.finish(method.name, {**_result(run, method, run.source, state), "target": on_target})
+
+
+def fine_tune(run: Run, method: Method) -> None:
+    """A target stage: the source model, trained on by one method on the target domain."""
+    model = open_model(run.source_model, method.model_options(run.config.model))
+    if method.needs_estimator:
+        load_estimator(model, run.estimator_weights)
+    state = _train(run, method, model, run.target, run.config.target)
+    run.finish(method.name, _result(run, method, run.target, state))
+
+
+def _train(run: Run, method: Method, model: TMTForSemanticSegmentation, domain: Domain, fit: FitConfig) -> State:
+    model.to(run.world.device)
+    method.choose_trainable(model)
+    folder = run.stage_folder(method.name)
+    task = segmentation_task(run, method.name, model, domain, fit)
+    run.world.say(f"\n{method.name}: {len(domain.train)} training images of {domain.name}, {fit.steps} steps")
+    run.world.say(groups_table(task))
+    state = Fit(task, folder, run.world, run.stop, run.config.seed).run()
+    if run.world.main:
+        replace_folder(folder / "model", task.save)
+    return state
+
+
+def segmentation_task(
+    run: Run, name: str, model: TMTForSemanticSegmentation, domain: Domain, fit: FitConfig
+) -> Task:
+    """The task of training `model` on a domain."""
+    world, stop = run.world, run.stop
+    model.train()
+
+    def evaluate_model() -> dict[str, object] | None:
+        result = evaluate(model, domain.val, world, stop.asked)
+        if result is not None:
+            world.say(f"{name}: on {domain.name} val: {result.headline()}")
+        return result and result.to_dict()
+
+    return Task(
+        name=name,
+        module=model,
+        optimizer=adamw(model.parameter_groups(fit.lr, fit.weight_decay, fit.backbone_lr_factor)),
+        rate=poly(fit.steps, fit.power, fit.warmup),
+        clip=fit.clip,
+        pace=Pace(fit.steps, fit.eval_every, fit.checkpoint_every, fit.log_every, fit.batch_size),
+        batches=batches_of(run, domain.train, fit.batch_size, fit.steps, "source" if name == "source" else "target"),
+        loss=segmentation_loss(world.wrap(model), world, fit.amp),
+        evaluate=evaluate_model,
+        save=model.save_pretrained,
+    )
+
+
+def groups_table(task: Task) -> str:
+    """The optimiser's groups as a table."""
+    return markdown_table(("group", "tensors", "parameters", "lr", "weight decay"), describe_groups(task.optimizer))
+
+
+def batches_of(
+    run: Run, dataset: Dataset, batch_size: int, steps: int, stream: str
+) -> Callable[[int], Iterator[Batch]]:
+    """This process's share of the training batches, from any step on. All methods on the target see the same ones."""
+    config, world = run.config, run.world
+    seed = derive(config.seed, "data", stream)
+
+    def from_step(step: int) -> Iterator[Batch]:
+        return train_batches(
+            dataset, augmentation(config.augment), batch_size, seed, step, steps, world.rank, world.size,
+            config.data.workers,
+        )  # fmt: skip
+
+    return from_step
+
+
+def segmentation_loss(
+    network: nn.Module, world: World, amp: bool
+) -> Callable[[Batch], tuple[Tensor, dict[str, float]]]:
+    """The loss of a batch, and its parts to be logged; `network` is the model or its DDP wrapper."""
+
+    def loss_of(batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        masks, classes = masks_from_labels(batch["labels"].to(world.device), len(CLASSES))
+        with autocast(world.device, amp):
+            outputs = network(
+                pixel_values=batch["pixel_values"].to(world.device),
+                mask_labels=masks,
+                class_labels=classes,
+                sample_seeds=batch["sample_seeds"],
+            )
+        attention = {"allowed_fraction": outputs.allowed_fraction, "fallback_rate": outputs.fallback_rate}
+        return outputs.loss, {name: [round(v, 4) for v in value.tolist()] for name, value in attention.items()}
+
+    return loss_of
+
+
+def _result(run: Run, method: Method, domain: Domain, state: State) -> dict[str, object]:
+    return {
+        "method": method.title,
+        "mask_rule": method.mask_rule(run.config.model),
+        "domain": domain.name,
+        "last": state.last,
+        "best": state.best,
+    }
+
+
+def _score(run: Run, model: nn.Module, domain: Domain) -> dict[str, object]:
+    result = evaluate(model, domain.val, run.world, run.stop.asked)
+    if result is None:
+        raise Interrupted(run.stop.signum or 15, "while evaluating the source model on the target")
+    run.world.say(f"on {domain.name} val: {result.headline()}")
+    return result.to_dict()
+
+
+def _score_best(run: Run, method: Method, state: State, domain: Domain) -> dict[str, object]:
+    """Scores of the stage's best weights on another domain."""
+    best: Path = run.stage_folder(method.name) / "best"
+    model = open_model(best, {}).to(run.world.device)
+    return {"step": state.best["step"], **_score(run, model, domain)}

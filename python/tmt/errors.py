@@ -1,0 +1,21 @@
+"""Errors a user can mend. The entry points print them as one line and exit with code 2."""
+
+
+class TMTError(Exception):
+    """Base of all errors that name a file or argument, the value found and the mend."""
+
+
+class ConfigError(TMTError):
+    """A configuration value, or a combination of values, that cannot be used."""
+
+
+class DataError(TMTError):
+    """A dataset folder, image or label that is missing or not what its format says."""
+
+
+class CheckpointError(TMTError):
+    """A checkpoint or model folder that is missing, damaged or of another architecture."""
+
+
+class TrainingError(TMTError):
+    """Training that cannot go on, such as a loss that is not finite."""

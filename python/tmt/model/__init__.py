@@ -1,0 +1,56 @@
+"""The segmentation model. Importing this package registers it with transformers' Auto classes.
+
+The way of the data, one room per file:
+    pixel.py          image -> mask features and three coarser maps
+    acte.py           mask features -> regions (ACTE)
+    estimator.py      regions -> how target-like each is
+    tma.py            queries, features, masks and T -> attention (TMA)
+    decoder.py        the stack of layers
+    losses.py         predictions and labels -> loss
+    tmt.py            all of it, composed
+"""
+
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageSegmentation,
+    AutoModelForSemanticSegmentation,
+    AutoModelForUniversalSegmentation,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES
+
+from .configuration import TMTConfig
+from .init import initialise_from_scratch
+from .loading import load_model
+from .losses import masks_from_labels
+from .processor import image_processor, image_processor_class
+from .tmt import TMTForSemanticSegmentation, TMTOutput
+
+
+def _register() -> None:
+    """Make AutoModel.from_pretrained and transformers.pipeline find the model by its config.json."""
+    AutoConfig.register(TMTConfig.model_type, TMTConfig, exist_ok=True)
+    AutoImageProcessor.register(TMTConfig, slow_image_processor_class=image_processor_class(), exist_ok=True)
+    for auto in (
+        AutoModel,
+        AutoModelForImageSegmentation,
+        AutoModelForSemanticSegmentation,
+        AutoModelForUniversalSegmentation,
+    ):
+        auto.register(TMTConfig, TMTForSemanticSegmentation, exist_ok=True)
+    # The pipeline checks names of models against this table, which `register` does not reach, and logs an error.
+    MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES[TMTConfig.model_type] = TMTForSemanticSegmentation.__name__
+
+
+_register()
+
+__all__ = [
+    "TMTConfig",
+    "TMTForSemanticSegmentation",
+    "TMTOutput",
+    "image_processor",
+    "initialise_from_scratch",
+    "load_model",
+    "masks_from_labels",
+]

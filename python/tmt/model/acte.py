@@ -1,0 +1,75 @@
+"""Room: regions (ACTE). In: mask features (B, C, H4, W4). Out: region features and each position's region.
+
+ACTE is the Adaptive Cluster-based Transferability Estimator of the paper; its discriminator is in estimator.py.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import tmt_ext
+
+from .configuration import TMTConfig
+from .precision import full, without_autocast
+
+
+class Regions(NamedTuple):
+    """An image cut into h x w regions."""
+
+    features: Tensor  # (B, C, h, w) float32, mean feature of each region
+    labels: Tensor  # (B, H, W) int64 at stride 8, region y * w + x of each position
+
+
+@dataclass(frozen=True)
+class ACTE:
+    """Mask features to regions: superpixels (Eqs. 6-9) or, as an ablation, fixed cells of the same size."""
+
+    regions: str
+    cell: int
+    iterations: int
+    kappa: float
+
+    @classmethod
+    def from_config(cls, config: TMTConfig) -> "ACTE":
+        return cls(config.regions, config.cell, config.superpixel_iterations, config.kappa)
+
+    def __call__(self, mask_features: Tensor) -> Regions:
+        """mask_features (B, C, H4, W4) at stride 4, any floating dtype -> Regions, in float32 under autocast too."""
+        with without_autocast(mask_features):
+            chi = stride8(full(mask_features))
+            if self.regions == "grid":
+                return grid_regions(chi, self.cell)
+            found = tmt_ext.superpixel(chi, self.cell, iterations=self.iterations, kappa=self.kappa)
+        return Regions(found.region_features, found.labels)
+
+
+def stride8(mask_features: Tensor) -> Tensor:
+    """chi: (B, C, H4, W4) at stride 4 -> (B, C, ceil(H4 / 2), ceil(W4 / 2)), means over 2 x 2 positions that exist."""
+    return F.avg_pool2d(mask_features, 2, ceil_mode=True, count_include_pad=False)
+
+
+def grid_regions(chi: Tensor, cell: int) -> Regions:
+    """chi (B, C, H, W) -> fixed cells of cell x cell positions, cut off at the border."""
+    batch, _, height, width = chi.shape
+    features = F.avg_pool2d(chi, cell, ceil_mode=True, count_include_pad=False)
+    rows = torch.arange(height, device=chi.device) // cell
+    columns = torch.arange(width, device=chi.device) // cell
+    labels = rows[:, None] * features.shape[-1] + columns
+    return Regions(features, labels.expand(batch, height, width))
+
+
+def transferability_map(domain_logits: Tensor, labels: Tensor) -> Tensor:
+    """T(x, y) = 1 - E(f(r*)), r* the region of the position.
+
+    Args:
+        domain_logits: (B, h, w), the discriminator's logits, sigmoid = probability of the target domain.
+        labels: (B, H, W) int64, region of each position.
+
+    Returns:
+        (B, H, W) float32 in [0, 1], high where the position looks like the source domain.
+    """
+    region_transferability = torch.sigmoid(-full(domain_logits)).flatten(1)  # 1 - sigmoid(x), without cancellation
+    return region_transferability.gather(1, labels.flatten(1)).view(labels.shape)

@@ -1,0 +1,82 @@
+"""Room: saved models. In: a folder. Out: a model, or a CheckpointError that says in one line what is wrong with it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from tmt.errors import CheckpointError, ConfigError
+
+from .configuration import TMTConfig
+from .tmt import TMTForSemanticSegmentation
+
+MODEL_TYPES = ("tmt", "mask2former")
+ADDED = ("estimator.", "source_features.")  # keys a plain Mask2Former does not have
+
+
+def load_model(folder: str | Path, **overrides: Any) -> TMTForSemanticSegmentation:
+    """Load a model saved by us, or a plain Mask2Former in transformers' format, for evaluation or further training.
+
+    Without `estimator.*` in the folder the estimator is random and T means nothing: train it, or load it, or pass
+    transferability=False. With transfer_features="source" and no copy in the folder, the loaded features are frozen.
+
+    Args:
+        folder: holds config.json and the weights.
+        overrides: fields of TMTConfig to change, such as mask_rule="foreground".
+
+    Raises:
+        CheckpointError: no such folder, damaged, of another architecture or of other sizes than its configuration.
+        ConfigError: an override that is no field, or whose value is not allowed.
+    """
+    folder = Path(folder)
+    _check_architecture(folder)
+    config = _configuration(folder, overrides)
+    try:
+        model, info = TMTForSemanticSegmentation.from_pretrained(folder, config=config, output_loading_info=True)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: weights damaged or not of this configuration: {_line(error)}") from error
+    _check_keys(folder, info)
+    if config.transfer_features == "source" and any(key.startswith(ADDED[1]) for key in info["missing_keys"]):
+        model.freeze_source_features()
+    return model
+
+
+def _check_architecture(folder: Path) -> None:
+    file = folder / "config.json"
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file; give the folder of a model saved with save_pretrained")
+    try:
+        kind = json.loads(file.read_text()).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{file}: not a JSON object: {_line(error)}") from error
+    if kind not in MODEL_TYPES:
+        raise CheckpointError(f"{file}: model_type must be one of {', '.join(MODEL_TYPES)}, got {kind!r}")
+
+
+def _configuration(folder: Path, overrides: dict[str, Any]) -> TMTConfig:
+    try:
+        config, unknown = TMTConfig.from_pretrained(folder, return_unused_kwargs=True, **overrides)
+        config.check()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{folder}: {_line(error)}") from error
+    if unknown:
+        raise ConfigError(f"{folder}: {', '.join(unknown)}: no such field of TMTConfig")
+    return config
+
+
+def _check_keys(folder: Path, info: dict[str, Any]) -> None:
+    """Every weight but the added ones must come from the folder, and all of the folder's must be used."""
+    for trouble in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        keys = sorted(str(key) for key in info[trouble] if not str(key).startswith(ADDED))
+        if keys:
+            raise CheckpointError(
+                f"{folder}: weights of another architecture, {len(keys)} {trouble.replace('_', ' ')}, "
+                f"the first {keys[0]}; check that config.json belongs to these weights"
+            )
+
+
+def _line(error: Exception) -> str:
+    """The error's first line that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,130 @@
+"""Room: Transferable Masked Attention (TMA). In: queries, one level's features, mask logits and T. Out: attention."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import tmt_ext
+
+from .configuration import TMTConfig
+
+SMALLEST_NOVELTY = 1e-6  # 1 - T is kept at or above this, so that its logarithm is finite
+
+
+class LevelTransferability(NamedTuple):
+    """T at one level of the decoder."""
+
+    values: Tensor  # (B, S) float32
+    threshold: Tensor  # (B,) float32, lambda_T: positions above it are excluded
+
+
+class Mask(NamedTuple):
+    """Where each query may attend at one layer."""
+
+    bits: Tensor | None  # (B, N, ceil(S / 64)) int64 as `tmt_ext.pack_mask` packs them; None: everywhere
+    bias: Tensor | None  # (B, S) added to the attention scores; None: nothing
+    allowed_fraction: Tensor  # () mean share of keys allowed before the fallback
+    fallback_rate: Tensor  # () share of queries with no allowed key
+
+
+class Attention(NamedTuple):
+    """Result of an attention of N queries over S keys."""
+
+    output: Tensor  # (B, N, C)
+    weights: Tensor | None  # (B, heads, N, S) when recorded
+
+
+def level_transferability(transferability: Tensor, size: tuple[int, int], fraction: float) -> LevelTransferability:
+    """T (B, h, w) -> T at a level of `size` (H_l, W_l) by area, and lambda_T, its (1 - fraction) quantile per image.
+
+    The share `fraction` of positions with the highest T lies above the threshold; positions equal to it stay.
+    """
+    resized = transferability.float()
+    if resized.shape[-2:] != size:
+        resized = F.interpolate(resized[:, None], size=size, mode="area")[:, 0]
+    values = resized.flatten(1)
+    return LevelTransferability(values, torch.quantile(values, 1.0 - fraction, dim=1))
+
+
+@dataclass(frozen=True)
+class MaskMaker:
+    """Eq. 13: combines the mask rule and the transferability condition."""
+
+    rule: str
+    mask_threshold: float
+    fallback: str
+    mode: str
+
+    @classmethod
+    def from_config(cls, config: TMTConfig) -> "MaskMaker":
+        return cls(config.mask_rule, config.mask_threshold, config.fallback, config.transfer_mode)
+
+    @torch.no_grad()
+    def __call__(self, mask_logits: Tensor, transfer: LevelTransferability | None) -> Mask:
+        """mask_logits (B, N, S), T of the level or None -> where queries may attend."""
+        soft = transfer is not None and self.mode == "bias"
+        bias = torch.log((1.0 - transfer.values).clamp(min=SMALLEST_NOVELTY)) if soft else None
+        hard = None if soft else transfer
+        if self.rule == "none" and hard is None:
+            return Mask(None, bias, mask_logits.new_ones(()), mask_logits.new_zeros(()))
+        packed = tmt_ext.pack_mask(
+            mask_logits,
+            None if hard is None else hard.values,
+            mask_threshold=self.mask_threshold,
+            transfer_threshold=None if hard is None else hard.threshold,
+            rule=self.rule,
+            fallback=self.fallback,
+        )
+        allowed = packed.allowed.float()
+        return Mask(packed.bits, bias, allowed.mean() / mask_logits.shape[-1], (allowed == 0).float().mean())
+
+
+class TransferableMaskedAttention(nn.Module):
+    """Multi-head cross-attention over allowed keys only (Eq. 12). Parameters are named as nn.MultiheadAttention's."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * channels, channels))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
+        self.out_proj = nn.Linear(channels, channels)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, record: bool = False) -> Attention:
+        """query (B, N, C), key and value (B, S, C), mask shared by the heads -> Attention.
+
+        The compiled operator computes it without an N x S matrix; a soft bias, and weights to `record`, take the
+        plain path that has one.
+        """
+        weights = zip(self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
+        projected = [self._heads(F.linear(x, w, b)) for x, (w, b) in zip((query, key, value), weights, strict=True)]
+        soft = mask.bias is not None
+        recorded = attention_weights(*projected[:2], mask) if record or soft else None
+        attended = recorded @ projected[2] if soft else tmt_ext.packed_attention(*projected, mask.bits)
+        return Attention(self.out_proj(attended.transpose(1, 2).flatten(2)), recorded if record else None)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, L, C) -> (B, heads, L, C / heads)."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def attention_weights(query: Tensor, key: Tensor, mask: Mask) -> Tensor:
+    """query (B, heads, N, D), key (B, heads, S, D) -> softmax over the allowed keys (B, heads, N, S), plain torch."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    if mask.bias is not None:
+        scores = scores + mask.bias[:, None, None, :].to(scores.dtype)
+    if mask.bits is not None:
+        allowed = unpack_bits(mask.bits, key.shape[2])
+        scores = scores.masked_fill(~allowed[:, None], -math.inf)
+    return scores.softmax(-1).to(query.dtype)
+
+
+def unpack_bits(bits: Tensor, keys: int) -> Tensor:
+    """bits (B, N, ceil(S / 64)) int64 -> (B, N, S) bool, S = `keys`."""
+    shifts = torch.arange(64, device=bits.device)
+    return ((bits[..., None] >> shifts) & 1).flatten(-2)[..., :keys].bool()

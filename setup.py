@@ -1,0 +1,47 @@
+"""Drives CMake to build the extension; everything about sources, flags and architectures is in CMakeLists.txt."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pybind11
+import torch
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from torch.utils import cpp_extension
+
+ROOT = Path(__file__).resolve().parent
+
+
+class CMakeBuild(build_ext):
+    """Builds every target of CMakeLists.txt into the folder where setuptools wants `tmt_ext/_C`."""
+
+    def build_extension(self, extension):
+        output = Path(self.get_ext_fullpath(extension.name)).resolve().parent
+        work = Path(self.build_temp).resolve()
+        work.mkdir(parents=True, exist_ok=True)
+        options = {
+            "CMAKE_BUILD_TYPE": "Debug" if self.debug else "Release",
+            "CMAKE_LIBRARY_OUTPUT_DIRECTORY": output,
+            "Python_EXECUTABLE": sys.executable,
+            "pybind11_DIR": pybind11.get_cmake_dir(),
+            "TMT_VERSION": self.distribution.get_version(),
+            "TMT_TORCH_INCLUDE": ";".join(cpp_extension.include_paths()),
+            "TMT_TORCH_LIB": Path(torch.__file__).parent / "lib",
+            "TMT_CUDA": os.environ.get("TMT_CUDA", "auto"),
+            "TMT_CUDA_ARCHITECTURES": os.environ.get("TORCH_CUDA_ARCH_LIST", ""),
+            "TMT_SANITIZE": os.environ.get("TMT_SANITIZE", ""),
+        }
+        jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
+        configure = ["cmake", "-G", "Ninja", "-S", ROOT, "-B", work, *(f"-D{k}={v}" for k, v in options.items())]
+        subprocess.run([str(part) for part in configure], check=True)
+        subprocess.run(["cmake", "--build", str(work), "--parallel", jobs], check=True)
+
+
+setup(
+    packages=[*find_packages("python"), "tmt_ext"],
+    package_dir={"tmt": "python/tmt", "tmt_ext": "tmt_ext"},
+    ext_modules=[Extension("tmt_ext._C", sources=[])],
+    cmdclass={"build_ext": CMakeBuild},
+)

@@ -1,0 +1,102 @@
+"""The command line: presets, overrides, help, and one line for each mistake."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+from tmt import config as settings
+from tmt import evaluate
+from tmt.errors import ConfigError
+
+
+def options_of(kind: type, prefix: str = "") -> list[str]:
+    names = []
+    for item in dataclasses.fields(kind):
+        default = item.default_factory if item.default_factory is not dataclasses.MISSING else None
+        nested = dataclasses.is_dataclass(default)
+        names += options_of(default, f"{prefix}{item.name}.") if nested else [f"--{prefix}{item.name}"]
+    return names
+
+
+def help_of(entry, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        entry(["--help"])
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("entry, kind", [(settings.parse, settings.Config), (evaluate.main, evaluate.EvaluateConfig)])
+def test_help_explains_every_field(entry, kind: type, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = help_of(entry, capsys)
+    details = shown[re.search("^(positional arguments|options):", shown, re.MULTILINE).start() :]
+    for option in options_of(kind):
+        found = re.search(rf"^  (?:--)?{re.escape(option[2:])}\b(.*?)(?=^  -|^\S|\Z)", details, re.DOTALL | re.MULTILINE)
+        assert found, f"{option} is not in --help"
+        words = re.sub(r"\((type|required).*", "", " ".join(found[1].split()))
+        assert len(words.split()) >= 3, f"{option} has no explanation: {found[0]!r}"
+
+
+@pytest.mark.parametrize("name", ["demo", "paper", "foreground"])
+def test_presets_survive_a_round_trip(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        settings.parse(["--config", name, "--target.lr", "3e-4", "--print_config"])
+    (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
+    printed = settings.parse(["--config", str(tmp_path / "printed.yaml")])
+    assert printed == settings.parse([f"--config={name}", "--target.lr=3e-4"])
+    (tmp_path / "stored.yaml").write_text(settings.to_yaml(printed))
+    assert settings.from_yaml(tmp_path / "stored.yaml") == printed
+    assert printed.target.lr == 3e-4
+
+
+def test_presets_differ_where_they_say() -> None:
+    paper, foreground = (settings.parse(["--config", name]) for name in ("paper", "foreground"))
+    assert settings.differences(paper, foreground) == ["model.mask_rule: uncertain -> foreground"]
+    assert paper == dataclasses.replace(settings.Config(), out="runs/paper")
+
+
+def test_shorthands() -> None:
+    config = settings.parse(["--stages", "source,tmt", "--resume", "--out", "x"])
+    assert config.stages == ("source", "tmt") and config.resume and config.out == "x"
+
+
+def test_values_need_no_parser_to_be_read() -> None:
+    flat = settings.flatten(dataclasses.asdict(settings.parse([])))
+    plain = {type(part) for value in flat.values() for part in (value if isinstance(value, tuple) else (value,))}
+    assert plain <= {bool, int, float, str, type(None)}
+
+
+
+BAD = {
+    "--config nowhere": "nowhere",
+    "--target.lrr 3": "did you mean --target.lr",
+    "--model.cell 0": "model.cell",
+    "--model.mask_threshold 1.5": "model.mask_threshold",
+    "--model.transfer_fraction -0.1": "model.transfer_fraction",
+    "--model.mask_rule background": "background",
+    "--source.steps many": "many",
+    "--source.steps 0": "source.steps",
+    "--source.lr -1": "source.lr",
+    "--stages source,refine": "refine",
+    "--stages source,source": "once",
+    "--data.source_root here": "both or neither",
+    "--augment.scale [2.0,0.5]": "augment.scale",
+    "--augment.crop 512": "augment.crop",
+    "--model.hidden 60 --model.attention_heads 7": "model.hidden",
+    "--seed -1": "seed",
+}
+
+
+@pytest.mark.parametrize("line, named", BAD.items())
+def test_mistakes_are_one_line(line: str, named: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        settings.parse(line.split())
+    assert named in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text, named", [("model:\n  cel: 3\n", "cel"), ("model: [", "config"), ("seed: x\n", "seed")])
+def test_mistakes_in_files_are_one_line(text: str, named: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        settings.parse(["--config", str(tmp_path / "mine.yaml")])
+    assert named in str(error.value) and "\n" not in str(error.value)

@@ -1,0 +1,95 @@
+"""Regions and T, against loops that follow the definitions word by word."""
+
+import pytest
+import torch
+
+from tmt.model.acte import ACTE, grid_regions, stride8, transferability_map
+from tmt.model.estimator import DomainDiscriminator, discriminator_accuracy, discriminator_loss, proxy_a_distance
+
+
+def test_chi_averages_the_positions_that_exist():
+    chi = stride8(torch.tensor([[[[1.0, 3.0, 10.0], [5.0, 7.0, 20.0], [2.0, 4.0, 6.0]]]]))
+    torch.testing.assert_close(chi, torch.tensor([[[[4.0, 15.0], [3.0, 6.0]]]]))
+
+
+def test_grid_regions_are_cells_cut_at_the_border():
+    chi = torch.randn(2, 3, 5, 7)
+    regions = grid_regions(chi, 4)
+    assert regions.features.shape == (2, 3, 2, 2)
+    for y in range(5):
+        for x in range(7):
+            assert (regions.labels[:, y, x] == (y // 4) * 2 + x // 4).all()
+    torch.testing.assert_close(regions.features[:, :, 1, 1], chi[:, :, 4:, 4:].mean((2, 3)))
+
+
+@pytest.mark.parametrize("regions", ["superpixel", "grid"])
+def test_transferability_follows_its_definition(build, images, regions):
+    model = build(regions=regions)
+    with torch.no_grad():
+        outputs = model(images)
+        features, labels = model.region_features(images)
+        probability = torch.sigmoid(model.estimator(features))
+    transferability = outputs.transferability
+    assert transferability.shape == labels.shape == (2, 13, 17)
+    assert transferability.min() >= 0 and transferability.max() <= 1
+    assert transferability.std() > 0
+    torch.testing.assert_close(outputs.region_labels, labels)
+    for b in range(2):
+        for y in range(13):
+            for x in range(17):
+                row, column = divmod(labels[b, y, x].item(), features.shape[-1])
+                assert abs(transferability[b, y, x] - (1 - probability[b, row, column])) < 1e-6
+
+
+def test_superpixels_keep_near_their_cell():
+    _, labels = ACTE("superpixel", 4, 6, 1 / 0.07)(torch.randn(1, 8, 40, 56))
+    rows, columns = labels[0] // 7, labels[0] % 7
+    assert ((rows - torch.arange(20)[:, None] // 4).abs() <= 1).all()
+    assert ((columns - torch.arange(28)[None] // 4).abs() <= 1).all()
+
+
+def test_regions_stay_float32_under_autocast():
+    features = torch.randn(1, 8, 16, 16)
+    acte = ACTE("superpixel", 4, 6, 1 / 0.07)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        regions = acte(features)
+    assert regions.features.dtype == torch.float32
+    torch.testing.assert_close(regions.features, acte(features).features)
+
+
+def test_extreme_logits_stay_in_the_unit_interval():
+    labels = torch.tensor([[[0, 1, 2]]])
+    found = transferability_map(torch.tensor([[[-200.0, 0.0, 200.0]]]), labels)
+    torch.testing.assert_close(found, torch.tensor([[[1.0, 0.5, 0.0]]]))
+
+
+def test_discriminator_looks_at_each_region_alone():
+    discriminator = DomainDiscriminator(6, 16)
+    features = torch.randn(2, 6, 3, 4)
+    together = discriminator(features)
+    assert together.shape == (2, 3, 4)
+    torch.testing.assert_close(together[1, 2, 3], discriminator(features[1:, :, 2:, 3:])[0, 0, 0])
+
+
+def test_discriminator_loss_is_cross_entropy_over_valid_regions():
+    source, target = torch.tensor([[[0.0, 2.0]]]), torch.tensor([[[1.0, -50.0]]])
+    valid = torch.tensor([[[True, False]]])
+    expected = torch.nn.functional.softplus(torch.tensor([0.0, 2.0, -1.0])).mean()
+    torch.testing.assert_close(discriminator_loss(source, target, target_valid=valid), expected)
+    assert discriminator_accuracy(source, target, target_valid=valid) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(("error", "distance"), [(0.5, 0.0), (0.0, 2.0), (0.25, 1.0)])
+def test_proxy_a_distance(error, distance):
+    assert proxy_a_distance(error) == distance
+
+
+def test_discriminator_learns_to_tell_shifted_features():
+    discriminator = DomainDiscriminator(8, 16)
+    optimiser = torch.optim.AdamW(discriminator.parameters(), 1e-2)
+    for _ in range(60):
+        source, target = torch.randn(4, 8, 3, 3) - 0.7, torch.randn(4, 8, 3, 3) + 0.7
+        optimiser.zero_grad()
+        discriminator_loss(discriminator(source), discriminator(target)).backward()
+        optimiser.step()
+    assert discriminator_accuracy(discriminator(source), discriminator(target)) > 0.9

@@ -1,0 +1,45 @@
+"""Inputs and expectations shared by the superpixel tests."""
+
+import torch
+from helpers import gradients
+
+import tmt_ext
+
+KAPPA = 1 / 0.07
+# (B, C, H, W), cell: divisible and not, one channel block and several, tiles of one vector, of many, and cut ones.
+CASES = [
+    ((2, 16, 16, 16), 4),
+    ((1, 128, 24, 32), 8),
+    ((1, 70, 17, 23), 8),
+    ((3, 5, 13, 17), 5),
+    ((1, 20, 40, 33), 16),
+    ((2, 33, 9, 10), 1),
+    ((2, 12, 11, 6), 2),
+    ((1, 3, 130, 70), 100),
+    ((1, 7, 3, 40), 6),
+    ((1, 9, 5, 4), 1000),
+]
+
+
+def features(shape, dtype=torch.float64, *, seed=0, scale=1.0):
+    """Smooth regions plus noise, as a feature map has: (B, C, H, W)."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(*shape[:2], 5, 5, generator=generator, dtype=torch.float64)
+    smooth = torch.nn.functional.interpolate(coarse, shape[2:], mode="bilinear")
+    return (scale * (smooth + 0.5 * torch.randn(shape, generator=generator, dtype=torch.float64))).to(dtype)
+
+
+def oracle(x, cell, **options):
+    return tmt_ext.reference.superpixel(x.detach().double(), cell, **options)
+
+
+def oracle_gradients(x, cell, **options):
+    return gradients(lambda y: tmt_ext.reference.superpixel(y, cell, **options), [x.double()])
+
+
+def assert_labels(labels, expected, band=1e-3):
+    """Labels equal those of the `expected` result but where its two largest assignments are within `band`."""
+    largest = expected.assignment.topk(2, dim=1).values
+    clear = largest[:, 0] - largest[:, 1] > band
+    assert labels.dtype == torch.int64
+    assert torch.equal(labels[clear], expected.labels[clear])

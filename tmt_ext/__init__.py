@@ -1,0 +1,33 @@
+"""TMT's operators: a superpixel iteration and a thresholded masked cross-attention, with autograd, for CPU and CUDA.
+
+superpixel(features, cell)                     Eqs. 6-9 of the paper
+masked_attention(query, key, value, ...)       Eqs. 12-13
+pack_mask, packed_attention                    the two halves of masked_attention
+reference                                      the same in plain PyTorch: the oracle of the tests
+build_info()                                   what this build is made of
+"""
+
+import torch  # noqa: F401  (the extension's symbols live in torch's libraries, which must be loaded first)
+
+from . import _library
+
+_library.load()
+
+from . import _register, reference  # noqa: E402, F401  (registration needs the loaded schemas)
+from ._types import Fallback, PackedMask, Rule, SuperpixelOutput  # noqa: E402
+from .ops import masked_attention, pack_mask, packed_attention, superpixel  # noqa: E402
+
+build_info = _library.build_info
+
+__all__ = [
+    "Fallback",
+    "PackedMask",
+    "Rule",
+    "SuperpixelOutput",
+    "build_info",
+    "masked_attention",
+    "pack_mask",
+    "packed_attention",
+    "reference",
+    "superpixel",
+]

@@ -1,0 +1,45 @@
+"""Loads the compiled libraries. A missing or broken one is an error that says what to do; nothing falls back."""
+
+import importlib
+from pathlib import Path
+
+import torch
+
+MEND = "build it with `pip install .` in the project's folder (needs g++; CUDA kernels are added where nvcc is found)"
+
+
+def load():
+    """Loads the CPU operators, and the CUDA ones where both this build and torch have CUDA.
+
+    Raises ImportError, with the mend, when the extension is absent or does not fit the installed torch.
+    """
+    try:
+        importlib.import_module("tmt_ext._C")
+    except ImportError as error:
+        raise ImportError(f"tmt_ext: the compiled extension cannot be loaded ({error}); {MEND}") from error
+    if torch.version.cuda is not None and build_info()["cuda_version"]:
+        torch.ops.load_library(str(_cuda_library()))
+
+
+def build_info():
+    """What this build is made of.
+
+    Returns a dict: version, revision, compiler (str); cuda_version (str, empty without CUDA), cuda_architectures
+    (list[str]); simd_levels (list[str]), simd_active (str); torch_abi (str, the oldest torch it runs on);
+    cuda_loaded (bool, whether CUDA tensors can be used in this process).
+    """
+    info = importlib.import_module("tmt_ext._C").build_info()
+    return {**info, "cuda_loaded": str(_cuda_library()) in torch.ops.loaded_libraries}
+
+
+def require_device(name, tensor):
+    """Raises RuntimeError when `tensor` is on a device that this build has no kernels for."""
+    if tensor.is_cuda and not build_info()["cuda_loaded"]:
+        raise RuntimeError(
+            f"{name}: got a CUDA tensor, but this build has no CUDA kernels; rebuild where nvcc is found "
+            "(TMT_CUDA=1 pip install .) or move the tensors to the CPU"
+        )
+
+
+def _cuda_library():
+    return Path(__file__).parent / "libtmt_cuda.so"

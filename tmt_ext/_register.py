@@ -1,0 +1,114 @@
+"""Fake kernels, autograd and autocast of the operators; schemas: csrc/library.cpp, kernels: csrc/cpu, csrc/cuda."""
+
+import torch
+from torch.library import impl, register_autograd, register_fake
+
+
+def _accumulate(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+# ---- fake kernels: shapes and dtypes of the results -----------------------------------------------------------------
+
+
+@register_fake("tmt::superpixel")
+def _(features, cell, iterations, kappa):
+    batch, channels, height, width = features.shape
+    rows, columns = (height + cell - 1) // cell, (width + cell - 1) // cell
+    return (
+        features.new_empty((batch, channels, rows, columns)),
+        features.new_empty((batch, 9, height, width)),
+        features.new_empty((batch, height, width), dtype=torch.int64),
+        features.new_empty((batch, iterations + 1, rows * columns, channels), dtype=_accumulate(features.dtype)),
+    )
+
+
+@register_fake("tmt::superpixel_backward")
+def _(grad_region_features, grad_assignment, features, history, cell, iterations, kappa):
+    return features.new_empty(features.shape)
+
+
+@register_fake("tmt::pack_mask")
+def _(mask_logits, transferability, transfer_threshold, mask_logit_threshold, rule, fallback, queries):
+    given = transferability if mask_logits is None else mask_logits
+    batch, keys = given.shape[0], given.shape[-1]
+    return (
+        given.new_empty((batch, queries, (keys + 63) // 64), dtype=torch.int64),
+        given.new_empty((batch, queries), dtype=torch.int32),
+    )
+
+
+@register_fake("tmt::packed_attention")
+def _(query, key, value, bits):
+    return query.new_empty(query.shape), query.new_empty(query.shape[:3], dtype=_accumulate(query.dtype))
+
+
+@register_fake("tmt::packed_attention_backward")
+def _(grad_output, query, key, value, output, lse, bits):
+    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+
+
+# ---- autograd -------------------------------------------------------------------------------------------------------
+
+
+def _superpixel_setup(ctx, inputs, output):
+    features, ctx.cell, ctx.iterations, ctx.kappa = inputs
+    history = output[3]
+    ctx.save_for_backward(features, history)
+    ctx.mark_non_differentiable(output[2], history)
+    ctx.set_materialize_grads(False)
+
+
+def _superpixel_backward(ctx, grad_region_features, grad_assignment, _labels, _history):
+    if grad_region_features is None and grad_assignment is None:
+        return None, None, None, None
+    features, history = ctx.saved_tensors
+    grad = torch.ops.tmt.superpixel_backward(
+        grad_region_features, grad_assignment, features, history, ctx.cell, ctx.iterations, ctx.kappa
+    )
+    return grad, None, None, None
+
+
+register_autograd("tmt::superpixel", _superpixel_backward, setup_context=_superpixel_setup)
+
+
+def _attention_setup(ctx, inputs, output):
+    query, key, value, bits = inputs
+    ctx.save_for_backward(query, key, value, *output, bits)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _attention_backward(ctx, grad_output, _lse):
+    if grad_output is None:
+        return None, None, None, None
+    query, key, value, output, lse, bits = ctx.saved_tensors
+    grads = torch.ops.tmt.packed_attention_backward(grad_output, query, key, value, output, lse, bits)
+    return *grads, None
+
+
+register_autograd("tmt::packed_attention", _attention_backward, setup_context=_attention_setup)
+
+
+# ---- autocast: superpixels in float32; attention in the autocast dtype, its mask decisions untouched -----------------
+
+
+def _cast(tensor, dtype):
+    return tensor.to(dtype) if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor
+
+
+def _register_autocast(key, device):
+    @impl("tmt::superpixel", key)
+    def superpixel(features, cell, iterations, kappa):
+        with torch.autocast(device, enabled=False):
+            return torch.ops.tmt.superpixel(_cast(features, torch.float32), cell, iterations, kappa)
+
+    @impl("tmt::packed_attention", key)
+    def packed_attention(query, key, value, bits):
+        dtype = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            return torch.ops.tmt.packed_attention(*(_cast(t, dtype) for t in (query, key, value)), bits)
+
+
+_register_autocast("AutocastCPU", "cpu")
+_register_autocast("AutocastCUDA", "cuda")

@@ -1,0 +1,183 @@
+"""The public operators: names become numbers here, Python values are checked; tensors are checked in csrc/*.h."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ._library import require_device
+from ._types import Fallback, PackedMask, Rule, SuperpixelOutput
+
+KAPPA = 1 / 0.07  # sharpness of the assignment, Eq. 8
+
+
+def superpixel(features: Tensor, cell: int, *, iterations: int = 6, kappa: float = KAPPA) -> SuperpixelOutput:
+    """Groups pixels into regions by iterated soft assignment to the 3x3 nearest region centres (Eqs. 6-9).
+
+    Regions start as cells of `cell` x `cell` pixels on a grid h = ceil(H / cell), w = ceil(W / cell). `iterations`
+    times: a region's feature is the mean of its pixels' features weighted by the assignment; a pixel's assignment
+    is the softmax, over the regions around its own cell that exist, of kappa times the cosine of region and pixel.
+    Region features are computed once more from the last assignment.
+
+    Args:
+        features: (B, C, H, W), float32, bfloat16, float16 (sums in float32) or, on the CPU, float64.
+        cell: side of a cell in pixels, at least 1.
+        iterations: at least 1.
+        kappa: sharpness, positive.
+
+    Returns:
+        SuperpixelOutput: region_features (B, C, h, w) and assignment (B, 9, H, W) in the dtype of `features`, the
+        neighbour order row-major from (-1, -1), exactly 0 where a neighbour does not exist; labels (B, H, W) int64,
+        the index y * w + x of the most probable region (of equals, the one that comes first in that order).
+        Differentiable with respect to `features` from both floating-point results, through all iterations.
+
+    Raises:
+        RuntimeError: wrong shape, dtype or value, or a CUDA tensor without CUDA kernels.
+    """
+    require_device("superpixel", features)
+    region_features, assignment, labels, _ = torch.ops.tmt.superpixel(features, cell, iterations, kappa)
+    return SuperpixelOutput(region_features, assignment, labels)
+
+
+def pack_mask(
+    mask_logits: Tensor | None = None,
+    transferability: Tensor | None = None,
+    *,
+    mask_threshold: float = 0.5,
+    transfer_threshold: Tensor | float | None = None,
+    rule: str = "uncertain",
+    fallback: str = "all",
+    queries: int | None = None,
+) -> PackedMask:
+    """Decides where each query may attend (Eq. 13) and packs the decisions to bits, once for all heads.
+
+    allowed[n, j] = rule(mask_logits[n, j]) and transferability[j] <= transfer_threshold, compared in float32; the
+    mask in logit space: m <= logit(mask_threshold) for `uncertain` (the paper), >= for `foreground` (Mask2Former).
+    A row with nothing allowed attends everywhere (`all`), or first wherever T allows (`transfer`). No gradient.
+
+    Args:
+        mask_logits: (B, N, S), any floating dtype, or None: T alone decides.
+        transferability: (B, S), any floating dtype, or None: the mask alone decides.
+        mask_threshold: probability in [0, 1].
+        transfer_threshold: (B,) or one number, in [0, 1] (on CUDA a tensor's values are not inspected).
+        rule: "uncertain", "foreground" or "none" (T alone decides).
+        fallback: "all" or "transfer".
+        queries: N, needed only where mask_logits is None.
+
+    Raises:
+        ValueError: unknown rule or fallback, threshold outside [0, 1], missing or superfluous argument.
+        RuntimeError: wrong shape, dtype or device.
+    """
+    tested = None if Rule[_name("rule", rule, Rule)] == Rule.none else mask_logits
+    _require_mask_arguments(mask_logits, transferability, transfer_threshold, queries)
+    number = queries if mask_logits is None else mask_logits.shape[1]
+    if tested is None and transferability is None:
+        raise ValueError("pack_mask: rule 'none' without transferability decides nothing; give transferability")
+    require_device("pack_mask", mask_logits if transferability is None else transferability)
+    return PackedMask(
+        *torch.ops.tmt.pack_mask(
+            tested,
+            transferability,
+            _threshold_tensor(transfer_threshold, transferability),
+            logit(mask_threshold),
+            Rule[rule] if tested is not None else Rule.none,
+            Fallback[_name("fallback", fallback, Fallback)],
+            number,
+        )
+    )
+
+
+def packed_attention(query: Tensor, key: Tensor, value: Tensor, bits: Tensor | None = None) -> Tensor:
+    """softmax(query key^T / sqrt(D)) value over the keys whose bit is set (Eq. 12), without an N x S intermediate.
+
+    Args:
+        query: (B, heads, N, D); key, value: (B, heads, S, D); one dtype of float32, bfloat16, float16 (sums in
+            float32) or, on the CPU, float64; D at most 256.
+        bits: (B, N, ceil(S / 64)) int64 from `pack_mask`, shared by the heads, or None: every key.
+
+    Returns:
+        (B, heads, N, D) in the dtype of `query`. Differentiable with respect to query, key and value.
+
+    Raises:
+        RuntimeError: wrong shape, dtype or device.
+    """
+    require_device("masked_attention", query)
+    return torch.ops.tmt.packed_attention(query, key, value, bits)[0]
+
+
+def masked_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask_logits: Tensor | None = None,
+    transferability: Tensor | None = None,
+    *,
+    mask_threshold: float = 0.5,
+    transfer_threshold: Tensor | float | None = None,
+    rule: str = "uncertain",
+    fallback: str = "all",
+) -> Tensor:
+    """Thresholded masked cross-attention (Eqs. 12-13): `packed_attention` under the mask of `pack_mask`.
+
+    Args:
+        query: (B, heads, N, D); key, value: (B, heads, S, D), see `packed_attention`.
+        mask_logits: (B, N, S) or None; transferability: (B, S) or None; the rest: see `pack_mask`.
+            With neither, or with rule "none" and no transferability, it is plain attention.
+
+    Returns:
+        (B, heads, N, D) in the dtype of `query`. Mask and transferability receive no gradient.
+
+    Raises:
+        ValueError, RuntimeError: as `pack_mask` and `packed_attention`.
+    """
+    decided = mask_logits is not None and Rule[_name("rule", rule, Rule)] != Rule.none
+    if not decided and transferability is None:
+        _name("fallback", fallback, Fallback)
+        logit(mask_threshold)
+        return packed_attention(query, key, value)
+    packed = pack_mask(
+        mask_logits,
+        transferability,
+        mask_threshold=mask_threshold,
+        transfer_threshold=transfer_threshold,
+        rule=rule,
+        fallback=fallback,
+        queries=query.shape[2] if mask_logits is None else None,
+    )
+    return packed_attention(query, key, value, packed.bits)
+
+
+def logit(probability: float) -> float:
+    """log(p / (1 - p)), infinite at 0 and 1. Raises ValueError outside [0, 1]."""
+    if not 0.0 <= probability <= 1.0:
+        raise ValueError(f"pack_mask: mask_threshold must be in [0, 1], got {probability}")
+    if probability in (0.0, 1.0):
+        return math.inf if probability else -math.inf
+    return math.log(probability / (1.0 - probability))
+
+
+def _name(argument, value, kind):
+    """`value` when it names a member of the enumeration `kind`, else ValueError with the choices."""
+    if value not in kind.__members__:
+        raise ValueError(f"pack_mask: {argument} must be one of {', '.join(kind.__members__)}, got {value!r}")
+    return value
+
+
+def _require_mask_arguments(mask_logits, transferability, transfer_threshold, queries):
+    if mask_logits is None and transferability is None:
+        raise ValueError("pack_mask: mask_logits and transferability are both None; give at least one")
+    if (transferability is None) != (transfer_threshold is None):
+        raise ValueError("pack_mask: transferability and transfer_threshold must be given together")
+    if mask_logits is None and queries is None:
+        raise ValueError("pack_mask: queries (N) must be given when mask_logits is None")
+
+
+def _threshold_tensor(threshold, transferability):
+    """The threshold as (B,) float32 beside `transferability`, or None."""
+    if threshold is None:
+        return None
+    if isinstance(threshold, Tensor):
+        return threshold.to(torch.float32)
+    if not 0.0 <= threshold <= 1.0:
+        raise ValueError(f"pack_mask: transfer_threshold must be in [0, 1], got {threshold}")
+    return transferability.new_full((transferability.shape[0],), threshold, dtype=torch.float32)
