@@ -15,8 +15,8 @@ struct MaskShape {
 };
 
 inline void check_like_query(const char* name, const Tensor& tensor, const Tensor& query) {
-  TMT_CHECK(tensor.scalar_type() == query.scalar_type(), "masked_attention: ", name,
-            " must have the dtype of query (", dtype_name(query), "), got ", dtype_name(tensor));
+  TMT_CHECK(tensor.scalar_type() == query.scalar_type(), "masked_attention: ", name, " must have the dtype of query (",
+            dtype_name(query), "), got ", dtype_name(tensor));
   TMT_CHECK(same_device(tensor, query), "masked_attention: ", name,
             " must be on the device of query, got another device; move it there");
 }
@@ -24,18 +24,18 @@ inline void check_like_query(const char* name, const Tensor& tensor, const Tenso
 inline void check_key_shape(const char* name, const Tensor& tensor, const Tensor& query) {
   TMT_CHECK(tensor.dim() == 4 && tensor.size(0) == query.size(0) && tensor.size(1) == query.size(1) &&
                 tensor.size(3) == query.size(3),
-            "masked_attention: ", name, " must be (B, heads, S, D) with B, heads and D of query ", shape(query), ", got ",
-            shape(tensor));
+            "masked_attention: ", name, " must be (B, heads, S, D) with B, heads and D of query ", shape(query),
+            ", got ", shape(tensor));
   check_like_query(name, tensor, query);
 }
 
 inline void check_bits(const Tensor& bits, const AttentionShape& s, const Tensor& query) {
-  TMT_CHECK(bits.dim() == 3 && bits.size(0) == s.batch && bits.size(1) == s.queries &&
-                bits.size(2) == mask_words(s.keys),
-            "masked_attention: bits must be (B, N, ceil(S / 64)) = (", s.batch, ", ", s.queries, ", ", mask_words(s.keys),
-            "), got ", shape(bits));
-  TMT_CHECK(bits.scalar_type() == ScalarType::Long, "masked_attention: bits must be int64, as pack_mask makes them, got ",
-            dtype_name(bits));
+  TMT_CHECK(
+      bits.dim() == 3 && bits.size(0) == s.batch && bits.size(1) == s.queries && bits.size(2) == mask_words(s.keys),
+      "masked_attention: bits must be (B, N, ceil(S / 64)) = (", s.batch, ", ", s.queries, ", ", mask_words(s.keys),
+      "), got ", shape(bits));
+  TMT_CHECK(bits.scalar_type() == ScalarType::Long,
+            "masked_attention: bits must be int64, as pack_mask makes them, got ", dtype_name(bits));
   TMT_CHECK(same_device(bits, query), "masked_attention: bits must be on the device of query, got another device");
 }
 
@@ -71,8 +71,8 @@ inline AttentionShape check_attention_backward(const Tensor& grad_output, const 
   like_query("output", output);
   TMT_CHECK(lse.dim() == 3 && lse.size(0) == s.batch && lse.size(1) == s.heads && lse.size(2) == s.queries,
             "masked_attention: lse must be (B, heads, N), got ", shape(lse));
-  TMT_CHECK(lse.scalar_type() == accumulate_dtype(query), "masked_attention: lse must be the lse of packed_attention, got ",
-            dtype_name(lse));
+  TMT_CHECK(lse.scalar_type() == accumulate_dtype(query),
+            "masked_attention: lse must be the lse of packed_attention, got ", dtype_name(lse));
   TMT_CHECK(same_device(lse, query), "masked_attention: lse must be on the device of query, got another device");
   return s;
 }
@@ -109,9 +109,10 @@ inline MaskShape check_pack_mask(const std::optional<Tensor>& mask_logits, const
   MaskShape s{0, queries, 0};
   if (mask_logits) {
     TMT_CHECK(mask_logits->dim() == 3, "pack_mask: mask_logits must be (B, N, S), got ", shape(*mask_logits));
-    TMT_CHECK(is_floating(*mask_logits), "pack_mask: mask_logits must be floating-point, got ", dtype_name(*mask_logits));
-    TMT_CHECK(mask_logits->size(1) == queries, "pack_mask: queries must be the N of mask_logits (", mask_logits->size(1),
-              "), got ", queries);
+    TMT_CHECK(is_floating(*mask_logits), "pack_mask: mask_logits must be floating-point, got ",
+              dtype_name(*mask_logits));
+    TMT_CHECK(mask_logits->size(1) == queries, "pack_mask: queries must be the N of mask_logits (",
+              mask_logits->size(1), "), got ", queries);
     s = {mask_logits->size(0), queries, mask_logits->size(2)};
   } else {
     TMT_CHECK(queries >= 0, "pack_mask: queries must be at least 0, got ", queries);

@@ -2,13 +2,14 @@
 //
 // Keys that fail T are attended by no row, so they are dropped for all queries and heads at once. A row that fell back
 // to every key would undo that; such full rows are kept apart: first come the keys that other rows attend, then, for
-// the full rows alone, the rest. Bits are brought into that order once, for all heads.
+// the full rows alone, the rest. Where rows are sparse, keys of the same query are put side by side besides. Bits are
+// brought into that order once, for all heads.
 #pragma once
 
 #include <vector>
 
-#include "masked_attention_args.h"
 #include "../masked_attention_math.h"
+#include "masked_attention_args.h"
 
 namespace tmt::cpu {
 
@@ -50,18 +51,34 @@ class ImagePlan {
   ImagePlan(const uint64_t* bits, int64_t queries, int64_t keys) : bits_(bits), queries_(queries), keys_(keys) {
     if (bits == nullptr) return;
     const std::vector<uint64_t> kept = find_kept();
-    if (kept_count_ == keys) return;
+    sparse_ = attended_ < kSparse * static_cast<double>(kept_count_) * static_cast<double>(queries_);
+    if (kept_count_ == keys && !sparse_) return;
+    if (sparse_)
+      segment_by_first_query();
+    else
+      segment_in_place(kept);
     order_keys(kept);
-    order_bits(kept);
+    order_bits();
   }
 
   KeyPlan view() const {
-    if (bits_ == nullptr || kept_count_ == keys_) return {keys_, nullptr, bits_};
+    if (bits_ == nullptr || (kept_count_ == keys_ && !sparse_)) return {keys_, nullptr, bits_};
     return {static_cast<int64_t>(order_.size()), order_.data(), ordered_.data()};
   }
 
  private:
+  // Rows that attend to less than this part of the kept keys on average gain from a better order of the keys.
+  static constexpr double kSparse = 0.25;
+
+  // Keys of one word that follow each other in the order.
+  struct Segment {
+    int64_t word;
+    uint64_t mask;
+    BitGatherer gatherer;
+  };
+
   int64_t words() const { return mask_words(keys_); }
+  const uint64_t* row(int64_t n) const { return bits_ + n * words(); }
 
   bool is_full(const uint64_t* row) const {
     for (int64_t w = 0; w < words(); ++w)
@@ -74,57 +91,80 @@ class ImagePlan {
     std::vector<uint64_t> kept(words());
     full_.resize(queries_);
     for (int64_t n = 0; n < queries_; ++n) {
-      const uint64_t* row = bits_ + n * words();
-      full_[n] = is_full(row);
+      full_[n] = is_full(row(n));
       any_full_ = any_full_ || full_[n];
-      for (int64_t w = 0; !full_[n] && w < words(); ++w) kept[w] |= row[w];
+      if (full_[n]) continue;
+      for (int64_t w = 0; w < words(); ++w) {
+        kept[w] |= row(n)[w];
+        attended_ += __builtin_popcountll(row(n)[w]);
+      }
     }
     for (const uint64_t word : kept) kept_count_ += __builtin_popcountll(word);
     return kept;
   }
 
+  void add_segment(int64_t word, uint64_t mask) {
+    if (mask != 0) segments_.push_back({word, mask, BitGatherer(mask)});
+  }
+
+  void segment_in_place(const std::vector<uint64_t>& kept) {
+    segments_.reserve(words());
+    for (int64_t w = 0; w < words(); ++w) add_segment(w, kept[w]);
+  }
+
+  // Keys of the same query side by side: a mask of connected regions then fills few tiles and leaves the others empty.
+  void segment_by_first_query() {
+    std::vector<uint64_t> seen(words());
+    for (int64_t n = 0; n < queries_; ++n) {
+      for (int64_t w = 0; !full_[n] && w < words(); ++w) {
+        add_segment(w, row(n)[w] & ~seen[w]);
+        seen[w] |= row(n)[w];
+      }
+    }
+  }
+
   void append_keys(int64_t word, uint64_t bits) {
-    for (; bits != 0; bits &= bits - 1) order_.push_back(static_cast<int32_t>(word * kWordKeys + __builtin_ctzll(bits)));
+    for (; bits != 0; bits &= bits - 1)
+      order_.push_back(static_cast<int32_t>(word * kWordKeys + __builtin_ctzll(bits)));
   }
 
   void order_keys(const std::vector<uint64_t>& kept) {
     order_.reserve(any_full_ ? keys_ : kept_count_);
-    for (int64_t w = 0; w < words(); ++w) append_keys(w, kept[w]);
+    for (const Segment& segment : segments_) append_keys(segment.word, segment.mask);
     for (int64_t w = 0; any_full_ && w < words(); ++w) append_keys(w, ~kept[w] & valid_bits(w, keys_));
   }
 
-  void order_bits(const std::vector<uint64_t>& kept) {
-    const int64_t tiles = mask_words(static_cast<int64_t>(order_.size()));
-    const std::vector<BitGatherer> gatherers(kept.begin(), kept.end());
+  void order_bits() {
+    const auto count = static_cast<int64_t>(order_.size());
+    const int64_t tiles = mask_words(count);
     ordered_.assign(queries_ * tiles, 0);
     for (int64_t n = 0; n < queries_; ++n) {
-      uint64_t* row = ordered_.data() + n * tiles;
+      uint64_t* to = ordered_.data() + n * tiles;
       if (full_[n])
-        for (int64_t t = 0; t < tiles; ++t) row[t] = valid_bits(t, keys_);
+        for (int64_t t = 0; t < tiles; ++t) to[t] = valid_bits(t, count);
       else
-        gather_row(gatherers, bits_ + n * words(), row);
+        gather_row(row(n), to);
     }
   }
 
-  void gather_row(const std::vector<BitGatherer>& gatherers, const uint64_t* from, uint64_t* to) const {
+  void gather_row(const uint64_t* from, uint64_t* to) const {
     int64_t at = 0;
-    for (int64_t w = 0; w < words(); ++w) {
-      const uint64_t word = gatherers[w].gather(from[w]);
-      const int shift = static_cast<int>(at % kWordKeys);
-      if (word == 0) {
-        at += gatherers[w].count();
-        continue;
+    for (const Segment& segment : segments_) {
+      if ((from[segment.word] & segment.mask) != 0) {
+        const uint64_t word = segment.gatherer.gather(from[segment.word]);
+        const int shift = static_cast<int>(at % kWordKeys);
+        to[at / kWordKeys] |= word << shift;
+        if (shift != 0 && (word >> (kWordKeys - shift)) != 0) to[at / kWordKeys + 1] |= word >> (kWordKeys - shift);
       }
-      to[at / kWordKeys] |= word << shift;
-      if (shift != 0 && (word >> (kWordKeys - shift)) != 0) to[at / kWordKeys + 1] |= word >> (kWordKeys - shift);
-      at += gatherers[w].count();
+      at += segment.gatherer.count();
     }
   }
 
   const uint64_t* bits_;
-  int64_t queries_, keys_, kept_count_ = 0;
-  bool any_full_ = false;
-  std::vector<char> full_;         // (N)
+  int64_t queries_, keys_, kept_count_ = 0, attended_ = 0;
+  bool any_full_ = false, sparse_ = false;
+  std::vector<char> full_;  // (N)
+  std::vector<Segment> segments_;
   std::vector<int32_t> order_;     // keys, in the order of the tiles
   std::vector<uint64_t> ordered_;  // (N, tiles)
 };

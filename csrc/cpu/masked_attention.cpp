@@ -14,9 +14,6 @@ namespace {
 
 using torch::stable::parallel_for;
 
-constexpr int64_t kBlock = 128;     // as in the kernels
-constexpr int64_t kStateExtra = 32;  // values beside a row's sums in the forward state
-
 // Unit stride in D is all the kernels ask for.
 Tensor with_dense_rows(const Tensor& tensor) {
   return tensor.size(3) == 1 || tensor.stride(3) == 1 ? tensor : torch::stable::contiguous(tensor);
@@ -82,12 +79,13 @@ size_t accumulate_bytes(const AttentionArgs& args) {
 
 void run_forward(const AttentionArgs& args) {
   const int64_t heads = args.batch * args.heads;
-  const size_t bytes = accumulate_bytes(args) * ((2 * kWordKeys + kBlock) * args.padded + 8 * kWordKeys);
+  const size_t bytes = accumulate_bytes(args) * forward_scratch(args.padded);
   parallel_for(0, heads * args.splits, 1, [&](int64_t begin, int64_t end) {
     const Scratch scratch(bytes);
     TMT_SIMD_CALL(attention_forward, args, begin, end, scratch.get());
   });
-  parallel_for(0, heads, 1, [&](int64_t begin, int64_t end) { TMT_SIMD_CALL(attention_forward_finish, args, begin, end); });
+  parallel_for(0, heads, 1,
+               [&](int64_t begin, int64_t end) { TMT_SIMD_CALL(attention_forward_finish, args, begin, end); });
 }
 
 // query (B, heads, N, D), key, value (B, heads, S, D), bits (B, N, ceil(S / 64)) -> output, lse (B, heads, N).
@@ -99,8 +97,8 @@ std::tuple<Tensor, Tensor> packed_attention(const Tensor& query, const Tensor& k
   Tensor lse = torch::stable::new_empty(query, {s.batch, s.heads, s.queries}, accumulate_dtype(query));
   const Plans plans(bits, s);
   AttentionArgs args = attention_args(s, q, k, v, plans);
-  const Tensor partial = torch::stable::new_empty(
-      lse, {s.batch * s.heads, args.splits, s.queries, args.padded + kStateExtra});
+  const Tensor partial =
+      torch::stable::new_empty(lse, {s.batch * s.heads, args.splits, s.queries, args.padded + kStateExtra});
   args.partial = partial.mutable_data_ptr();
   args.output = output.mutable_data_ptr();
   args.lse = lse.mutable_data_ptr();
@@ -110,13 +108,13 @@ std::tuple<Tensor, Tensor> packed_attention(const Tensor& query, const Tensor& k
 
 void run_backward(const AttentionArgs& args) {
   const int64_t heads = args.batch * args.heads;
-  const size_t bytes = accumulate_bytes(args) * (5 * kWordKeys * args.padded + 2 * kBlock * kWordKeys +
-                                                 2 * args.queries * (args.padded + 1));
+  const size_t bytes = accumulate_bytes(args) * backward_scratch(args.padded, args.queries);
   parallel_for(0, heads * args.splits, 1, [&](int64_t begin, int64_t end) {
     const Scratch scratch(bytes);
     TMT_SIMD_CALL(attention_backward, args, begin, end, scratch.get());
   });
-  parallel_for(0, heads, 1, [&](int64_t begin, int64_t end) { TMT_SIMD_CALL(attention_backward_finish, args, begin, end); });
+  parallel_for(0, heads, 1,
+               [&](int64_t begin, int64_t end) { TMT_SIMD_CALL(attention_backward_finish, args, begin, end); });
 }
 
 // The gradients of query, key and value, from grad_output (B, heads, N, D) and what the forward returned.

@@ -1,8 +1,9 @@
-// What the host functions hand to the SIMD kernels of pack_mask and packed_attention: plain structs, no functions.
+// What the host functions hand to the SIMD kernels of pack_mask and packed_attention: plain structs.
 #pragma once
 
 #include <cstdint>
 
+#include "../masked_attention_math.h"
 #include "dispatch.h"
 
 namespace tmt::cpu {
@@ -29,10 +30,10 @@ struct AttentionArgs {
   int64_t splits;  // parts that an image's tiles are divided into; a function of the shapes alone
   Strided query, key, value;
   const KeyPlan* plans;  // (B)
-  void* partial;         // forward: (B, heads, splits, N, padded + 32); backward: (B, heads, splits, N, padded)
-  void* output;          // (B, heads, N, D) contiguous; written forward, read backward
-  void* lse;             // (B, heads, N) in the accumulate dtype; written forward, read backward
-  Strided grad_output;   // backward only, as what follows, all contiguous
+  void* partial;        // forward: (B, heads, splits, N, padded + kStateExtra); backward: (B, heads, splits, N, padded)
+  void* output;         // (B, heads, N, D) contiguous; written forward, read backward
+  void* lse;            // (B, heads, N) in the accumulate dtype; written forward, read backward
+  Strided grad_output;  // backward only, as what follows, all contiguous
   void *grad_query, *grad_key, *grad_value;
 };
 
@@ -49,15 +50,31 @@ struct PackArgs {
   int32_t* allowed;                 // (B, N)
 };
 
-// Each handles the items [begin, end). scratch: scratch_bytes() of the same call, aligned to 64 bytes.
-#define TMT_DECLARE_ATTENTION(level)                                                                      \
-  namespace level {                                                                                       \
-  void pack_transfer(const PackArgs& args, int64_t begin, int64_t end);  /* items: B */                    \
-  void pack_rows(const PackArgs& args, int64_t begin, int64_t end);      /* items: B * N */                \
-  void attention_forward(const AttentionArgs& args, int64_t begin, int64_t end, void* scratch);  /* B * heads * splits */ \
-  void attention_forward_finish(const AttentionArgs& args, int64_t begin, int64_t end);          /* B * heads */ \
-  void attention_backward(const AttentionArgs& args, int64_t begin, int64_t end, void* scratch); /* B * heads * splits */ \
-  void attention_backward_finish(const AttentionArgs& args, int64_t begin, int64_t end);         /* B * heads */ \
+// Sizes that host and kernels agree on, in values of the accumulate dtype.
+constexpr int64_t kGroupRows = 6;    // query rows that one pass of the products handles in registers
+constexpr int64_t kBlockRows = 128;  // query rows that take turns at a tile while it is in the first-level cache
+constexpr int64_t kStateExtra = 32;  // running sum and maximum beside a row's `padded` sums
+
+inline __attribute__((always_inline)) int64_t forward_scratch(int64_t padded) {
+  return (2 * kWordKeys + kBlockRows) * padded + kGroupRows * kWordKeys;
+}
+inline __attribute__((always_inline)) int64_t backward_scratch(int64_t padded, int64_t queries) {
+  return 5 * kWordKeys * padded + 2 * kBlockRows * kWordKeys + 2 * queries * (padded + 1);
+}
+
+// Entry points, for every SIMD level. Each handles the items [begin, end):
+//   pack_transfer                          images, B
+//   pack_rows                              rows, B * N
+//   attention_forward, attention_backward  B * heads * splits; scratch of the size above, aligned to 64 bytes
+//   attention_..._finish                   B * heads
+#define TMT_DECLARE_ATTENTION(level)                                                             \
+  namespace level {                                                                              \
+  void pack_transfer(const PackArgs& args, int64_t begin, int64_t end);                          \
+  void pack_rows(const PackArgs& args, int64_t begin, int64_t end);                              \
+  void attention_forward(const AttentionArgs& args, int64_t begin, int64_t end, void* scratch);  \
+  void attention_forward_finish(const AttentionArgs& args, int64_t begin, int64_t end);          \
+  void attention_backward(const AttentionArgs& args, int64_t begin, int64_t end, void* scratch); \
+  void attention_backward_finish(const AttentionArgs& args, int64_t begin, int64_t end);         \
   }
 TMT_FOR_EACH_SIMD(TMT_DECLARE_ATTENTION)
 #undef TMT_DECLARE_ATTENTION

@@ -5,79 +5,14 @@
 // there, kRows at a time. Rows with no bit in the tile cost nothing; tiles with no such row are not even loaded.
 // Scores are kept in units of log2, so that exp2 serves: score2 = q.k * log2(e) / sqrt(D).
 #include "masked_attention_tiles.h"
+#include "pack_mask_rows.h"
 
 namespace tmt::cpu::TMT_SIMD {
 namespace {
 
-// ---- pack_mask ------------------------------------------------------------------------------------------------------
-
-template <int Rule, typename T>
-TMT_INLINE bool passes(const T* p, float threshold) {
-  return mask_allows(static_cast<float>(load_one(p)), threshold, Rule);
-}
-
-// Bits of up to 64 consecutive values that pass.
-template <int Rule, typename T>
-TMT_INLINE uint64_t passing_bits(const T* p, int64_t count, float threshold) {
-  uint64_t bits = 0;
-  int64_t j = 0;
-  if constexpr (sizeof(T) <= sizeof(float)) {
-    constexpr int L = kLanes<float>;
-    for (; j + L <= count; j += L) {
-      const Vector<float> v = load(p + j);
-      bits |= (Rule == kRuleUncertain ? lane_bits(v <= threshold) : lane_bits(v >= threshold)) << j;
-    }
-  }
-  for (; j < count; ++j) bits |= static_cast<uint64_t>(passes<Rule>(p + j, threshold)) << j;
-  return bits;
-}
-
-// One row of S values to its words.
-template <int Rule, typename T>
-void compare_row(const T* p, int64_t keys, float threshold, uint64_t* words) {
-  for (int64_t j = 0; j < keys; j += kTile)
-    words[j / kTile] = passing_bits<Rule>(p + j, keys - j < kTile ? keys - j : kTile, threshold);
-}
-
-template <int Rule>
-void compare(Storage storage, const void* data, int64_t row, int64_t keys, float threshold, uint64_t* words) {
-  const int64_t at = row * keys;
-  switch (storage) {
-    case Storage::float32: return compare_row<Rule>(static_cast<const float*>(data) + at, keys, threshold, words);
-    case Storage::float64: return compare_row<Rule>(static_cast<const double*>(data) + at, keys, threshold, words);
-    case Storage::bfloat16: return compare_row<Rule>(static_cast<const BFloat16*>(data) + at, keys, threshold, words);
-    case Storage::float16: return compare_row<Rule>(static_cast<const Half*>(data) + at, keys, threshold, words);
-  }
-}
-
-void mask_row(const PackArgs& args, int64_t row, uint64_t* words) {
-  if (args.mask == nullptr || args.rule == kRuleNone) {
-    for (int64_t w = 0; w < args.words; ++w) words[w] = valid_bits(w, args.keys);
-  } else if (args.rule == kRuleUncertain) {
-    compare<kRuleUncertain>(args.mask_storage, args.mask, row, args.keys, args.mask_threshold, words);
-  } else {
-    compare<kRuleForeground>(args.mask_storage, args.mask, row, args.keys, args.mask_threshold, words);
-  }
-}
-
-int64_t count_bits(const uint64_t* words, int64_t count) {
-  int64_t total = 0;
-  for (int64_t w = 0; w < count; ++w) total += __builtin_popcountll(words[w]);
-  return total;
-}
-
-// A row that allows nothing attends wherever T allows (if asked, and if it does anywhere), else everywhere.
-void fall_back(const PackArgs& args, const uint64_t* transfer, uint64_t* words) {
-  const bool by_transfer =
-      args.fallback == kFallbackTransfer && transfer != nullptr && count_bits(transfer, args.words) > 0;
-  for (int64_t w = 0; w < args.words; ++w) words[w] = by_transfer ? transfer[w] : valid_bits(w, args.keys);
-}
-
 // ---- attention forward ----------------------------------------------------------------------------------------------
 
-constexpr int64_t kBlock = 128;  // query rows whose state is walked over a tile; more take another turn
-
-TMT_INLINE int64_t state_size(int64_t padded) { return padded + 32; }
+TMT_INLINE int64_t state_size(int64_t padded) { return padded + kStateExtra; }
 
 // Running softmax of one row: padded sums of p * v, then kLanes partial sums of p, then the largest score2 so far.
 template <typename A>
@@ -127,21 +62,21 @@ template <typename A>
 struct ForwardScratch {
   A *keys, *values, *query, *scores;
   const A* value_rows[kTile];
-  int32_t rows[kBlock];
-  uint64_t words[kBlock];
+  int32_t rows[kBlockRows];
+  uint64_t words[kBlockRows];
 
   ForwardScratch(void* memory, int64_t padded) {
     keys = static_cast<A*>(memory);
     values = keys + kTile * padded;
     query = values + kTile * padded;
-    scores = query + kBlock * padded;
+    scores = query + kBlockRows * padded;
     for (int j = 0; j < kTile; ++j) value_rows[j] = values + j * padded;
   }
 };
 
 template <int R, typename A>
-TMT_INLINE void forward_group(const AttentionArgs& args, ForwardScratch<A>& scratch, A* states, int64_t block, int64_t first,
-                              int64_t count) {
+TMT_INLINE void forward_group(const AttentionArgs& args, ForwardScratch<A>& scratch, A* states, int64_t block,
+                              int64_t first, int64_t count) {
   const int64_t size = state_size(args.padded);
   const A* query[R];
   A* sums[R];
@@ -156,10 +91,11 @@ TMT_INLINE void forward_group(const AttentionArgs& args, ForwardScratch<A>& scra
 }
 
 template <typename T, typename A = Accumulate<T>>
-void forward_block(const AttentionArgs& args, int64_t b, int64_t h, int64_t split, int64_t block, ForwardScratch<A>& scratch) {
+void forward_block(const AttentionArgs& args, int64_t b, int64_t h, int64_t split, int64_t block,
+                   ForwardScratch<A>& scratch) {
   const KeyPlan& plan = args.plans[b];
   const TileRange range = tile_range(args, plan, split);
-  const int64_t end = block + kBlock < args.queries ? block + kBlock : args.queries;
+  const int64_t end = block + kBlockRows < args.queries ? block + kBlockRows : args.queries;
   const int64_t size = state_size(args.padded);
   A* states = partial_of<A>(args, size, b, h, split);
   const T* queries = static_cast<const T*>(args.query.data) + b * args.query.batch + h * args.query.head;
@@ -178,6 +114,10 @@ void forward_block(const AttentionArgs& args, int64_t b, int64_t h, int64_t spli
     load_tile_transposed(rows, count, args.dim, scratch.keys);
     tile_rows(args.value, b, h, plan, tile, rows);
     load_tile(rows, count, args.dim, args.padded, scratch.values);
+    if (tile + 1 < range.end) {
+      prefetch_rows<T>(args.key, b, h, plan, tile + 1, args.dim);
+      prefetch_rows<T>(args.value, b, h, plan, tile + 1, args.dim);
+    }
     for_row_groups(active, [&](auto group, int64_t first) __attribute__((always_inline)) {
       forward_group<decltype(group)::value>(args, scratch, states, block, first, count);
     });
@@ -190,7 +130,8 @@ void forward(const AttentionArgs& args, int64_t begin, int64_t end, void* memory
   for (int64_t item = begin; item < end; ++item) {
     // Images innermost: they differ in how many keys they keep, and neighbouring items go to the same thread.
     const int64_t b = item % args.batch, h = item / args.batch % args.heads, split = item / args.batch / args.heads;
-    for (int64_t block = 0; block < args.queries; block += kBlock) forward_block<T>(args, b, h, split, block, scratch);
+    for (int64_t block = 0; block < args.queries; block += kBlockRows)
+      forward_block<T>(args, b, h, split, block, scratch);
   }
 }
 
@@ -234,13 +175,13 @@ void forward_finish(const AttentionArgs& args, int64_t begin, int64_t end) {
 template <typename A>
 struct BackwardScratch {
   A *keys_transposed, *values_transposed, *keys, *grad_keys, *grad_values;  // (64, padded) each
-  A *weights, *grad_scores;                                                 // (kBlock, 64) each
+  A *weights, *grad_scores;                                                 // (kBlockRows, 64) each
   A *query, *grad_output, *lse, *delta;                                     // (N, padded) twice, (N) twice
   const A* key_rows[kTile];
   A *grad_key_rows[kTile], *grad_value_rows[kTile];
-  const A *query_rows[kBlock], *grad_output_rows[kBlock];  // of the active rows
-  int32_t rows[kBlock];
-  uint64_t words[kBlock];
+  const A *query_rows[kBlockRows], *grad_output_rows[kBlockRows];  // of the active rows
+  int32_t rows[kBlockRows];
+  uint64_t words[kBlockRows];
 
   BackwardScratch(void* memory, int64_t padded, int64_t queries) {
     keys_transposed = static_cast<A*>(memory);
@@ -249,8 +190,8 @@ struct BackwardScratch {
     grad_keys = keys + kTile * padded;
     grad_values = grad_keys + kTile * padded;
     weights = grad_values + kTile * padded;
-    grad_scores = weights + kBlock * kTile;
-    query = grad_scores + kBlock * kTile;
+    grad_scores = weights + kBlockRows * kTile;
+    query = grad_scores + kBlockRows * kTile;
     grad_output = query + queries * padded;
     lse = grad_output + queries * padded;
     delta = lse + queries;
@@ -321,14 +262,16 @@ TMT_INLINE void backward_group(const AttentionArgs& args, BackwardScratch<A>& sc
   products_with_keys<R>(scratch.grad_output_rows + first, scratch.values_transposed, args.dim, grads);
   for (int r = 0; r < R; ++r) {
     const int32_t n = scratch.rows[first + r];
-    softmax_backward(scratch.lse[n], scratch.delta[n], scratch.words[first + r], weights + r * kTile, grads + r * kTile);
+    softmax_backward(scratch.lse[n], scratch.delta[n], scratch.words[first + r], weights + r * kTile,
+                     grads + r * kTile);
   }
   add_products<R>(to, grads, kTile, 1, scratch.key_rows, count, args.padded);
 }
 
-// Up to kBlock active rows against one tile: their grad_query, and their part of the tile's grad_keys, grad_values.
+// Up to kBlockRows active rows against one tile: their grad_query, and their part of the tile's grad_keys, grad_values.
 template <typename A>
-void backward_rows(const AttentionArgs& args, BackwardScratch<A>& scratch, A* grad_query, int64_t active, int64_t count) {
+void backward_rows(const AttentionArgs& args, BackwardScratch<A>& scratch, A* grad_query, int64_t active,
+                   int64_t count) {
   for (int64_t i = 0; i < active; ++i) {
     scratch.query_rows[i] = scratch.query + scratch.rows[i] * args.padded;
     scratch.grad_output_rows[i] = scratch.grad_output + scratch.rows[i] * args.padded;
@@ -366,12 +309,18 @@ void backward_item(const AttentionArgs& args, int64_t b, int64_t h, int64_t spli
   load_queries<T>(args, b, h, scratch);
   for (int64_t tile = range.begin; tile < range.end; ++tile) {
     bool loaded = false;
-    for (int64_t block = 0; block < args.queries; block += kBlock) {
-      const int64_t end = block + kBlock < args.queries ? block + kBlock : args.queries;
+    for (int64_t block = 0; block < args.queries; block += kBlockRows) {
+      const int64_t end = block + kBlockRows < args.queries ? block + kBlockRows : args.queries;
       const int64_t active = active_rows(plan, tile, range.all, block, end, scratch.rows, scratch.words);
       if (active == 0) continue;
-      if (!loaded) load_keys<T>(args, b, h, tile, scratch);
-      loaded = true;
+      if (!loaded) {
+        load_keys<T>(args, b, h, tile, scratch);
+        if (tile + 1 < range.end) {
+          prefetch_rows<T>(args.key, b, h, plan, tile + 1, args.dim);
+          prefetch_rows<T>(args.value, b, h, plan, tile + 1, args.dim);
+        }
+        loaded = true;
+      }
       backward_rows(args, scratch, grad_query, active, tile_count(plan, tile));
     }
     if (loaded) store_grads<T>(args, b, h, tile, scratch);
@@ -393,7 +342,8 @@ void backward_finish(const AttentionArgs& args, int64_t begin, int64_t end) {
   const A scale = static_cast<A>(1 / __builtin_sqrt(static_cast<double>(args.dim)));
   const int64_t step = args.queries * args.padded;
   for (int64_t row = begin * args.queries; row < end * args.queries; ++row) {
-    A* sums = static_cast<A*>(args.partial) + row / args.queries * args.splits * step + row % args.queries * args.padded;
+    A* sums =
+        static_cast<A*>(args.partial) + row / args.queries * args.splits * step + row % args.queries * args.padded;
     for (int64_t s = 1; s < args.splits; ++s)
       for (int64_t d = 0; d < args.padded; ++d) sums[d] += sums[s * step + d];
     store_row(sums, scale, args.dim, static_cast<T*>(args.grad_query) + row * args.dim);
@@ -405,28 +355,18 @@ void backward_finish(const AttentionArgs& args, int64_t begin, int64_t end) {
 // ---- entry points ---------------------------------------------------------------------------------------------------
 
 void pack_transfer(const PackArgs& args, int64_t begin, int64_t end) {
-  for (int64_t b = begin; b < end; ++b)
-    compare<kRuleUncertain>(args.transfer_storage, args.transfer, b, args.keys, args.transfer_threshold[b],
-                            args.transfer_bits + b * args.words);
+  for (int64_t b = begin; b < end; ++b) pack_transfer_row(args, b);
 }
-
 void pack_rows(const PackArgs& args, int64_t begin, int64_t end) {
-  for (int64_t row = begin; row < end; ++row) {
-    uint64_t* words = args.bits + row * args.words;
-    const uint64_t* transfer = args.transfer ? args.transfer_bits + row / args.queries * args.words : nullptr;
-    mask_row(args, row, words);
-    for (int64_t w = 0; transfer && w < args.words; ++w) words[w] &= transfer[w];
-    args.allowed[row] = static_cast<int32_t>(count_bits(words, args.words));
-    if (args.allowed[row] == 0) fall_back(args, transfer, words);
-  }
+  for (int64_t row = begin; row < end; ++row) pack_row(args, row);
 }
 
-#define TMT_BY_STORAGE(function, ...)                             \
-  switch (args.storage) {                                         \
-    case Storage::float32: return function<float>(__VA_ARGS__);   \
-    case Storage::float64: return function<double>(__VA_ARGS__);  \
+#define TMT_BY_STORAGE(function, ...)                               \
+  switch (args.storage) {                                           \
+    case Storage::float32: return function<float>(__VA_ARGS__);     \
+    case Storage::float64: return function<double>(__VA_ARGS__);    \
     case Storage::bfloat16: return function<BFloat16>(__VA_ARGS__); \
-    case Storage::float16: return function<Half>(__VA_ARGS__);    \
+    case Storage::float16: return function<Half>(__VA_ARGS__);      \
   }
 
 void attention_forward(const AttentionArgs& args, int64_t begin, int64_t end, void* scratch) {

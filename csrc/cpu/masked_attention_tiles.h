@@ -2,14 +2,13 @@
 // Everything here is in the accumulate dtype A; rows of D values are padded with zeros to `padded` (a multiple of 16).
 #pragma once
 
-#include "../masked_attention_math.h"
 #include "masked_attention_args.h"
 #include "simd_bits.h"
 
 namespace tmt::cpu::TMT_SIMD {
 
-constexpr int kTile = 64;  // keys
-constexpr int kRows = 6;   // query rows that one pass of the products handles in registers
+constexpr int kTile = kWordKeys;
+constexpr int kRows = kGroupRows;
 // Vectors of keys beside those rows: kRows * kPanel accumulators fill the register file.
 constexpr int kPanel = kVectorBytes == 64 ? 4 : 2;
 
@@ -90,8 +89,8 @@ TMT_INLINE void products_with_keys(const A* const* rows, const A* tile, int64_t 
 
 // One panel of V vectors of add_products.
 template <int R, int V, typename A>
-TMT_INLINE void add_products_panel(A* const* to, const A* weights, int64_t by_row, int64_t by_term, const A* const* terms,
-                                   int64_t count, int64_t d) {
+TMT_INLINE void add_products_panel(A* const* to, const A* weights, int64_t by_row, int64_t by_term,
+                                   const A* const* terms, int64_t count, int64_t d) {
   constexpr int L = kLanes<A>;
   Vector<A> sums[R][V];
 #pragma GCC unroll 8
@@ -163,15 +162,26 @@ TMT_INLINE int64_t tile_key(const KeyPlan& plan, int64_t tile, int64_t j) {
   return plan.keys ? plan.keys[tile * kTile + j] : tile * kTile + j;
 }
 template <typename T>
-TMT_INLINE void tile_rows(const Strided& tensor, int64_t b, int64_t h, const KeyPlan& plan, int64_t tile, const T** rows) {
+TMT_INLINE void tile_rows(const Strided& tensor, int64_t b, int64_t h, const KeyPlan& plan, int64_t tile,
+                          const T** rows) {
   const T* base = static_cast<const T*>(tensor.data) + b * tensor.batch + h * tensor.head;
   const int64_t count = tile_count(plan, tile);
   for (int64_t j = 0; j < count; ++j) rows[j] = base + tile_key(plan, tile, j) * tensor.row;
 }
 
+// Asks for a tile's rows ahead of their use: in the plan's order they follow no pattern that the processor would see.
+template <typename T>
+TMT_INLINE void prefetch_rows(const Strided& tensor, int64_t b, int64_t h, const KeyPlan& plan, int64_t tile,
+                              int64_t dim) {
+  const T* rows[kTile];
+  tile_rows(tensor, b, h, plan, tile, rows);
+  for (int64_t j = 0; j < tile_count(plan, tile); ++j)
+    for (int64_t d = 0; d < dim; d += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(rows[j] + d);
+}
+
 // The rows of [begin, end) that attend to any key of the tile, and their words; returns how many.
-TMT_INLINE int64_t active_rows(const KeyPlan& plan, int64_t tile, int64_t tiles, int64_t begin, int64_t end, int32_t* rows,
-                               uint64_t* words) {
+TMT_INLINE int64_t active_rows(const KeyPlan& plan, int64_t tile, int64_t tiles, int64_t begin, int64_t end,
+                               int32_t* rows, uint64_t* words) {
   const uint64_t full = valid_bits(tile, plan.count);
   int64_t count = 0;
   for (int64_t n = begin; n < end; ++n) {

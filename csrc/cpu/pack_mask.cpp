@@ -13,7 +13,8 @@ namespace {
 void check_threshold_values(const Tensor& threshold) {
   const float* values = threshold.const_data_ptr<float>();
   for (int64_t b = 0; b < threshold.size(0); ++b)
-    TMT_CHECK(values[b] >= 0.0f && values[b] <= 1.0f, "pack_mask: transfer_threshold must be in [0, 1], got ", values[b]);
+    TMT_CHECK(values[b] >= 0.0f && values[b] <= 1.0f, "pack_mask: transfer_threshold must be in [0, 1], got ",
+              values[b]);
 }
 
 std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
@@ -53,8 +54,8 @@ std::tuple<Tensor, Tensor> pack_mask(const std::optional<Tensor>& mask_logits,
                                      const std::optional<Tensor>& transferability,
                                      const std::optional<Tensor>& transfer_threshold, double mask_logit_threshold,
                                      int64_t rule, int64_t fallback, int64_t queries) {
-  const MaskShape s = check_pack_mask(mask_logits, transferability, transfer_threshold, mask_logit_threshold, rule,
-                                      fallback, queries);
+  const MaskShape s =
+      check_pack_mask(mask_logits, transferability, transfer_threshold, mask_logit_threshold, rule, fallback, queries);
   const auto mask = contiguous(mask_logits), transfer = contiguous(transferability),
              threshold = contiguous(transfer_threshold);
   if (threshold) check_threshold_values(*threshold);

@@ -89,7 +89,8 @@ void take_backward(SuperpixelBackward& task, Pieces& pieces, int64_t images, boo
 
 // Calls function(begin, end, workspace) for all cell rows of `images` images, in parallel.
 template <typename Function>
-void for_rows(const SuperpixelGrid& grid, int64_t images, size_t element_size, size_t accumulate, const Function& function) {
+void for_rows(const SuperpixelGrid& grid, int64_t images, size_t element_size, size_t accumulate,
+              const Function& function) {
   torch::stable::parallel_for(0, images * grid.rows, 1, [&](int64_t begin, int64_t end) {
     const Scratch workspace(static_cast<size_t>(grid.workspace(static_cast<int64_t>(element_size))) * accumulate);
     function(begin, end, workspace.get());
@@ -167,9 +168,9 @@ const void* data_or_null(const std::optional<Tensor>& tensor) {
 
 // grad_region_features (B, C, h, w), grad_assignment (B, 9, H, W), features (B, C, H, W), history (B, L+1, h*w, C)
 // -> grad_features (B, C, H, W).
-Tensor superpixel_backward(const std::optional<Tensor> grad_region_features, const std::optional<Tensor> grad_assignment,
-                           const Tensor features, const Tensor history, int64_t cell, int64_t iterations,
-                           double kappa) {
+Tensor superpixel_backward(const std::optional<Tensor> grad_region_features,
+                           const std::optional<Tensor> grad_assignment, const Tensor features, const Tensor history,
+                           int64_t cell, int64_t iterations, double kappa) {
   const Sizes sizes = superpixel::check_superpixel_backward(grad_region_features, grad_assignment, features, history,
                                                             cell, iterations, kappa);
   const Tensor input = torch::stable::contiguous(features), past = torch::stable::contiguous(history);

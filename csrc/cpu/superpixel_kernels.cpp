@@ -20,8 +20,8 @@ void means_row(const Rows<T, SuperpixelForward>& rows, int64_t row, Workspace<A_
     for (int64_t t = 0; t < strip.size; ++t) {
       const Tile<A>& tile = strip.tiles[t];
       tile_norms(tile, grid, rows.inverse_norms(row) + tile.first);
-      transpose_tile(tile, grid);
-      add_rows(tile.channels, tile.count, grid.channel_stride(), sums + (tile.column + 1) * grid.channel_stride());
+      transpose_tile(tile, grid, work.channels);
+      add_rows(work.channels, tile.count, grid.channel_stride(), sums + (tile.column + 1) * grid.channel_stride());
     }
   });
   for (int64_t column = 0; column < grid.columns; ++column) {
@@ -47,8 +47,8 @@ void accumulate_row(const Rows<T, SuperpixelForward>& rows, int64_t row, int64_t
       tile_dots(tile, grid, work.centres, work.weights);
       tile_softmax(tile, rows.inverse_norms(row) + tile.first, static_cast<A>(grid.kappa), near.exists, work.weights,
                    near.masses, last ? best : nullptr);
-      transpose_tile(tile, grid);
-      tile_sums(tile, grid, work.weights, near.sums);
+      transpose_tile(tile, grid, work.channels);
+      tile_sums(tile, grid, work.channels, work.weights, near.sums);
       if (last) rows.put_assignment(row, tile, work.weights, best);
     }
   });
@@ -84,7 +84,8 @@ void masses_row(const Rows<T, SuperpixelBackward>& rows, int64_t row, Workspace<
         const Neighbours<A> near = rows.neighbours(row, tile.column, k);
         rows.load_centres(row, tile.column, k - 1, near.exists, work.centres);
         tile_dots(tile, grid, work.centres, work.weights);
-        tile_softmax<A>(tile, inverse_norms, static_cast<A>(grid.kappa), near.exists, work.weights, near.masses, nullptr);
+        tile_softmax<A>(tile, inverse_norms, static_cast<A>(grid.kappa), near.exists, work.weights, near.masses,
+                        nullptr);
       }
     }
   });
@@ -92,7 +93,8 @@ void masses_row(const Rows<T, SuperpixelBackward>& rows, int64_t row, Workspace<
 
 // The pulls of iteration k at one region, from the gradient (C) of its f_k.
 template <typename T>
-void put_pull(const Rows<T, SuperpixelBackward>& rows, int64_t row, int64_t column, int64_t k, const A_of<T>* gradient) {
+void put_pull(const Rows<T, SuperpixelBackward>& rows, int64_t row, int64_t column, int64_t k,
+              const A_of<T>* gradient) {
   using A = Accumulate<T>;
   const int64_t region = rows.region(row, column);
   const A mass = *rows.mass(row, column, k), eps = static_cast<A>(superpixel::kMassEps);
@@ -135,8 +137,8 @@ void gradient_row(const Rows<T, SuperpixelBackward>& rows, int64_t row, int64_t 
       if (first) rows.add_grad_assignment(row, tile, work.slopes);
       tile_softmax_gradient(tile, rows.inverse_norms(row) + tile.first, static_cast<A>(grid.kappa), near.exists,
                             work.mass_pulls, work);
-      transpose_tile(tile, grid);
-      tile_sums(tile, grid, work.slopes, near.sums);
+      transpose_tile(tile, grid, work.channels);
+      tile_sums(tile, grid, work.channels, work.slopes, near.sums);
       tile_gradient(tile, grid, work);
     }
     first ? write_strip<false>(strip, grid, rows.gradient(row)) : write_strip<true>(strip, grid, rows.gradient(row));

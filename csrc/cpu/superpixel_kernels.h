@@ -16,11 +16,13 @@ namespace tmt::cpu {
 
 enum class Element { float32, float64, bfloat16, float16 };
 
-constexpr int64_t kTilePixels = 64;    // a tile is at most this many pixels of one cell
+constexpr int64_t kTilePixels = 64;     // a tile is at most this many pixels of one cell
 constexpr int64_t kVectorPadding = 16;  // tiles are padded to whole vectors of every SIMD level
-constexpr int64_t kStripTiles = 16;    // tiles read side by side
+constexpr int64_t kStripTiles = 16;     // tiles read side by side
 
-TMT_ALWAYS_INLINE static int64_t padded(int64_t size) { return (size + kVectorPadding - 1) / kVectorPadding * kVectorPadding; }
+TMT_ALWAYS_INLINE static int64_t padded(int64_t size) {
+  return (size + kVectorPadding - 1) / kVectorPadding * kVectorPadding;
+}
 
 struct SuperpixelGrid {
   int64_t channels, height, width;
@@ -32,7 +34,9 @@ struct SuperpixelGrid {
   TMT_ALWAYS_INLINE int64_t pixels() const { return height * width; }
   TMT_ALWAYS_INLINE int64_t channel_stride() const { return padded(channels); }
   TMT_ALWAYS_INLINE int64_t tile_width() const { return cell < kTilePixels ? cell : kTilePixels; }
-  TMT_ALWAYS_INLINE int64_t tile_height() const { return cell < kTilePixels / tile_width() ? cell : kTilePixels / tile_width(); }
+  TMT_ALWAYS_INLINE int64_t tile_height() const {
+    return cell < kTilePixels / tile_width() ? cell : kTilePixels / tile_width();
+  }
   TMT_ALWAYS_INLINE int64_t tile_stride() const { return padded(tile_width() * tile_height()); }
   // Tiles side by side that make up whole cache lines of the features.
   TMT_ALWAYS_INLINE int64_t strip_tiles(int64_t element_size) const {
@@ -41,10 +45,10 @@ struct SuperpixelGrid {
   }
   TMT_ALWAYS_INLINE int64_t sums_per_row() const { return 3 * (columns + 2) * channel_stride(); }
   TMT_ALWAYS_INLINE int64_t masses_per_row() const { return 3 * (columns + 2); }
-  // Elements of the accumulate dtype that one thread needs: the strip's tiles in both layouts, two sets of nine
-  // centres, and 19 numbers per pixel of a tile.
+  // Elements of the accumulate dtype that one thread needs: the strip's tiles, one more transposed, two sets of
+  // nine centres, and 19 numbers per pixel of a tile.
   TMT_ALWAYS_INLINE int64_t workspace(int64_t element_size) const {
-    return 2 * strip_tiles(element_size) * tile_stride() * channel_stride() + 2 * 9 * channel_stride() +
+    return (strip_tiles(element_size) + 1) * tile_stride() * channel_stride() + 2 * 9 * channel_stride() +
            19 * kTilePixels;
   }
 };
@@ -78,26 +82,26 @@ struct SuperpixelBackward : SuperpixelImages {
   void* mass_pulls;                  // (G, h*w): gradient of the mass
 };
 
-#define TMT_SUPERPIXEL_KERNELS(LEVEL)                                                                                  \
-  namespace LEVEL {                                                                                                    \
-  /* f_0 and the pixels' norms. */                                                                                     \
-  void superpixel_means(const SuperpixelForward& task, int64_t begin, int64_t end, void* workspace);                   \
-  /* a_k from f_(k-1), and its weighted sums; the last iteration writes assignment and labels. */                      \
-  void superpixel_accumulate(const SuperpixelForward& task, int64_t k, int64_t begin, int64_t end, void* workspace);   \
-  /* f_k from the sums; the last iteration writes region_features. */                                                  \
-  void superpixel_combine(const SuperpixelForward& task, int64_t k, int64_t begin, int64_t end, void* workspace);      \
-  /* Norms of f_0 .. f_L. */                                                                                           \
-  void superpixel_norms(const SuperpixelBackward& task, int64_t begin, int64_t end, void* workspace);                  \
-  /* The pixels' norms, and the masses of every iteration, in one reading of the features. */                          \
-  void superpixel_masses(const SuperpixelBackward& task, int64_t begin, int64_t end, void* workspace);                 \
-  /* masses from row_masses, then the pulls of the last iteration from grad_region_features. */                        \
-  void superpixel_start(const SuperpixelBackward& task, int64_t begin, int64_t end, void* workspace);                  \
-  /* Iteration k's part of the gradient, and the sums that are the gradient of f^_(k-1). */                            \
-  void superpixel_gradient(const SuperpixelBackward& task, int64_t k, int64_t begin, int64_t end, void* workspace);    \
-  /* The pulls of iteration k-1 from those sums; for k = 1 the gradient of the cell means. */                          \
-  void superpixel_pull(const SuperpixelBackward& task, int64_t k, int64_t begin, int64_t end, void* workspace);        \
-  /* grad_features from gradient and the cell means' part. */                                                          \
-  void superpixel_finish(const SuperpixelBackward& task, int64_t begin, int64_t end, void* workspace);                 \
+#define TMT_SUPERPIXEL_KERNELS(LEVEL)                                                                                \
+  namespace LEVEL {                                                                                                  \
+  /* f_0 and the pixels' norms. */                                                                                   \
+  void superpixel_means(const SuperpixelForward& task, int64_t begin, int64_t end, void* workspace);                 \
+  /* a_k from f_(k-1), and its weighted sums; the last iteration writes assignment and labels. */                    \
+  void superpixel_accumulate(const SuperpixelForward& task, int64_t k, int64_t begin, int64_t end, void* workspace); \
+  /* f_k from the sums; the last iteration writes region_features. */                                                \
+  void superpixel_combine(const SuperpixelForward& task, int64_t k, int64_t begin, int64_t end, void* workspace);    \
+  /* Norms of f_0 .. f_L. */                                                                                         \
+  void superpixel_norms(const SuperpixelBackward& task, int64_t begin, int64_t end, void* workspace);                \
+  /* The pixels' norms, and the masses of every iteration, in one reading of the features. */                        \
+  void superpixel_masses(const SuperpixelBackward& task, int64_t begin, int64_t end, void* workspace);               \
+  /* masses from row_masses, then the pulls of the last iteration from grad_region_features. */                      \
+  void superpixel_start(const SuperpixelBackward& task, int64_t begin, int64_t end, void* workspace);                \
+  /* Iteration k's part of the gradient, and the sums that are the gradient of f^_(k-1). */                          \
+  void superpixel_gradient(const SuperpixelBackward& task, int64_t k, int64_t begin, int64_t end, void* workspace);  \
+  /* The pulls of iteration k-1 from those sums; for k = 1 the gradient of the cell means. */                        \
+  void superpixel_pull(const SuperpixelBackward& task, int64_t k, int64_t begin, int64_t end, void* workspace);      \
+  /* grad_features from gradient and the cell means' part. */                                                        \
+  void superpixel_finish(const SuperpixelBackward& task, int64_t begin, int64_t end, void* workspace);               \
   }
 TMT_FOR_EACH_SIMD(TMT_SUPERPIXEL_KERNELS)
 #undef TMT_SUPERPIXEL_KERNELS

@@ -27,7 +27,7 @@ void add_rows(const A* x, int64_t count, int64_t stride, A* sum) {
 template <typename A>
 struct Workspace {
   A* pixels;    // (tiles, channel_stride, tile_stride)
-  A* channels;  // (tiles, tile_stride, channel_stride)
+  A* channels;  // (tile_stride, channel_stride): one tile, transposed
   A* centres;   // (9, channel_stride): f^ of the neighbours
   A* pulls;     // (9, channel_stride)
   A* weights;   // (9, kTile): dots, then the assignment
@@ -36,15 +36,15 @@ struct Workspace {
   A mass_pulls[kNeighbours];
 
   Workspace(void* block, const SuperpixelGrid& grid, int64_t element_size) {
-    const int64_t tiles = grid.strip_tiles(element_size) * grid.tile_stride() * grid.channel_stride();
+    const int64_t tile = grid.tile_stride() * grid.channel_stride(), tiles = grid.strip_tiles(element_size) * tile;
     pixels = static_cast<A*>(block);
     channels = pixels + tiles;
-    centres = channels + tiles;
+    centres = channels + tile;
     pulls = centres + kNeighbours * grid.channel_stride();
     weights = pulls + kNeighbours * grid.channel_stride();
     slopes = weights + kNeighbours * kTile;
     lengths = slopes + kNeighbours * kTile;
-    zero(pixels, 2 * tiles + 2 * kNeighbours * grid.channel_stride());  // what lies beyond C stays zero
+    zero(pixels, tiles + tile + 2 * kNeighbours * grid.channel_stride());  // what lies beyond C stays zero
   }
 };
 
@@ -65,7 +65,7 @@ struct Rows {
 
   explicit Rows(const Task& t) : task(t), grid(t.grid) {}
 
-  int64_t image(int64_t row) const { return row / grid.rows; }               // within the group
+  int64_t image(int64_t row) const { return row / grid.rows; }  // within the group
   int64_t batch_image(int64_t row) const { return task.first + image(row); }
   int64_t cell_row(int64_t row) const { return row % grid.rows; }
   int64_t region(int64_t row, int64_t column) const { return cell_row(row) * grid.columns + column; }
@@ -139,8 +139,8 @@ struct Rows {
       const int64_t end = smaller((column + 1) * grid.cell, grid.width);
       const int64_t width = smaller(grid.tile_width(), end - x);
       const int64_t offset = strip.size * grid.tile_stride() * grid.channel_stride();
-      strip.tiles[strip.size++] = {y, x, height, width, column, height * width, y * grid.width + height * x,
-                                   work.pixels + offset, work.channels + offset};
+      strip.tiles[strip.size++] = {
+          y, x, height, width, column, height * width, y * grid.width + height * x, work.pixels + offset};
       x += width;
     }
     return strip;
@@ -241,7 +241,8 @@ struct Rows {
     int64_t* labels = task.labels + batch_image(row) * grid.pixels();
     for (int64_t y = 0; y < tile.height; ++y) {
       const int64_t place = (tile.y + y) * grid.width + tile.x, p = y * tile.width;
-      for (int n = 0; n < kNeighbours; ++n) copy_run(map + n * grid.pixels() + place, weights + n * kTile + p, tile.width);
+      for (int n = 0; n < kNeighbours; ++n)
+        copy_run(map + n * grid.pixels() + place, weights + n * kTile + p, tile.width);
       for (int64_t x = 0; x < tile.width; ++x) labels[place + x] = neighbour(row, tile.column, best[p + x]);
     }
   }

@@ -24,7 +24,6 @@ struct Tile {
   int64_t count;                // height * width
   int64_t first;                // place of its first pixel in tile order
   A* pixels;                    // (C, tile_stride): channel-major, zero beyond count
-  A* channels;                  // (count, channel_stride): pixel-major, zero beyond C
 };
 
 template <typename A>
@@ -35,9 +34,12 @@ struct Strip {
 
 // ---- reading and writing tiles --------------------------------------------------------------------------------------
 
+// By way of registers: the compiler must not fear that `to` and `from` overlap.
 template <int kWidth, typename To, typename From>
 TMT_INLINE void copy_fixed(To* to, const From* from) {
-  for (int i = 0; i < kWidth; ++i) store_one(to + i, load_one(from + i));
+  To run[kWidth];
+  for (int i = 0; i < kWidth; ++i) store_one(run + i, load_one(from + i));
+  __builtin_memcpy(to, run, sizeof(run));
 }
 
 template <typename To, typename From>
@@ -49,7 +51,9 @@ TMT_INLINE void copy_run(To* to, const From* from, int64_t size) {
 
 template <int kWidth, typename A>
 TMT_INLINE void add_fixed(A* to, const A* from) {
-  for (int i = 0; i < kWidth; ++i) to[i] += from[i];
+  A run[kWidth];
+  for (int i = 0; i < kWidth; ++i) run[i] = to[i] + from[i];
+  __builtin_memcpy(to, run, sizeof(run));
 }
 
 template <typename A>
@@ -59,6 +63,14 @@ TMT_INLINE void add_run(A* to, const A* from, int64_t size) {
   for (int64_t i = 0; i < size; ++i) to[i] += from[i];
 }
 
+// Channels are far apart in memory, and planes of a power of two share cache sets: hardware does not fetch ahead, and
+// what is fetched too early is lost again.
+template <int kWrite, typename T>
+TMT_INLINE void fetch_ahead(const T* row, int64_t c, const SuperpixelGrid& grid) {
+  const int64_t ahead = 48 / grid.tile_height();  // about 48 cache lines
+  __builtin_prefetch(row + (c + ahead < grid.channels ? ahead * grid.pixels() : 0), kWrite);
+}
+
 // Reads every tile of the strip from an image (C, H, W), whole cache lines at a time, into `pixels`.
 template <typename T, typename A>
 void read_strip(const T* image, const SuperpixelGrid& grid, Strip<A>& strip) {
@@ -66,6 +78,7 @@ void read_strip(const T* image, const SuperpixelGrid& grid, Strip<A>& strip) {
   for (int64_t c = 0; c < grid.channels; ++c) {
     for (int64_t y = 0; y < strip.tiles[0].height; ++y) {
       const T* row = image + (c * grid.height + strip.tiles[0].y + y) * grid.width;
+      fetch_ahead<0>(row + strip.tiles[0].x, c, grid);
       for (int64_t t = 0; t < strip.size; ++t) {
         const Tile<A>& tile = strip.tiles[t];
         copy_run(tile.pixels + c * stride + y * tile.width, row + tile.x, tile.width);
@@ -82,6 +95,7 @@ void write_strip(const Strip<A>& strip, const SuperpixelGrid& grid, A* image) {
   for (int64_t c = 0; c < grid.channels; ++c)
     for (int64_t y = 0; y < strip.tiles[0].height; ++y) {
       A* row = image + (c * grid.height + strip.tiles[0].y + y) * grid.width;
+      fetch_ahead<1>(row + strip.tiles[0].x, c, grid);
       for (int64_t t = 0; t < strip.size; ++t) {
         const Tile<A>& tile = strip.tiles[t];
         const A* from = tile.pixels + c * grid.tile_stride() + y * tile.width;
@@ -126,13 +140,13 @@ TMT_INLINE void transpose_square(const A* from, int64_t from_stride, A* to, int6
   for (int i = 0; i < kSize; ++i) store(to + i * to_stride, rows[i]);
 }
 
-// `channels` from `pixels`. Rows of `pixels` beyond C, up to channel_stride, must be zero.
+// channels (count, channel_stride), pixel-major, from the tile's `pixels`, whose rows beyond C must be zero.
 template <typename A>
-void transpose_tile(const Tile<A>& tile, const SuperpixelGrid& grid) {
+void transpose_tile(const Tile<A>& tile, const SuperpixelGrid& grid, A* channels) {
   const int64_t stride = grid.tile_stride(), channel_stride = grid.channel_stride();
   for (int64_t c = 0; c < channel_stride; c += kLanes<A>)
     for (int64_t p = 0; p < tile.count; p += kLanes<A>)
-      transpose_square(tile.pixels + c * stride + p, stride, tile.channels + p * channel_stride + c, channel_stride);
+      transpose_square(tile.pixels + c * stride + p, stride, channels + p * channel_stride + c, channel_stride);
 }
 
 // ---- similarity -----------------------------------------------------------------------------------------------------
@@ -181,7 +195,8 @@ void tile_dots(const Tile<A>& tile, const SuperpixelGrid& grid, const A* centres
 
 // to[n][c] += sum_p weights[n][p] channels[p][c], for kWide vectors of channels.
 template <int kWide, typename A>
-TMT_INLINE void sums_block(const A* channels, int64_t stride, const A* weights, int64_t count, A* const* to, int64_t c) {
+TMT_INLINE void sums_block(const A* channels, int64_t stride, const A* weights, int64_t count, A* const* to,
+                           int64_t c) {
   Vector<A> total[kNeighbours][kWide];
 #pragma GCC unroll 9
   for (int n = 0; n < kNeighbours; ++n)
@@ -204,14 +219,14 @@ TMT_INLINE void sums_block(const A* channels, int64_t stride, const A* weights, 
     for (int v = 0; v < kWide; ++v) store(to[n] + c + v * kLanes<A>, total[n][v]);
 }
 
-// Adds weights (9, kTile) times the tile to the nine cells' sums.
+// Adds weights (9, kTile) times the tile's channels (count, channel_stride) to the nine cells' sums.
 template <typename A>
-void tile_sums(const Tile<A>& tile, const SuperpixelGrid& grid, const A* weights, A* const* to) {
+void tile_sums(const Tile<A>& tile, const SuperpixelGrid& grid, const A* channels, const A* weights, A* const* to) {
   const int64_t stride = grid.channel_stride();
   int64_t c = 0;
   for (; c + (kWide - 1) * kLanes<A> < stride; c += kWide * kLanes<A>)
-    sums_block<kWide>(tile.channels, stride, weights, tile.count, to, c);
-  for (; c < stride; c += kLanes<A>) sums_block<1>(tile.channels, stride, weights, tile.count, to, c);
+    sums_block<kWide>(channels, stride, weights, tile.count, to, c);
+  for (; c < stride; c += kLanes<A>) sums_block<1>(channels, stride, weights, tile.count, to, c);
 }
 
 // ---- norms ----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-// Every warp, block and shared-memory primitive that the kernels use, in one place: kernels contain no intrinsics or PTX
-// of their own, so that a stand-in of this vocabulary can run their source on a CPU (tests/cuda_emulation).
+// Every warp, block and shared-memory primitive that the kernels use, in one place: kernels contain no intrinsics or
+// PTX of their own, so that a stand-in of this vocabulary can run their source on a CPU (tests/cuda_emulation).
 #pragma once
 
 #include <cuda_runtime.h>

@@ -61,7 +61,8 @@ struct Blocks {
 
 // Runs kernel(arguments...) on the context's stream; without blocks, nothing is launched. Throws when the launch fails.
 template <typename... Parameters, typename... Arguments>
-void launch(const Context& context, const Blocks& blocks, void (*kernel)(Parameters...), const Arguments&... arguments) {
+void launch(const Context& context, const Blocks& blocks, void (*kernel)(Parameters...),
+            const Arguments&... arguments) {
   if (blocks.count == 0) return;
   TMT_CHECK(blocks.count <= kMaxBlocks, "tmt: inputs must need at most ", kMaxBlocks, " thread blocks, got ",
             blocks.count, "; split the batch");

@@ -1,8 +1,8 @@
-// tmt::packed_attention_backward on CUDA. Weights are computed again from lse: with p = exp(q.k / sqrt(D) - lse) where the
-// bit is set, dp = grad_output . v and delta = sum_d grad_output * output,
+// tmt::packed_attention_backward on CUDA. Weights are computed again from lse: with p = exp(q.k / sqrt(D) - lse) where
+// the bit is set, dp = grad_output . v and delta = sum_d grad_output * output,
 //   ds = p (dp - delta) / sqrt(D),   dq = sum_keys ds k,   dk = sum_queries ds q,   dv = sum_queries p grad_output.
-// One kernel, two ways round: keys resident and queries streaming for dk and dv, queries resident and keys streaming for dq.
-// Every block owns what it writes: no atomics, the same bits every time.
+// One kernel, two ways round: keys resident and queries streaming for dk and dv, queries resident and keys streaming
+// for dq. Every block owns what it writes: no atomics, the same bits every time.
 #include <cmath>
 
 #include "cuda/masked_attention_common.cuh"
@@ -74,8 +74,8 @@ __device__ void load_streams(BackwardTile<D>& tile, const Side<T>& side, int64_t
   load_stream<D>(tile.stream_second, side.second, first, side.count, dim, part);
 }
 
-// One resident tile against one streaming tile that starts at `first`: adds ds . stream_first to `changes` and, for keys,
-// p . stream_second to `weights`.
+// One resident tile against one streaming tile that starts at `first`: adds ds . stream_first to `changes` and, for
+// keys, p . stream_second to `weights`.
 template <bool kKeyRows, typename D, typename T>
 __device__ void add_tile(RowSums<D>& changes, RowSums<D>& weights, BackwardTile<D>& tile, const Side<T>& stream,
                          const Softmax& softmax, int64_t first, int64_t first_query, const Attention& attention,
@@ -125,7 +125,8 @@ __global__ void __launch_bounds__(kThreads) attend_backward(Side<T> residents, S
   }
   const float ones[kWarpRows] = {1.f, 1.f, 1.f, 1.f};
   store_rows<D>(grad_first + head * resident.count * s.dim, changes, ones, first_row, resident.count, s.dim);
-  if (kKeyRows) store_rows<D>(grad_second + head * resident.count * s.dim, weights, ones, first_row, resident.count, s.dim);
+  if (kKeyRows)
+    store_rows<D>(grad_second + head * resident.count * s.dim, weights, ones, first_row, resident.count, s.dim);
 }
 
 struct Given {
@@ -156,11 +157,13 @@ void run(const Given& given, const Attention& attention, const Gradients& result
          output<T>(result.query), nullptr);
 }
 
-// grad_output, query, output (B, heads, N, D), key, value (B, heads, S, D), lse (B, heads, N), bits (B, N, ceil(S / 64))
+// grad_output, query, output (B, heads, N, D), key, value (B, heads, S, D), lse (B, heads, N), bits (B, N, ceil(S /
+// 64))
 // -> gradients of query, key and value
 std::tuple<Tensor, Tensor, Tensor> packed_attention_backward(const Tensor& grad_output, const Tensor& query,
-                                                             const Tensor& key, const Tensor& value, const Tensor& output,
-                                                             const Tensor& lse, const std::optional<Tensor>& bits) {
+                                                             const Tensor& key, const Tensor& value,
+                                                             const Tensor& output, const Tensor& lse,
+                                                             const std::optional<Tensor>& bits) {
   const AttentionShape shape = check_attention_backward(grad_output, query, key, value, output, lse, bits);
   const auto dense = [](const Tensor& tensor) { return torch::stable::contiguous(tensor); };
   const Given given{dense(grad_output), dense(query), dense(key), dense(value), dense(output), dense(lse)};

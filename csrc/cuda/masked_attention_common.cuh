@@ -1,8 +1,8 @@
 // What the attention kernels share: tiles of 16 rows that stay in a block against tiles of 64 rows that stream by.
 //
-// Thread mapping of every kernel: four warps, four resident rows each; for scores, a lane has columns `lane` and `lane + 32`
-// of the streaming tile, for sums over columns it has every 32nd element of the head dimension. The head dimension D goes
-// through shared memory in kParts parts of kPart elements, zeros beyond D.
+// Thread mapping of every kernel: four warps, four resident rows each; for scores, a lane has columns `lane` and `lane
+// + 32` of the streaming tile, for sums over columns it has every 32nd element of the head dimension. The head
+// dimension D goes through shared memory in kParts parts of kPart elements, zeros beyond D.
 #pragma once
 
 #include "cuda/launch.cuh"
@@ -12,8 +12,8 @@ namespace tmt::cuda {
 
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpSize;
-constexpr int kRows = 16;             // of the resident tile
-constexpr int kColumns = kWordKeys;   // of the streaming tile; where it runs over keys, one word of bits
+constexpr int kRows = 16;            // of the resident tile
+constexpr int kColumns = kWordKeys;  // of the streaming tile; where it runs over keys, one word of bits
 constexpr int kWarpRows = kRows / kWarps;
 constexpr int kLaneColumns = kColumns / kWarpSize;
 
@@ -86,7 +86,8 @@ using Scores = float[kWarpRows][kLaneColumns];
 
 // scores += rows . columns over one part of the head dimension.
 template <typename D>
-__device__ __forceinline__ void add_products(Scores& scores, const ResidentTile<D>& rows, const StreamTile<D>& columns, int part) {
+__device__ __forceinline__ void add_products(Scores& scores, const ResidentTile<D>& rows, const StreamTile<D>& columns,
+                                             int part) {
 #pragma unroll 4
   for (int d = 0; d < D::kPart; ++d) {
     float column[kLaneColumns];
@@ -144,10 +145,10 @@ __device__ void store_rows(T* matrix, const RowSums<D>& sums, const float (&fact
 // Which of the thread's scores count: bit i * kLaneColumns + e.
 __device__ __forceinline__ bool counts(unsigned flags, int i, int e) { return flags >> (i * kLaneColumns + e) & 1u; }
 
-// Flags where rows are queries first_query.. and columns the keys of word `number`. `any` tells, alike in the whole block,
-// whether any score of the tile counts: every warp looks at all sixteen words.
-__device__ inline unsigned query_row_flags(const Attention& attention, int64_t image, int64_t first_query, int64_t number,
-                                           bool& any) {
+// Flags where rows are queries first_query.. and columns the keys of word `number`. `any` tells, alike in the whole
+// block, whether any score of the tile counts: every warp looks at all sixteen words.
+__device__ inline unsigned query_row_flags(const Attention& attention, int64_t image, int64_t first_query,
+                                           int64_t number, bool& any) {
   const int64_t query = first_query + lane_index();
   const bool mine = lane_index() < kRows && query < attention.shape.queries;
   const uint64_t word = mine ? attention.word(image, query, number) : 0;
@@ -163,9 +164,10 @@ __device__ inline unsigned query_row_flags(const Attention& attention, int64_t i
   return flags;
 }
 
-// Flags where rows are the keys first_key.. (kRows of them, within one word) and columns queries first_query..; as above.
-__device__ inline unsigned key_row_flags(const Attention& attention, int64_t image, int64_t first_key, int64_t first_query,
-                                         bool& any) {
+// Flags where rows are the keys first_key.. (kRows of them, within one word) and columns queries first_query..; as
+// above.
+__device__ inline unsigned key_row_flags(const Attention& attention, int64_t image, int64_t first_key,
+                                         int64_t first_query, bool& any) {
   static_assert(kWordKeys % kRows == 0);
   unsigned flags = 0, rows = 0;
 #pragma unroll

@@ -1,5 +1,6 @@
-// tmt::packed_attention on CUDA (Eq. 12): softmax over the allowed keys, key tile by key tile with a running maximum, so that
-// no N x S tensor exists. Few queries and many keys: the keys of a head are split over blocks, and a second kernel merges.
+// tmt::packed_attention on CUDA (Eq. 12): softmax over the allowed keys, key tile by key tile with a running maximum,
+// so that no N x S tensor exists. Few queries and many keys: the keys of a head are split over blocks, and a second
+// kernel merges.
 #include <cmath>
 
 #include "cuda/masked_attention_common.cuh"
@@ -52,7 +53,8 @@ __device__ void advance(Running& running, float (&factor)[kWarpRows], WeightTile
 }
 
 template <typename D>
-__device__ __forceinline__ void scale_sums(float (&sums)[kWarpRows][D::kLaneElements], const float (&factor)[kWarpRows]) {
+__device__ __forceinline__ void scale_sums(float (&sums)[kWarpRows][D::kLaneElements],
+                                           const float (&factor)[kWarpRows]) {
 #pragma unroll
   for (int i = 0; i < kWarpRows; ++i)
 #pragma unroll
@@ -66,7 +68,7 @@ __device__ void finish_split(float* partial, float* lse, const RowSums<D>& sums,
   float factor[kWarpRows];
 #pragma unroll
   for (int i = 0; i < kWarpRows; ++i) {
-    const bool empty = running.largest[i] == -INFINITY;
+    const bool empty = running.total[i] == 0.f;  // not where it is NaN
     factor[i] = empty ? 0.f : 1.f / running.total[i];
     const int64_t query = first_query + warp_index() * kWarpRows + i;
     if (lane_index() == 0 && query < s.queries)
@@ -79,7 +81,8 @@ __device__ void finish_split(float* partial, float* lse, const RowSums<D>& sums,
 // (splits, B * heads, N), -inf where the split allows nothing. Block = (split, head, 16 queries).
 template <typename T, typename D>
 __global__ void __launch_bounds__(kThreads)
-    attend_split(const T* query, const T* key, const T* value, Attention attention, Splits splits, float* partial, float* lse) {
+    attend_split(const T* query, const T* key, const T* value, Attention attention, Splits splits, float* partial,
+                 float* lse) {
   ForwardTile<D>& tile = shared_tile<ForwardTile<D>>();
   const AttentionShape& s = attention.shape;
   const int64_t tiles = (s.queries + kRows - 1) / kRows;
@@ -119,8 +122,8 @@ __global__ void __launch_bounds__(kThreads)
 
 // lse and output of a row from its splits. Warp = row of (B * heads, N); lanes share the head dimension.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) merge_splits(const float* partial, const float* partial_lse, T* output, float* lse,
-                                                         int64_t rows, int64_t dim, int64_t splits) {
+__global__ void __launch_bounds__(kThreads) merge_splits(const float* partial, const float* partial_lse, T* output,
+                                                         float* lse, int64_t rows, int64_t dim, int64_t splits) {
   const int64_t row = int64_t{blockIdx.x} * kWarps + warp_index();
   if (row >= rows) return;
   float largest = -INFINITY, total = 0.f;
@@ -131,7 +134,7 @@ __global__ void __launch_bounds__(kThreads) merge_splits(const float* partial, c
     float sum = 0.f;
     for (int64_t split = 0; split < splits; ++split)
       sum += expf(partial_lse[split * rows + row] - base) * partial[(split * rows + row) * dim + d];
-    output[row * dim + d] = static_cast<T>(total > 0.f ? sum / total : 0.f);
+    output[row * dim + d] = static_cast<T>(total == 0.f ? 0.f : sum / total);
   }
   if (lane_index() == 0) lse[row] = base + logf(total);  // -inf where nothing was allowed
 }
@@ -161,8 +164,8 @@ void run(const Tensor& query, const Tensor& key, const Tensor& value, const Atte
 
 // query (B, heads, N, D), key and value (B, heads, S, D), bits (B, N, ceil(S / 64))
 // -> output (B, heads, N, D), lse (B, heads, N) float32
-std::tuple<Tensor, Tensor> packed_attention(const Tensor& given_query, const Tensor& given_key, const Tensor& given_value,
-                                            const std::optional<Tensor>& given_bits) {
+std::tuple<Tensor, Tensor> packed_attention(const Tensor& given_query, const Tensor& given_key,
+                                            const Tensor& given_value, const std::optional<Tensor>& given_bits) {
   const AttentionShape shape = check_attention(given_query, given_key, given_value, given_bits);
   const Tensor query = torch::stable::contiguous(given_query), key = torch::stable::contiguous(given_key);
   const Tensor value = torch::stable::contiguous(given_value);

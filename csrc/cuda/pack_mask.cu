@@ -47,8 +47,8 @@ __global__ void __launch_bounds__(kThreads)
     return transfer == nullptr || transfer_allows(static_cast<float>(transfer[key]), transfer_threshold);
   };
   const auto both = [&](int64_t key) {
-    return transferable(key) &&
-           (logits == nullptr || mask_allows(static_cast<float>(logits[key]), arguments.mask_threshold, arguments.rule));
+    return transferable(key) && (logits == nullptr || mask_allows(static_cast<float>(logits[key]),
+                                                                  arguments.mask_threshold, arguments.rule));
   };
   const int allowed = pack_row(row, keys, scratch, both);
   if (threadIdx.x == 0) arguments.allowed[blockIdx.x] = allowed;
@@ -66,18 +66,25 @@ void dispatch_optional(const std::optional<Tensor>& tensor, const Function& func
 
 // mask_logits (B, N, S), transferability (B, S), transfer_threshold (B,)
 // -> bits (B, N, ceil(S / 64)) int64, allowed (B, N) int32
-std::tuple<Tensor, Tensor> pack_mask(const std::optional<Tensor>& mask_logits, const std::optional<Tensor>& transferability,
+std::tuple<Tensor, Tensor> pack_mask(const std::optional<Tensor>& mask_logits,
+                                     const std::optional<Tensor>& transferability,
                                      const std::optional<Tensor>& transfer_threshold, double mask_logit_threshold,
                                      int64_t rule, int64_t fallback, int64_t queries) {
-  const MaskShape shape = check_pack_mask(mask_logits, transferability, transfer_threshold, mask_logit_threshold, rule,
-                                          fallback, queries);
-  const auto logits = contiguous(mask_logits), transfer = contiguous(transferability), limit = contiguous(transfer_threshold);
+  const MaskShape shape =
+      check_pack_mask(mask_logits, transferability, transfer_threshold, mask_logit_threshold, rule, fallback, queries);
+  const auto logits = contiguous(mask_logits), transfer = contiguous(transferability),
+             limit = contiguous(transfer_threshold);
   const Tensor& like = logits ? *logits : *transfer;
-  const Tensor bits = torch::stable::new_empty(like, {shape.batch, shape.queries, mask_words(shape.keys)}, ScalarType::Long);
+  const Tensor bits =
+      torch::stable::new_empty(like, {shape.batch, shape.queries, mask_words(shape.keys)}, ScalarType::Long);
   const Tensor allowed = torch::stable::new_empty(like, {shape.batch, shape.queries}, ScalarType::Int);
-  const MaskArguments arguments{shape, input<float>(limit), static_cast<float>(mask_logit_threshold),
-                                static_cast<int>(rule), static_cast<int>(fallback),
-                                output<int64_t>(bits), output<int32_t>(allowed)};
+  const MaskArguments arguments{shape,
+                                input<float>(limit),
+                                static_cast<float>(mask_logit_threshold),
+                                static_cast<int>(rule),
+                                static_cast<int>(fallback),
+                                output<int64_t>(bits),
+                                output<int32_t>(allowed)};
   const Context context(like);
   const Blocks rows{shape.batch * shape.queries, kThreads, sizeof(int[kWarps])};
   dispatch_optional(logits, [&](auto mask) {

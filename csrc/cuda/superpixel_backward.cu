@@ -1,12 +1,12 @@
-// tmt::superpixel_backward on CUDA. Nothing was kept but the region features f_0 .. f_L, so each iteration's assignment a
-// is computed again, from the last to the first. With g the gradient of f_t, D the mass, x^ and f^ unit vectors:
+// tmt::superpixel_backward on CUDA. Nothing was kept but the region features f_0 .. f_L, so each iteration's assignment
+// a is computed again, from the last to the first. With g the gradient of f_t, D the mass, x^ and f^ unit vectors:
 //   G(r) = g(r) / D(r)
 //   da(p, r) = <G(r), x(p) - f_t(r)>  (plus the given gradient of the assignment in the last iteration)
 //   ds = a (da - sum_r a da)
 //   dx += sum_r a G(r) + kappa / |x| (I - x^ x^T) sum_r ds f^_(t-1)(r)
 //   df^_(t-1)(r) = kappa sum_p ds x^(p),   g of f_(t-1) = (I - f^ f^T) df^ / |f|
-// and at last dx += g(own cell) / pixels of the cell. A norm at its clamp is a constant: no projection; likewise the mass.
-// Sums over pixels go through per-cell parts as in the forward pass: no atomics, the same bits every time.
+// and at last dx += g(own cell) / pixels of the cell. A norm at its clamp is a constant: no projection; likewise the
+// mass. Sums over pixels go through per-cell parts as in the forward pass: no atomics, the same bits every time.
 #include "cuda/superpixel_common.cuh"
 
 namespace tmt::cuda {
@@ -19,20 +19,20 @@ __global__ void read_region_gradient(const T* given, float* gradient, Grid grid)
   if (i >= grid.batch * grid.channels * grid.regions()) return;
   const int64_t channel = i % grid.channels, region = i / grid.channels % grid.regions();
   const int64_t image = i / grid.channels / grid.regions();
-  gradient[i] = given == nullptr ? 0.f : static_cast<float>(given[(image * grid.channels + channel) * grid.regions() + region]);
+  gradient[i] =
+      given == nullptr ? 0.f : static_cast<float>(given[(image * grid.channels + channel) * grid.regions() + region]);
 }
 
 // 1 / max(|f|, eps) of every region. Block = region; thread = channel.
-__global__ void __launch_bounds__(kThreads) measure_regions(const float* regions, float* inverse_norm, int64_t stride,
-                                                            Grid grid) {
-  float* scratch = shared_tile<float[kWarps]>();
+__global__ void __launch_bounds__(kThreads)
+    measure_regions(const float* regions, float* inverse_norm, int64_t stride, Grid grid) {
+  auto& scratch = shared_tile<float[kWarps]>();
   const int64_t image = blockIdx.x / grid.regions(), region = blockIdx.x % grid.regions();
-  float squares = 0.f;
+  BlockNorm norm;
   for (int64_t channel = threadIdx.x; channel < grid.channels; channel += kThreads) {
-    const float value = regions[image * stride + region * grid.channels + channel];
-    squares += value * value;
+    norm.add(regions[image * stride + region * grid.channels + channel]);
   }
-  write_inverse_norm(inverse_norm + blockIdx.x, squares, scratch);
+  norm.write_inverse(inverse_norm + blockIdx.x, scratch);
 }
 
 // The assigned mass of each cell's pixels by neighbour, (B, h * w, 9). Block = cell.
@@ -50,8 +50,10 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// G = g / D in place, and whether the mean moves with D: 1, or 0 where D is at its clamp. Block = region; thread = channel.
-__global__ void __launch_bounds__(kThreads) divide_by_mass(const float* masses, float* gradient, float* moves, Grid grid) {
+// G = g / D in place, and whether the mean moves with D: 1, or 0 where D is at its clamp. Block = region; thread =
+// channel.
+__global__ void __launch_bounds__(kThreads)
+    divide_by_mass(const float* masses, float* gradient, float* moves, Grid grid) {
   const Cell cell(grid, blockIdx.x);
   const float mass = gather_parts(masses + cell.image * grid.regions() * kNeighbours, grid, cell, 1, 0);
   for (int64_t channel = threadIdx.x; channel < grid.channels; channel += kThreads)
@@ -136,11 +138,12 @@ __device__ void add_pixel_gradient(float* grad_features, const CellTile& tile, c
   }
 }
 
-// One iteration backward: adds to grad_features (B, C, H, W) float32 and writes the cell's parts of df^, (B, h * w, 9, C).
-// Block = cell; see superpixel_common.cuh.
+// One iteration backward: adds to grad_features (B, C, H, W) float32 and writes the cell's parts of df^,
+// (B, h * w, 9, C). Block = cell; see superpixel_common.cuh. Three blocks are asked for to a multiprocessor, because
+// the registers for four do not suffice.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) cell_gradient(BackwardInputs<T> inputs, float* grad_features, float* sums,
-                                                          Grid grid, float kappa, bool store) {
+__global__ void __launch_bounds__(kThreads, 3)
+    cell_gradient(BackwardInputs<T> inputs, float* grad_features, float* sums, Grid grid, float kappa, bool store) {
   CellTile& tile = shared_tile<CellTile>();
   const Cell cell(grid, blockIdx.x);
   sums += int64_t{blockIdx.x} * kNeighbours * grid.channels;
@@ -169,8 +172,9 @@ __global__ void __launch_bounds__(kThreads) cell_gradient(BackwardInputs<T> inpu
 }
 
 // g of f_(t-1) from the parts of df^. Block = region; thread = channel.
-__global__ void __launch_bounds__(kThreads) region_gradient(const float* sums, Regions centres, float* gradient, Grid grid) {
-  float* scratch = shared_tile<float[kWarps]>();
+__global__ void __launch_bounds__(kThreads)
+    region_gradient(const float* sums, Regions centres, float* gradient, Grid grid) {
+  auto& scratch = shared_tile<float[kWarps]>();
   const Cell cell(grid, blockIdx.x);
   const int64_t region = blockIdx.x % grid.regions();
   const float* parts = sums + cell.image * grid.regions() * kNeighbours * grid.channels;
@@ -182,7 +186,8 @@ __global__ void __launch_bounds__(kThreads) region_gradient(const float* sums, R
   along = sum_over_warps<kWarps>(warp_sum(along), scratch);
   if (inverse_norm >= 1.f / kNormEps) along = 0.f;  // the norm is at its clamp
   for (int64_t channel = threadIdx.x; channel < grid.channels; channel += kThreads) {
-    const float across = gather_parts(parts, grid, cell, grid.channels, channel) - along * feature[channel] * inverse_norm;
+    const float across =
+        gather_parts(parts, grid, cell, grid.channels, channel) - along * feature[channel] * inverse_norm;
     gradient[blockIdx.x * grid.channels + channel] = across * inverse_norm;
   }
 }
@@ -231,8 +236,10 @@ void run_iteration(const Context& context, const Given& given, const Workspace& 
   const int64_t plane = grid.regions() * grid.channels, stride = (iterations + 1) * plane;
   const float* before = input<float>(given.history) + (t - 1) * plane;
   const Regions centres{before, input<float>(work.inverse_norm), stride};
-  const BackwardInputs<T> inputs{input<T>(given.features), t == iterations ? input<T>(given.grad_assignment) : nullptr,
-                                 centres, {before + plane, input<float>(work.moves), stride},
+  const BackwardInputs<T> inputs{input<T>(given.features),
+                                 t == iterations ? input<T>(given.grad_assignment) : nullptr,
+                                 centres,
+                                 {before + plane, input<float>(work.moves), stride},
                                  {input<float>(work.gradient), nullptr, plane}};
   const int64_t cells = grid.batch * grid.regions();
   const Blocks per_region{cells, kThreads, sizeof(float[kWarps])}, per_cell{cells, kThreads, sizeof(CellTile)};
@@ -258,8 +265,9 @@ void run(const Given& given, const Tensor& result, const Grid& grid, int64_t ite
 
 // grad_region_features (B, C, h, w), grad_assignment (B, 9, H, W), features (B, C, H, W), history (B, L + 1, h * w, C)
 // -> gradient of the features (B, C, H, W)
-Tensor superpixel_backward(const std::optional<Tensor>& grad_region_features, const std::optional<Tensor>& grad_assignment,
-                           const Tensor& features, const Tensor& history, int64_t cell, int64_t iterations, double kappa) {
+Tensor superpixel_backward(const std::optional<Tensor>& grad_region_features,
+                           const std::optional<Tensor>& grad_assignment, const Tensor& features, const Tensor& history,
+                           int64_t cell, int64_t iterations, double kappa) {
   const Grid grid(superpixel::check_superpixel_backward(grad_region_features, grad_assignment, features, history, cell,
                                                         iterations, kappa),
                   cell);

@@ -1,8 +1,9 @@
-// What the forward and the backward superpixel kernels share: where a cell's pixels and neighbours are, and the assignment
-// of one tile of pixels to the nine centres around its cell.
+// What the forward and the backward superpixel kernels share: where a cell's pixels and neighbours are, and the
+// assignment of one tile of pixels to the nine centres around its cell.
 //
-// Every kernel over pixels has the same shape: a block takes one cell and walks over its pixels in tiles of 32, one pixel
-// per lane; the block's four warps share the channels, in chunks of 128, one channel per thread where sums run over pixels.
+// Every kernel over pixels has the same shape: a block takes one cell and walks over its pixels in tiles of 32, one
+// pixel per lane; the block's four warps share the channels, in chunks of 128, one channel per thread where sums run
+// over pixels.
 #pragma once
 
 #include "cuda/launch.cuh"
@@ -84,7 +85,7 @@ struct Pixel {
 // One chunk of channels of a tile of pixels. The odd row length keeps both ways of reading free of bank conflicts.
 using PixelChunk = float[kChunk][kTilePixels + 1];
 using RegionChunk = float[kNeighbours][kChunk];
-using WarpSums = float[kWarps][kNeighbours + 1][kTilePixels];
+using WarpSums = float[kWarps][kNeighbours + 2][kTilePixels];
 
 // Shared memory of the kernels over pixels.
 struct CellTile {
@@ -105,8 +106,8 @@ struct Regions {
 // Loads channels first..first+kChunk of the tile's pixels; zeros beyond the image's channels and the cell's pixels.
 // Thread mapping: lane = pixel, warps take every kWarps-th channel.
 template <typename T>
-__device__ void load_pixels(PixelChunk& chunk, const T* features, const Grid& grid, const Cell& cell, const Pixel& pixel,
-                            int64_t first) {
+__device__ void load_pixels(PixelChunk& chunk, const T* features, const Grid& grid, const Cell& cell,
+                            const Pixel& pixel, int64_t first) {
   const T* plane = features + (cell.image * grid.channels + first) * grid.pixels() + pixel.offset;
 #pragma unroll 4
   for (int i = warp_index(); i < kChunk; i += kWarps) {
@@ -131,10 +132,11 @@ __device__ inline void load_regions(RegionChunk& chunk, const Regions& regions, 
   }
 }
 
-// Sums over the warps of some values per lane; every thread gets the sums of its lane. A barrier must lie between two calls.
+// Sums over the warps of some values per lane; every thread gets the sums of its lane. A barrier must lie between two
+// calls.
 template <int kValues>
 __device__ void sum_lanes_over_warps(float (&values)[kValues], WarpSums& scratch) {
-  static_assert(kValues <= kNeighbours + 1);
+  static_assert(kValues <= kNeighbours + 2);
 #pragma unroll
   for (int k = 0; k < kValues; ++k) scratch[warp_index()][k][lane_index()] = values[k];
   block_barrier();
@@ -143,6 +145,14 @@ __device__ void sum_lanes_over_warps(float (&values)[kValues], WarpSums& scratch
     values[k] = 0.f;
     for (int warp = 0; warp < kWarps; ++warp) values[k] += scratch[warp][k][lane_index()];
   }
+}
+
+// A norm whose squares may overflow: they are summed a second time from values scaled down.
+constexpr float kScale = 0x1p-80f;
+
+__device__ __forceinline__ float scaled_square(float value) { return (value * kScale) * (value * kScale); }
+__device__ __forceinline__ float norm_of(float squares, float scaled_squares) {
+  return squares == INFINITY ? sqrtf(scaled_squares) / kScale : sqrtf(squares);
 }
 
 // What a pixel (one per lane, the same in every warp) has to do with its nine neighbours.
@@ -158,7 +168,7 @@ struct Assignment {
 template <typename T>
 __device__ void measure(Assignment& result, CellTile& tile, const T* features, const Regions& centres, const Grid& grid,
                         const Cell& cell, const Pixel& pixel) {
-  float sums[kNeighbours + 1] = {};  // the last one: the squared norm
+  float sums[kNeighbours + 2] = {};  // the last two: the squared norm, plain and scaled
   for (int64_t first = 0; first < grid.channels; first += kChunk) {
     block_barrier();  // everyone is done with the chunk before
     load_pixels(tile.pixels, features, grid, cell, pixel, first);
@@ -170,10 +180,11 @@ __device__ void measure(Assignment& result, CellTile& tile, const T* features, c
 #pragma unroll
       for (int k = 0; k < kNeighbours; ++k) sums[k] += value * tile.centres[k][i];
       sums[kNeighbours] += value * value;
+      sums[kNeighbours + 1] += scaled_square(value);
     }
   }
   sum_lanes_over_warps(sums, tile.scratch);
-  const float norm = sqrtf(sums[kNeighbours]);
+  const float norm = norm_of(sums[kNeighbours], sums[kNeighbours + 1]);
   result.clamped = norm < kNormEps;
   result.inverse_norm = 1.f / fmaxf(norm, kNormEps);
 #pragma unroll
@@ -204,9 +215,9 @@ __device__ inline int assign(Assignment& result, const Grid& grid, const Cell& c
   return nearest;
 }
 
-// Adds to sums[k * channels + channel] of neighbour k the weighted sum over the tile's pixels of each channel of the chunk
-// that starts at `first`; the cell's first tile stores instead. Thread mapping: thread = channel, so no thread writes where
-// another does.
+// Adds to sums[k * channels + channel] of neighbour k the weighted sum over the tile's pixels of each channel of the
+// chunk that starts at `first`; the cell's first tile stores instead. Thread mapping: thread = channel, so no thread
+// writes where another does.
 __device__ inline void add_weighted_pixels(float* sums, const CellTile& tile, const Grid& grid, int64_t first,
                                            bool store) {
   const int64_t channel = first + threadIdx.x;
@@ -232,7 +243,8 @@ __device__ inline void share_weights(CellTile& tile, const float (&weights)[kNei
   for (int k = 0; k < kNeighbours; ++k) tile.weights[k][lane_index()] = weights[k];
 }
 
-// Adds the nine neighbours' assigned mass of the tile to masses[kNeighbours]; the cell's first tile stores. Only warp 0 works.
+// Adds the nine neighbours' assigned mass of the tile to masses[kNeighbours]; the cell's first tile stores. Only warp 0
+// works.
 __device__ inline void add_masses(float* masses, const Assignment& assignment, bool store) {
   if (warp_index() != 0) return;
 #pragma unroll
@@ -255,10 +267,22 @@ __device__ inline float gather_parts(const float* parts, const Grid& grid, const
   return total;
 }
 
-// Writes 1 / max(|f|, eps), the factor that makes a region's features a unit vector. `squares` is the thread's part of |f|^2.
-__device__ inline void write_inverse_norm(float* inverse_norm, float squares, float* scratch) {
-  const float norm = sqrtf(sum_over_warps<kWarps>(warp_sum(squares), scratch));
-  if (threadIdx.x == 0) *inverse_norm = 1.f / fmaxf(norm, kNormEps);
-}
+// The norm of a vector whose elements the threads of a block add one by one.
+class BlockNorm {
+ public:
+  __device__ void add(float value) {
+    squares_ += value * value;
+    scaled_ += scaled_square(value);
+  }
+  // Writes 1 / max(norm, eps), the factor that makes a unit vector. Every thread must call.
+  __device__ void write_inverse(float* inverse, float (&scratch)[kWarps]) const {
+    const float squares = sum_over_warps<kWarps>(warp_sum(squares_), scratch);
+    const float scaled = sum_over_warps<kWarps>(warp_sum(scaled_), scratch);
+    if (threadIdx.x == 0) *inverse = 1.f / fmaxf(norm_of(squares, scaled), kNormEps);
+  }
+
+ private:
+  float squares_ = 0.f, scaled_ = 0.f;
+};
 
 }  // namespace tmt::cuda

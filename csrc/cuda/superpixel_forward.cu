@@ -1,6 +1,6 @@
-// tmt::superpixel on CUDA (Eqs. 6-9). Per iteration: one kernel over cells assigns every pixel and writes, for each of the
-// nine regions around the cell, what the cell's pixels give it; a second one adds up, per region, the parts of the nine
-// cells around it in a fixed order and divides. No atomics: the same input gives the same bits.
+// tmt::superpixel on CUDA (Eqs. 6-9). Per iteration: one kernel over cells assigns every pixel and writes, for each of
+// the nine regions around the cell, what the cell's pixels give it; a second one adds up, per region, the parts of the
+// nine cells around it in a fixed order and divides. No atomics: the same input gives the same bits.
 #include "cuda/superpixel_common.cuh"
 
 namespace tmt::cuda {
@@ -10,20 +10,21 @@ namespace {
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     cell_means(const T* features, float* history, float* inverse_norm, int64_t stride, Grid grid) {
-  float* scratch = shared_tile<float[kWarps]>();
+  auto& scratch = shared_tile<float[kWarps]>();
   const Cell cell(grid, blockIdx.x);
   const int64_t region = blockIdx.x % grid.regions();
-  float squares = 0.f;
+  BlockNorm norm;
   for (int64_t channel = warp_index(); channel < grid.channels; channel += kWarps) {
     const T* plane = features + (cell.image * grid.channels + channel) * grid.pixels();
     float total = 0.f;
-    for (int64_t p = lane_index(); p < cell.count; p += kWarpSize) total += static_cast<float>(plane[cell.offset(grid, p)]);
+    for (int64_t p = lane_index(); p < cell.count; p += kWarpSize)
+      total += static_cast<float>(plane[cell.offset(grid, p)]);
     const float mean = warp_sum(total) / static_cast<float>(cell.count);
     if (lane_index() != 0) continue;
     history[cell.image * stride + region * grid.channels + channel] = mean;
-    squares += mean * mean;
+    norm.add(mean);
   }
-  write_inverse_norm(inverse_norm + blockIdx.x, squares, scratch);
+  norm.write_inverse(inverse_norm + blockIdx.x, scratch);
 }
 
 // Where the last iteration leaves its result; null pointers in the others.
@@ -43,8 +44,8 @@ __device__ void write_result(const Result<T>& result, const Assignment& assignme
   result.labels[cell.image * grid.pixels() + pixel.offset] = cell.neighbour(grid, nearest);
 }
 
-// One iteration's assignment, and the cell's part of the nine regions around it: sums (B, h * w, 9, C), masses (B, h * w, 9).
-// Block = cell; see superpixel_common.cuh.
+// One iteration's assignment, and the cell's part of the nine regions around it: sums (B, h * w, 9, C), masses (B, h *
+// w, 9). Block = cell; see superpixel_common.cuh.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) assign_cell(const T* features, Regions centres, float* sums, float* masses,
                                                         Result<T> result, Grid grid, float kappa) {
@@ -74,17 +75,17 @@ __global__ void __launch_bounds__(kThreads) assign_cell(const T* features, Regio
 // f_t = sums / masses. Block = region; thread = channel.
 __global__ void __launch_bounds__(kThreads) divide_sums(const float* sums, const float* masses, float* history,
                                                         float* inverse_norm, int64_t stride, Grid grid) {
-  float* scratch = shared_tile<float[kWarps]>();
+  auto& scratch = shared_tile<float[kWarps]>();
   const Cell cell(grid, blockIdx.x);
   const int64_t region = blockIdx.x % grid.regions(), cells = cell.image * grid.regions() * kNeighbours;
   const float mass = fmaxf(gather_parts(masses + cells, grid, cell, 1, 0), kMassEps);
-  float squares = 0.f;
+  BlockNorm norm;
   for (int64_t channel = threadIdx.x; channel < grid.channels; channel += kThreads) {
     const float mean = gather_parts(sums + cells * grid.channels, grid, cell, grid.channels, channel) / mass;
     history[cell.image * stride + region * grid.channels + channel] = mean;
-    squares += mean * mean;
+    norm.add(mean);
   }
-  write_inverse_norm(inverse_norm + blockIdx.x, squares, scratch);
+  norm.write_inverse(inverse_norm + blockIdx.x, scratch);
 }
 
 // (B, h * w, C) of the last iteration to (B, C, h, w). Thread = element of the result.
@@ -115,7 +116,8 @@ void run(const Tensor& features, const Outputs& outputs, const Grid& grid, int64
   launch(context, per_region, cell_means<T>, input<T>(features), history, output<float>(inverse_norm), stride, grid);
   for (int64_t t = 0; t < iterations; ++t, history += plane) {
     const bool last = t + 1 == iterations;
-    const Result<T> result{last ? output<T>(outputs.assignment) : nullptr, last ? output<int64_t>(outputs.labels) : nullptr};
+    const Result<T> result{last ? output<T>(outputs.assignment) : nullptr,
+                           last ? output<int64_t>(outputs.labels) : nullptr};
     const Regions centres{history, input<float>(inverse_norm), stride};
     launch(context, per_cell, assign_cell<T>, input<T>(features), centres, output<float>(sums), output<float>(masses),
            result, grid, kappa);
@@ -128,14 +130,15 @@ void run(const Tensor& features, const Outputs& outputs, const Grid& grid, int64
 
 // features (B, C, H, W) -> region_features (B, C, h, w), assignment (B, 9, H, W), labels (B, H, W) int64,
 // history (B, L + 1, h * w, C) float32
-std::tuple<Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor& given, int64_t cell, int64_t iterations, double kappa) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor& given, int64_t cell, int64_t iterations,
+                                                      double kappa) {
   const Grid grid(superpixel::check_superpixel(given, cell, iterations, kappa), cell);
   const Tensor features = torch::stable::contiguous(given);
-  const Outputs outputs{
-      torch::stable::new_empty(features, {grid.batch, grid.channels, grid.rows, grid.columns}),
-      torch::stable::new_empty(features, {grid.batch, kNeighbours, grid.height, grid.width}),
-      torch::stable::new_empty(features, {grid.batch, grid.height, grid.width}, ScalarType::Long),
-      torch::stable::new_empty(features, {grid.batch, iterations + 1, grid.regions(), grid.channels}, ScalarType::Float)};
+  const Outputs outputs{torch::stable::new_empty(features, {grid.batch, grid.channels, grid.rows, grid.columns}),
+                        torch::stable::new_empty(features, {grid.batch, kNeighbours, grid.height, grid.width}),
+                        torch::stable::new_empty(features, {grid.batch, grid.height, grid.width}, ScalarType::Long),
+                        torch::stable::new_empty(features, {grid.batch, iterations + 1, grid.regions(), grid.channels},
+                                                 ScalarType::Float)};
   dispatch_dtype("superpixel", features, [&](auto type) {
     run<typename decltype(type)::type>(features, outputs, grid, iterations, static_cast<float>(kappa));
   });
@@ -145,4 +148,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor& given, int64
 }  // namespace
 }  // namespace tmt::cuda
 
-STABLE_TORCH_LIBRARY_IMPL(TMT_CUDA_LIBRARY, TMT_CUDA_KEY, m) { m.impl("superpixel", TORCH_BOX(&tmt::cuda::superpixel)); }
+STABLE_TORCH_LIBRARY_IMPL(TMT_CUDA_LIBRARY, TMT_CUDA_KEY, m) {
+  m.impl("superpixel", TORCH_BOX(&tmt::cuda::superpixel));
+}

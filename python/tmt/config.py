@@ -77,12 +77,14 @@ class ModelConfig:
     base: str | None = None
     """Folder of a model in transformers' Mask2Former format that the source stage starts from, the sizes below then not
     being used; none: a new model of these sizes, from random weights."""
-    backbone: Literal["swin", "resnet50"] = "swin"
-    """Backbone of a new model."""
+    backbone: Literal["swin", "resnet50", "resnet"] = "swin"
+    """Backbone of a new model; `resnet` is one of basic blocks with `depths` and `widths`."""
     embed_dim: PositiveInt = 96
     """Swin: channels of the first stage (96 is Swin-T)."""
     depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 2, 6, 2)
-    """Swin: blocks in each stage."""
+    """Swin, resnet: blocks in each stage."""
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (64, 128, 256, 512)
+    """Resnet: channels of each stage."""
     heads: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (3, 6, 12, 24)
     """Swin: attention heads in each stage."""
     window: PositiveInt = 7
@@ -315,6 +317,10 @@ def check(config: Config) -> None:
             f"data: source_root and target_root must be given both or neither, got {config.data.source_root} and "
             f"{config.data.target_root}; with neither, synthetic scenes are used for both"
         )
+    if config.data.source_root is None and config.data.source == config.data.target:
+        raise ConfigError(
+            f"data: synthetic source and target must be different domains, got {config.data.source} for both"
+        )
     low, high = config.augment.scale
     if low > high:
         raise ConfigError(f"augment.scale: must be (smallest, largest), got ({low}, {high})")
@@ -326,7 +332,7 @@ def _check_model(model: ModelConfig) -> None:
         raise ConfigError(
             f"model.hidden: must be a multiple of model.attention_heads = {model.attention_heads}, got {model.hidden}"
         )
-    for i, heads in enumerate(model.heads):
+    for i, heads in enumerate(model.heads if model.backbone == "swin" else ()):
         if (model.embed_dim << i) % heads:
             raise ConfigError(f"model.heads: must divide the stage's {model.embed_dim << i} channels, got {heads}")
 

@@ -1,7 +1,7 @@
 """Evaluate a saved segmentation model.
 
-    python -m tmt.evaluate runs/demo/tmt/model --dataset cityscapes --root data/cityscapes --out results --pictures 4
-    torchrun --nproc_per_node 2 -m tmt.evaluate ...      the same on two processes, every image counted once
+python -m tmt.evaluate runs/demo/tmt/model --dataset cityscapes --root data/cityscapes --out results --pictures 4
+torchrun --nproc_per_node 2 -m tmt.evaluate ...      the same on two processes, every image counted once
 """
 
 import sys
@@ -63,9 +63,9 @@ def evaluate(config: EvaluateConfig) -> None:
     from tmt import metrics
     from tmt.data import CLASSES, open_dataset
     from tmt.engine import evaluation
+    from tmt.engine.checks import check_writable
     from tmt.engine.distributed import join
     from tmt.engine.models import freeze, open_model
-    from tmt.engine.checks import check_writable
 
     options = {} if config.transferability is None else {"transferability": config.transferability}
     with join(config.device) as world:

@@ -85,15 +85,15 @@ def test_larger_pictures_show_the_same_scene():
     assert (large[2::4, 2::4] == small).mean() > 0.85
 
 
-@pytest.mark.parametrize(("size", "limit"), [((96, 192), 0.06), ((256, 512), 0.3)])
+@pytest.mark.parametrize(("size", "limit"), [((96, 192), 0.05), ((256, 512), 0.25)])
 def test_drawing_is_quick(size, limit):
     render("gtav", 0, 0, size)
     times = []
     for index in range(6):
-        start = time.perf_counter()
+        start = time.process_time()
         render("gtav", 0, index, size)
-        times.append(time.perf_counter() - start)
-    assert np.median(times) < limit  # about a third of it on an idle core
+        times.append(time.process_time() - start)
+    assert min(times) < limit  # seconds of one core; about twice what an idle one takes
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path):

@@ -10,9 +10,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 TINY_MODEL = {
-    "embed_dim": 16, "depths": "[1,1,1,1]", "heads": "[1,1,2,2]", "window": 4, "drop_path": 0.1, "hidden": 32, "ffn": 32,
-    "encoder_ffn": 32, "encoder_layers": 1, "decoder_layers": 3, "attention_heads": 2, "queries": 8, "points": 64,
-    "estimator_hidden": 16, "cell": 2,
+    "embed_dim": 16, "depths": "[1,1,1,1]", "heads": "[1,1,2,2]", "window": 4, "drop_path": 0.1, "hidden": 32,
+    "ffn": 32, "encoder_ffn": 32, "encoder_layers": 1, "decoder_layers": 3, "attention_heads": 2, "queries": 8,
+    "points": 64, "estimator_hidden": 16, "cell": 2,
 }  # fmt: skip
 TINY_FIT = {"batch_size": 2, "lr": 1e-3, "clip": 1.0, "log_every": 1, "warmup": 1}
 
@@ -70,6 +70,20 @@ def wait_for(condition: Callable[[], bool], process: BaseProcess, seconds: float
         assert process.is_alive(), f"process ended with code {process.exitcode} before the condition held"
         assert time.monotonic() < end, "condition did not come to hold"
         time.sleep(0.002)
+
+
+def finish_all(processes: list[BaseProcess], seconds: float = 120) -> list[int | None]:
+    """Exit codes of processes that work together; when one fails, the others, which would wait for it, are killed."""
+    end = time.monotonic() + seconds
+    while any(process.is_alive() for process in processes) and time.monotonic() < end:
+        if any(process.exitcode for process in processes):
+            break
+        time.sleep(0.02)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+        process.join()
+    return codes
 
 
 def finish(process: BaseProcess, seconds: float = 120) -> int:

@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image
 
 HEIGHT, WIDTH = 48, 96
-ROAD, BUILDING, POLE, SKY, CAR = 7, 11, 17, 23, 26  # Cityscapes label ids
+IDS = ROAD, BUILDING, POLE, SKY, CAR = 7, 11, 17, 23, 26  # Cityscapes label ids
 COLOURS = {
-    "source": {ROAD: (90, 90, 90), BUILDING: (150, 90, 70), POLE: (30, 30, 30), SKY: (120, 170, 230), CAR: (170, 20, 20)},
-    "target": {ROAD: (60, 70, 50), BUILDING: (90, 80, 120), POLE: (90, 90, 60), SKY: (200, 190, 180), CAR: (30, 60, 150)},
+    "source": ((90, 90, 90), (150, 90, 70), (30, 30, 30), (120, 170, 230), (170, 20, 20)),
+    "target": ((60, 70, 50), (90, 80, 120), (90, 90, 60), (200, 190, 180), (30, 60, 150)),
 }
 
 
@@ -24,8 +24,7 @@ def draw(domain: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     left = rng.integers(0, WIDTH - 20)
     label[30:42, left : left + 20] = CAR
     colours = np.zeros((256, 3), dtype=np.int64)
-    for identity, colour in COLOURS[domain].items():
-        colours[identity] = colour
+    colours[list(IDS)] = COLOURS[domain]
     noisy = colours[label] + rng.integers(-25, 26, (HEIGHT, WIDTH, 3))
     return np.clip(noisy, 0, 255).astype(np.uint8), label
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from tmt.engine import checkpoint
 from tmt.engine.loop import adamw
 from tmt.engine.record import MetricLines
 from tmt.errors import CheckpointError
-from torch import nn
 
 
 def training(width: int = 4) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tmt import config as settings
-from tmt import evaluate
+from tmt import evaluate, predict
 from tmt.errors import ConfigError
 
 
@@ -26,12 +27,20 @@ def help_of(entry, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("entry, kind", [(settings.parse, settings.Config), (evaluate.main, evaluate.EvaluateConfig)])
+@pytest.mark.parametrize(
+    "entry, kind",
+    [
+        (settings.parse, settings.Config),
+        (evaluate.main, evaluate.EvaluateConfig),
+        (predict.main, predict.PredictConfig),
+    ],
+)
 def test_help_explains_every_field(entry, kind: type, capsys: pytest.CaptureFixture[str]) -> None:
     shown = help_of(entry, capsys)
     details = shown[re.search("^(positional arguments|options):", shown, re.MULTILINE).start() :]
     for option in options_of(kind):
-        found = re.search(rf"^  (?:--)?{re.escape(option[2:])}\b(.*?)(?=^  -|^\S|\Z)", details, re.DOTALL | re.MULTILINE)
+        pattern = rf"^  (?:--)?{re.escape(option[2:])}\b(.*?)(?=^  -|^\S|\Z)"
+        found = re.search(pattern, details, re.DOTALL | re.MULTILINE)
         assert found, f"{option} is not in --help"
         words = re.sub(r"\((type|required).*", "", " ".join(found[1].split()))
         assert len(words.split()) >= 3, f"{option} has no explanation: {found[0]!r}"
@@ -66,7 +75,6 @@ def test_values_need_no_parser_to_be_read() -> None:
     assert plain <= {bool, int, float, str, type(None)}
 
 
-
 BAD = {
     "--config nowhere": "nowhere",
     "--target.lrr 3": "did you mean --target.lr",
@@ -80,6 +88,7 @@ BAD = {
     "--stages source,refine": "refine",
     "--stages source,source": "once",
     "--data.source_root here": "both or neither",
+    "--data.source cityscapes": "different domains",
     "--augment.scale [2.0,0.5]": "augment.scale",
     "--augment.crop 512": "augment.crop",
     "--model.hidden 60 --model.attention_heads 7": "model.hidden",

@@ -9,8 +9,9 @@ from pathlib import Path
 import engine_runs as runs
 import pytest
 import torch
-from tmt import evaluate, train
 from transformers import BertConfig
+
+from tmt import evaluate, train
 
 Capture = pytest.CaptureFixture[str]
 

@@ -43,6 +43,7 @@ def assert_same_run(left: Path, right: Path) -> None:
 def train_and_die_writing(argv: list[str], log: Path, stage: str, moment: str) -> int:
     """Train, and kill this process at a moment of writing the second checkpoint of a stage."""
     import torch
+
     from tmt.engine import checkpoint
 
     torch_save, replace = torch.save, os.replace
@@ -124,8 +125,9 @@ def test_stages_one_by_one(finished: Path, tmp_path: Path, source_root: Path, ta
 
 def test_stage_from_another_run(finished: Path, tmp_path: Path, source_root: Path, target_root: Path) -> None:
     """A target stage in a run of its own, from another run's source model and estimator."""
-    inputs = (f"--source_model={finished}/source/model", f"--estimator_weights={finished}/estimator/estimator.safetensors")
-    argv = runs.arguments(tmp_path / "run", source_root, target_root, "--stages=tmt", *inputs, steps=STEPS)
+    weights = finished / "estimator" / "estimator.safetensors"
+    more = ("--stages=tmt", f"--source_model={finished}/source/model", f"--estimator_weights={weights}")
+    argv = runs.arguments(tmp_path / "run", source_root, target_root, *more, steps=STEPS)
     assert runs.finish(runs.start(runs.train, argv, tmp_path / "log")) == 0, (tmp_path / "log").read_text()
     name = "tmt/model/model.safetensors"
     assert (finished / name).read_bytes() == (tmp_path / "run" / name).read_bytes()

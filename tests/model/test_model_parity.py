@@ -43,7 +43,7 @@ def test_pre_norm_equals_transformers(build, plain_twin, images):
 
 
 def test_input_projections_equal_transformers(build, plain_twin, images):
-    """Where the decoder is wider than the pixel decoder; transformers 5.0 loses these weights, so it cannot compare."""
+    """Where the decoder is wider than the pixel decoder; older versions lose these weights."""
     model = build(mask_rule="foreground", transferability=False, feature_size=32)
     name = "model.transformer_module.input_projections.2.weight"
     assert model.state_dict()[name].shape == (64, 32, 1, 1)

@@ -193,6 +193,23 @@ def test_all_rows_fall_back(passing, fallback):
     assert_matches(attend(data, **options), oracle(data, **options), data.qkv)
 
 
+@pytest.mark.parametrize("fallback", ["all", "transfer"])
+@pytest.mark.parametrize("passing", [0.3, 1.0])
+@pytest.mark.parametrize("density", [0.001, 0.02, 0.2, 0.6])
+def test_sparse_masks(density, passing, fallback):
+    """Keys are dropped and reordered by what the rows attend; some rows attend everything, some fall back."""
+    data = inputs(1, 2, queries=40, keys=1000, dim=16, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(1)
+    centres, width = torch.randint(1000, (1, 40, 1), generator=generator), density * 1000 / 2
+    regions = (torch.arange(1000) - centres).abs() < width  # half the rows: an interval; half: scattered keys
+    scattered = torch.rand(1, 40, 1000, generator=generator) < density
+    allowed = torch.where(torch.arange(40).view(1, -1, 1) % 2 == 0, regions, scattered)
+    allowed[:, 5::13] = True
+    data = data._replace(mask_logits=torch.where(allowed, -1.0, 1.0))
+    options = dict(transfer_threshold=thresholds(data.transferability, passing), fallback=fallback)
+    assert_matches(attend(data, **options), oracle(data, **options), data.qkv)
+
+
 def test_rows_without_any_bit():
     data = inputs(keys=100, dtype=torch.float32)
     bits = tmt_ext.pack_mask(**data.mask, transfer_threshold=0.7).bits
@@ -285,11 +302,7 @@ def test_simd_levels_agree(tmp_path):
         file = tmp_path / level
         run = subprocess.run(
             [sys.executable, "-c", LEVEL, str(file)],
-            env={
-                **os.environ,
-                "TMT_SIMD": level,
-                "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path]),
-            },
+            env={**os.environ, "TMT_SIMD": level, "PYTHONPATH": os.pathsep.join(path)},
             capture_output=True,
             text=True,
         )

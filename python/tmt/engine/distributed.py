@@ -39,6 +39,12 @@ class World:
         """Wait for all processes."""
         self.sum(torch.zeros(1))
 
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give all processes the main one's buffers: batch norms gather statistics of their own share of the images."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
+
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module, with gradients averaged over processes where there are several."""
         if self.size == 1:

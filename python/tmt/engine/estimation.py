@@ -211,5 +211,3 @@ def verdict(result: dict[str, object], saturated: float) -> str:
         f"{text}\nwarning: the discriminator is saturated (accuracy above {saturated}): transferability is near 0 "
         "all over the target and says little; fewer estimator steps or a lower lr leave it more graded"
     )
-
-

@@ -55,7 +55,7 @@ class Task:
     pace: Pace
     batches: Callable[[int], Iterator[Batch]]
     """The batches from a given step to the last one."""
-    loss: Callable[[Batch], tuple[Tensor, dict[str, float]]]
+    loss: Callable[[Batch], tuple[Tensor, dict[str, object]]]
     """The loss of a batch (its mean over processes is the global loss) and what else to log."""
     evaluate: Callable[[], Evaluation | None]
     """Evaluates the module, the same result on all processes; None when asked to stop half-way."""
@@ -193,12 +193,13 @@ class Fit:
         )
 
     def _show(self, state: State, values: dict[str, float], bar: tqdm, lines: MetricLines | None) -> None:
-        rate = bar.format_dict["rate"] or 0.0
-        bar.set_postfix_str(
-            f"loss {values['loss']:.3f}, lr {values['lr']:.1e}, {rate * self.task.pace.images:.1f} img/s", refresh=False
-        )
+        if lines is None:
+            return
+        elapsed = bar.format_dict["elapsed"]
+        rate = (bar.n + 1 - bar.initial) * self.task.pace.images / max(elapsed, 1e-9)
+        bar.set_postfix_str(f"loss {values['loss']:.3f}, lr {values['lr']:.1e}, {rate:.1f} img/s", refresh=False)
         bar.update()
-        if lines and state.step % self.task.pace.log_every == 0:
+        if state.step % self.task.pace.log_every == 0:
             logged = {name: value for name, value in values.items() if name != "stop"}
             lines.write(step=state.step, time=round(time.time(), 3), **logged)
 

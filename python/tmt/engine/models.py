@@ -56,6 +56,14 @@ def model_config(config: ModelConfig, options: dict[str, object]) -> TMTConfig:
 def _backbone(config: ModelConfig) -> PreTrainedConfig:
     if config.backbone == "resnet50":
         return ResNetConfig(out_features=STAGES)
+    if config.backbone == "resnet":
+        return ResNetConfig(
+            embedding_size=config.widths[0],
+            hidden_sizes=list(config.widths),
+            depths=list(config.depths),
+            layer_type="basic",
+            out_features=STAGES,
+        )
     return SwinConfig(
         embed_dim=config.embed_dim,
         depths=list(config.depths),

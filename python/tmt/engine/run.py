@@ -112,30 +112,25 @@ def _open(role: str, dataset: str, root: str | Path, kind: str = "") -> Domain:
     return Domain(f"{role} {dataset}{kind}", open_dataset(dataset, root, "train"), open_dataset(dataset, root, "val"))
 
 
-def synthetic_root(config: Config, folder: Path, dataset: str, train: int) -> Path:
-    """The folder of one synthetic domain, named by everything it depends on."""
-    data = config.data
-    height, width = data.synthetic_size
-    base = Path(data.synthetic_folder) if data.synthetic_folder else folder / "data"
-    return base / f"synthetic-{dataset}-{height}x{width}-{train}-{data.synthetic_val}-seed{config.seed}"
-
-
-def _synthetic_roots(config: Config, folder: Path) -> list[tuple[str, int, Path]]:
-    data = config.data
-    wanted = ((data.source, data.synthetic_source), (data.target, data.synthetic_target))
-    return [(dataset, train, synthetic_root(config, folder, dataset, train)) for dataset, train in wanted]
+def synthetic_root(config: Config, folder: Path, dataset: str) -> Path:
+    """The folder of one synthetic domain."""
+    return Path(config.data.synthetic_folder or folder / "data") / dataset
 
 
 def make_synthetic(config: Config, folder: Path) -> None:
     """Draw the synthetic scenes that are not there yet."""
     data = config.data
-    for dataset, train, root in _synthetic_roots(config, folder):
+    for dataset, train in ((data.source, data.synthetic_source), (data.target, data.synthetic_target)):
+        root = synthetic_root(config, folder, dataset)
         make(dataset, root, train=train, val=data.synthetic_val, size=data.synthetic_size, seed=config.seed)
 
 
 def _open_synthetic(config: Config, folder: Path) -> tuple[Domain, Domain]:
-    (first, _, source), (second, _, target) = _synthetic_roots(config, folder)
-    return _open("source", first, source, " (synthetic)"), _open("target", second, target, " (synthetic)")
+    first, second = config.data.source, config.data.target
+    return (
+        _open("source", first, synthetic_root(config, folder, first), " (synthetic)"),
+        _open("target", second, synthetic_root(config, folder, second), " (synthetic)"),
+    )
 
 
 def augmentation(augment: AugmentConfig) -> Augment:

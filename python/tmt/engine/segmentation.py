@@ -17,7 +17,7 @@ from tmt.engine.run import Domain, Run, augmentation
 from tmt.engine.seeding import derive
 from tmt.methods import Method
 from tmt.metrics import markdown_table
-from tmt.model import TMTForSemanticSegmentation, masks_from_labels
+from tmt.model import TMTForSemanticSegmentation, TMTOutput, masks_from_labels
 
 
 def train_source(run: Run, method: Method) -> None:
@@ -58,14 +58,13 @@ def _train(run: Run, method: Method, model: TMTForSemanticSegmentation, domain: 
     return state
 
 
-def segmentation_task(
-    run: Run, name: str, model: TMTForSemanticSegmentation, domain: Domain, fit: FitConfig
-) -> Task:
+def segmentation_task(run: Run, name: str, model: TMTForSemanticSegmentation, domain: Domain, fit: FitConfig) -> Task:
     """The task of training `model` on a domain."""
     world, stop = run.world, run.stop
     model.train()
 
     def evaluate_model() -> dict[str, object] | None:
+        world.share_buffers(model)
         result = evaluate(model, domain.val, world, stop.asked)
         if result is not None:
             world.say(f"{name}: on {domain.name} val: {result.headline()}")
@@ -108,10 +107,10 @@ def batches_of(
 
 def segmentation_loss(
     network: nn.Module, world: World, amp: bool
-) -> Callable[[Batch], tuple[Tensor, dict[str, float]]]:
+) -> Callable[[Batch], tuple[Tensor, dict[str, object]]]:
     """The loss of a batch, and its parts to be logged; `network` is the model or its DDP wrapper."""
 
-    def loss_of(batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss_of(batch: Batch) -> tuple[Tensor, dict[str, object]]:
         masks, classes = masks_from_labels(batch["labels"].to(world.device), len(CLASSES))
         with autocast(world.device, amp):
             outputs = network(
@@ -120,10 +119,17 @@ def segmentation_loss(
                 class_labels=classes,
                 sample_seeds=batch["sample_seeds"],
             )
-        attention = {"allowed_fraction": outputs.allowed_fraction, "fallback_rate": outputs.fallback_rate}
-        return outputs.loss, {name: [round(v, 4) for v in value.tolist()] for name, value in attention.items()}
+        return outputs.loss, logged_parts(outputs)
 
     return loss_of
+
+
+def logged_parts(outputs: TMTOutput) -> dict[str, object]:
+    """This process's parts of the loss in the last layer, and how each layer's attention behaved, for the record."""
+    names = ("loss_cross_entropy", "loss_mask", "loss_dice")
+    parts = {name: round(outputs.loss_dict[name].item(), 4) for name in names}
+    attention = {"allowed_fraction": outputs.allowed_fraction, "fallback_rate": outputs.fallback_rate}
+    return {**parts, **{name: [round(v, 4) for v in value.tolist()] for name, value in attention.items()}}
 
 
 def _result(run: Run, method: Method, domain: Domain, state: State) -> dict[str, object]:

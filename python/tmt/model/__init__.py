@@ -8,16 +8,18 @@ The way of the data, one room per file:
     decoder.py        the stack of layers
     losses.py         predictions and labels -> loss
     tmt.py            all of it, composed
+Beside the way: configuration.py, init.py (random weights), loading.py, groups.py (for the optimiser), processor.py
+(for transformers' pipeline), precision.py (what stays float32).
 """
 
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModel,
     AutoModelForImageSegmentation,
     AutoModelForSemanticSegmentation,
     AutoModelForUniversalSegmentation,
 )
+from transformers.models.auto.image_processing_auto import AutoImageProcessor  # from the top it may want torchvision
 from transformers.models.auto.modeling_auto import MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES
 
 from .configuration import TMTConfig

@@ -134,7 +134,7 @@ class TransformerModule(Mask2FormerTransformerModule):
 
     def __init__(self, in_features: int, config: TMTConfig):
         super().__init__(in_features, config)
-        # A plain list in transformers 5.0: its weights would be neither trained nor saved.
+        # A plain list in older versions of transformers 5: its weights would be neither trained nor saved.
         self.input_projections = nn.ModuleList(self.input_projections)
         self.decoder = Decoder(config)
         self.transfer_fraction = config.transfer_fraction

@@ -1,9 +1,9 @@
 """Room: losses. In: every layer's predictions, masks and classes of each image. Out: one loss and its parts.
 
-Mask2Former's set prediction loss: a matching per layer, then cross-entropy on classes, binary cross-entropy and
-dice on sampled points of the masks, half of the network's work if done naively. Here a mask's value at a point is
-its embedding times the mask features sampled there, so that no full-size mask is made: features and ground truth
-are sampled once per image and shared by all masks and layers.
+Mask2Former's set prediction loss: a matching per layer, then cross-entropy on classes, and binary cross-entropy and
+dice on sampled points of the masks. A mask's value at a point is its embedding times the mask features sampled
+there, so that no full-size mask is made: points, features and ground truth are those of the image, shared by its
+masks and layers; which of the candidate points count is decided mask by mask, layer by layer.
 """
 
 from typing import NamedTuple

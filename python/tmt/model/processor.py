@@ -1,16 +1,22 @@
 """Room: transformers' image processor for saved models. In: a folder. Out: preprocessor_config.json in it."""
 
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
-import transformers
 from transformers.image_processing_utils import BaseImageProcessor
+
+PACKAGE = "transformers.models.mask2former."
 
 
 def image_processor_class() -> type[BaseImageProcessor]:
-    """Mask2Former's image processor that needs pillow alone; its name gained "Pil" after transformers 5.0."""
-    if "Mask2FormerImageProcessorPil" in dir(transformers):
-        return transformers.Mask2FormerImageProcessorPil
-    return transformers.Mask2FormerImageProcessor
+    """Mask2Former's image processor that needs pillow alone; its name gained "Pil" in later versions.
+
+    Taken from its own module: from the top, some versions ask for torchvision without need.
+    """
+    if find_spec(PACKAGE + "image_processing_pil_mask2former"):
+        return import_module(PACKAGE + "image_processing_pil_mask2former").Mask2FormerImageProcessorPil
+    return import_module(PACKAGE + "image_processing_mask2former").Mask2FormerImageProcessor
 
 
 def image_processor() -> BaseImageProcessor:

@@ -53,6 +53,11 @@ class View:
     bend: float  # sideways shift of the street per square metre ahead
     climb: float  # upward shift
 
+    @property
+    def near(self) -> float:
+        """Distance of the nearest ground in the picture."""
+        return self.focal * self.camera_y / (self.height - self.horizon)
+
     def point(self, x: float, y: float, z: float) -> Point:
         """Where a world point is seen; points beside or behind the camera are pulled in front of it."""
         z = max(z, 0.4)

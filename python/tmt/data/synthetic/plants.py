@@ -104,6 +104,6 @@ def draw_treeline(stage: Stage, distance: float) -> None:
     """Crowns behind the end of the street."""
     x = -0.75 * distance
     while x < 0.75 * distance:
-        size, leaf = stage.pick((3, 8)), leaf_paint(stage)
-        blob(stage, (x, 0, distance), (0, 0.5 * size), (1.1 * size, size), leaf, 12)
-        x += size * stage.pick((0.8, 2.5))
+        size, leaf = stage.pick((5, 11)), leaf_paint(stage)
+        blob(stage, (x, 0, distance), (0, 0.4 * size), (1.3 * size, size), leaf, 12)
+        x += size * stage.pick((0.6, 1.3))

@@ -84,7 +84,7 @@ def _texture(
 
 
 def _sky(stage: Stage, picture: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Fills the sky: a gradient from the zenith to the horizon, clouds and a glow on the sun's side."""
+    """Fills the sky: a gradient from the zenith to the horizon, and clouds."""
     view, weather = stage.view, stage.domain.weather
     zenith, low = (np.array(colour, dtype=np.float32) for colour in stage.rng.choice(weather.skies))
     down = np.clip(np.arange(view.height, dtype=np.float32) / max(view.horizon, 1), 0, 1)[:, None, None]

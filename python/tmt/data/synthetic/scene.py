@@ -25,8 +25,8 @@ def draw_scene(domain: Domain, rng: Random, width: int, height: int) -> Stage:
     stage = Stage(domain, Canvas(view), view, light, rng)
     crossings = ((near := rng.uniform(12, 45), near + rng.uniform(7, 10)),) if rng.random() < 0.45 else ()
     plan = draw_plan(stage, crossings)
-    draw_treeline(stage, 190)
-    draw_skyline(stage, 170)
+    draw_backdrop = draw_skyline if stage.chance(0.6) else draw_treeline
+    draw_backdrop(stage, 160)
     draw_ground(stage, plan)
     tasks = [task for side in SIDES for task in _lots(stage, plan, side) + _sidewalk(stage, plan, side)]
     tasks += _traffic(stage, plan) + _parked(stage, plan) + _crossing(stage, plan)
@@ -56,7 +56,7 @@ def _lots(stage: Stage, plan: Plan, side: int) -> list[Task]:
     """What stands behind the sidewalk, plot by plot."""
     street, tasks = stage.domain.street, []
     z = stage.pick((0.8, 6.0))
-    while z < 120:
+    while z < 100:
         end = z + stage.pick(street.lot)
         if plan.crossed(z, end):
             z = max(end for _, end in plan.crossings)
@@ -106,23 +106,23 @@ def _rows(stage: Stage, spacing: tuple[float, float], far: float) -> list[float]
 
 def _sidewalk(stage: Stage, plan: Plan, side: int) -> list[Task]:
     """Lamps, trees, lights, signs, clutter and people of one side."""
-    many, rng = stage.domain.population, stage.rng
+    many, rng, near = stage.domain.population, stage.rng, stage.view.near + 0.5
     edge = plan.curb(side) + side * 0.5
     inner, outer = plan.walk_start(side) + side * 0.8, plan.walk_end(side) - side * 0.4
 
-    def spots(count: tuple[int, int], near: float, far: float) -> list[float]:
+    def spots(count: tuple[int, int]) -> list[float]:
         share = [index for index in range(rng.randint(*count)) if index % 2 == (side > 0)]
-        return [near + (far - near) * rng.random() ** 1.8 for _ in share]
+        return [near + (many.far - near) * rng.random() ** 1.6 for _ in share]
 
-    tasks = [(z, partial(draw_lamp, stage, side, edge, z)) for z in _rows(stage, many.poles, 70)]
+    tasks = [(z, partial(draw_lamp, stage, side, edge, z)) for z in _rows(stage, many.poles, 42)]
     if stage.chance(0.6):
-        tasks += [(z, partial(draw_tree, stage, edge + side * 0.3, z)) for z in _rows(stage, many.trees, 80)]
-    tasks += [(z, partial(draw_light, stage, side, edge, z)) for z in spots(many.lights, 6, many.far)]
-    tasks += [(z, partial(draw_sign, stage, edge, z)) for z in spots(many.signs, 5, many.far)]
-    tasks += [(z, partial(draw_clutter, stage, outer, z)) for z in spots(many.clutter, 5, many.far)]
-    for z in spots(many.bicycles, 4.5, 0.8 * many.far):
+        tasks += [(z, partial(draw_tree, stage, edge + side * 0.3, z)) for z in _rows(stage, many.trees, 45)]
+    tasks += [(z, partial(draw_light, stage, side, edge, z)) for z in spots(many.lights)]
+    tasks += [(z, partial(draw_sign, stage, edge, z)) for z in spots(many.signs)]
+    tasks += [(z, partial(draw_clutter, stage, outer, z)) for z in spots(many.clutter)]
+    for z in spots(many.bicycles):
         tasks.append((z, partial(draw_bicycle, stage, rng.uniform(inner, outer), z)))
-    for z in spots(many.persons, 4.5, many.far):
+    for z in spots(many.persons):
         tasks.append((z, partial(draw_person, stage, rng.uniform(inner, outer), z)))
     return tasks
 
@@ -134,7 +134,7 @@ def _parked(stage: Stage, plan: Plan) -> list[Task]:
         if plan.parking[side > 0] < 1:
             continue
         x, z = plan.curb(side) - side * 1.05, stage.pick((3.5, 9.0))
-        while z < 70:
+        while z < 45:
             if stage.chance(stage.domain.population.parked) and not plan.crossed(z - 1, z + 6):
                 towards = side < 0 if stage.chance(0.9) else side > 0
                 tasks.append((z, partial(draw_car, stage, Pose(x, z, towards=towards))))
@@ -158,8 +158,8 @@ def _traffic(stage: Stage, plan: Plan) -> list[Task]:
 
     for draw, count, length, near in (
         (None, many.large, 11.0, 8.0), (draw_car, many.cars, 5.0, 6.0),
-        (partial(draw_bicycle, ridden=True), many.riders, 2.0, 6.0),
-        (partial(draw_motorcycle, ridden=True), many.motorcycles, 2.0, 6.0),
+        (partial(draw_bicycle, ridden=True), many.riders, 2.0, stage.view.near),
+        (partial(draw_motorcycle, ridden=True), many.motorcycles, 2.0, stage.view.near),
     ):  # fmt: skip
         for _ in range(rng.randint(*count)):
             if spot := place(length, near, many.far if length < 3 else 40):

@@ -1,0 +1,201 @@
+"""What the CUDA kernels must do, checked against the float64 reference: on a GPU, and emulated on the CPU.
+
+`ops` is the namespace in which the kernels are registered, `device` where they take their tensors.
+"""
+
+import math
+
+import torch
+from attention_inputs import inputs, thresholds
+from helpers import assert_close, assert_twice
+from superpixel_cases import KAPPA, assert_labels, features, oracle
+
+import tmt_ext
+from tmt_ext import reference
+from tmt_ext._reference_attention import attention, unpack_bits
+
+# One rounding to the dtype (of inputs' gradients, too), and sums in float32.
+LIMITS = {torch.float32: 1e-5, torch.bfloat16: 4e-3, torch.float16: 1e-3}
+DTYPES = list(LIMITS)
+
+# (B, C, H, W), cell: tiles cut and several to a cell, channels in one chunk and several, one region, one pixel.
+SUPERPIXEL_CASES = [
+    ((2, 5, 9, 10), 4),
+    ((1, 130, 8, 13), 8),
+    ((1, 3, 40, 18), 16),
+    ((2, 33, 5, 4), 1),
+    ((1, 7, 3, 20), 6),
+    ((1, 9, 5, 4), 1000),
+    ((1, 1, 1, 1), 3),
+]
+# B, heads, N, S, D: every cut of the head dimension, rows and keys in one tile and several, keys in several splits.
+ATTENTION_CASES = [
+    (2, 2, 5, 70, 8),
+    (1, 1, 17, 300, 32),
+    (1, 2, 9, 64, 33),
+    (2, 1, 65, 90, 64),
+    (1, 1, 7, 130, 100),
+    (1, 1, 18, 66, 256),
+    (1, 3, 1, 1, 1),
+]
+
+
+def check_superpixel(ops, device, shape, cell, dtype=torch.float32, iterations=3, kappa=KAPPA, x=None):
+    """Results and gradients, from both outputs and from each alone."""
+    x = features(shape, dtype) if x is None else x
+    options = dict(iterations=iterations, kappa=kappa)
+    y = x.double().requires_grad_()
+    expected = reference.superpixel(y, cell, **options)
+    regions, assignment, labels, history = ops.superpixel(x.to(device), cell, iterations, kappa)
+    limit = LIMITS[x.dtype]
+    assert regions.dtype == assignment.dtype == x.dtype and history.dtype == torch.float32
+    assert_close(regions.cpu(), expected.region_features, limit, "region_features")
+    assert_close(assignment.cpu(), expected.assignment, limit, "assignment")
+    assert_labels(labels.cpu(), expected)
+    assert torch.equal(history[:, -1].mT.reshape(regions.shape).to(x.dtype), regions)
+
+    weights = [torch.randn(r.shape, generator=torch.Generator().manual_seed(1)).to(x.dtype) for r in expected[:2]]
+    for given in ((0, 1), (0,), (1,)):
+        outputs = [expected[i] for i in given]
+        (right,) = torch.autograd.grad(outputs, y, [weights[i].double() for i in given], retain_graph=True)
+        passed = [weights[i].to(device) if i in given else None for i in range(2)]
+        grad = ops.superpixel_backward(*passed, x.to(device), history, cell, iterations, kappa)
+        assert grad.dtype == x.dtype
+        assert_close(grad.cpu(), right, limit, f"gradient from {given}")
+
+
+def check_superpixel_extremes(ops, device):
+    for scale in (1e30, 1e-8):
+        x = features((1, 8, 12, 20), torch.float32, scale=scale)
+        regions, assignment = ops.superpixel(x.to(device), 4, 6, KAPPA)[:2]
+        assert_close(regions.cpu(), oracle(x, 4).region_features)
+        assert_close(assignment.cpu(), oracle(x, 4).assignment)
+    x = features((1, 8, 12, 20), torch.float32)
+    x[:, :, 3:9, 5:12] = 0  # zero vectors
+    check_superpixel(ops, device, x.shape, 4, x=x)
+    x = torch.zeros(1, 2, 1, 6)  # the middle cell's mean is far from each of its pixels: a region without mass
+    x[0, 0, 0, :3], x[0, 1, 0, 3:] = 1, 1
+    regions = ops.superpixel(x.to(device), 2, 2, 1000.0)[0]
+    assert regions[0, :, 0, 1].tolist() == [0, 0] and regions.isfinite().all()
+    x = features((1, 16, 20, 24), torch.float32)
+    assert all(r.isfinite().all() for r in ops.superpixel(x.to(device), 4, 6, 1000.0))
+
+
+def check_superpixel_ties(ops, device):
+    """Of equally near regions, the label is the first one in the order of neighbours."""
+    for cell in (1, 4):
+        labels = ops.superpixel(torch.ones(1, 3, 3 * cell, 4 * cell, device=device), cell, 1, KAPPA)[2]
+        y = (torch.arange(3) - 1).clamp_min(0).repeat_interleave(cell)
+        x = (torch.arange(4) - 1).clamp_min(0).repeat_interleave(cell)
+        assert torch.equal(labels[0].cpu(), y[:, None] * 4 + x)
+
+
+def check_attention(ops, device, case, dtype=torch.float32, masked=True):
+    """Result, logarithm of the sum and gradients."""
+    data = inputs(*case, dtype=dtype)
+    keys, limit = case[3], LIMITS[dtype]
+    threshold = thresholds(data.transferability)
+    bits = reference.pack_mask(**data.mask, transfer_threshold=threshold).bits if masked else None
+    allowed = unpack_bits(bits, keys) if masked else None
+    qkv = [t.double().requires_grad_() for t in data.qkv]
+    expected = attention(*qkv, allowed)
+    weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    right = torch.autograd.grad(expected, qkv, weight.double())
+
+    on_device = [t.to(device) for t in data.qkv]
+    bits = bits.to(device) if masked else None
+    output, lse = ops.packed_attention(*on_device, bits)
+    assert output.dtype == dtype and lse.dtype == torch.float32
+    assert_close(output.cpu(), expected, limit, "output")
+    scores = qkv[0] @ qkv[1].mT / math.sqrt(case[4])
+    if masked:
+        scores = scores.masked_fill(~allowed[:, None], -math.inf)
+    assert_close(lse.cpu(), scores.logsumexp(-1), 1e-5, "lse")
+    grads = ops.packed_attention_backward(weight.to(device), *on_device, output, lse, bits)
+    for name, grad, gradient in zip(("query", "key", "value"), grads, right, strict=True):
+        assert grad.dtype == dtype
+        # The output that delta is made of was rounded to the dtype, and a difference of nearly equal numbers follows.
+        assert_close(grad.cpu(), gradient, limit if dtype == torch.float32 else 4 * limit, f"gradient of {name}")
+
+
+def check_attention_extremes(ops, device):
+    """Scores to 4e4 and to 1e-40; one NaN stays in its row."""
+    for scale in (100.0, 1e-20):
+        qkv = inputs(1, 2, 9, 150, 32, dtype=torch.float32, scale=scale).qkv
+        output, lse = ops.packed_attention(*(t.to(device) for t in qkv), None)
+        assert_twice(output.cpu(), attention(*qkv, None), attention(*(t.double() for t in qkv), None), "output")
+        grads = ops.packed_attention_backward(output, *(t.to(device) for t in qkv), output, lse, None)
+        assert all(g.isfinite().all() for g in grads)
+    qkv = inputs(1, 2, 9, 150, 32, dtype=torch.float32).qkv
+    qkv[0][0, 0, 3, 5] = math.nan
+    broken = ops.packed_attention(*(t.to(device) for t in qkv), None)[0].isnan().any(-1)
+    assert broken[0, 0].tolist() == [n == 3 for n in range(9)] and broken.sum() == 1
+
+
+def check_attention_empty(ops, device):
+    for shape in ((0, 2, 3, 70, 8), (2, 0, 3, 70, 8), (2, 2, 0, 70, 8), (2, 2, 3, 0, 8)):
+        q, k, v = (t.float().to(device) for t in inputs(*shape).qkv)
+        output, lse = ops.packed_attention(q, k, v, None)
+        assert output.shape == q.shape and not output.any() or shape[3]
+        assert lse.shape == q.shape[:3]
+        grads = ops.packed_attention_backward(output, q, k, v, output, lse, None)
+        assert [g.shape for g in grads] == [q.shape, k.shape, v.shape] and not any(g.any() for g in grads)
+
+
+def check_rows_without_any_bit(ops, device):
+    data = inputs(1, 2, 7, 100, 32, dtype=torch.float32)
+    bits = reference.pack_mask(**data.mask, transfer_threshold=0.7).bits
+    bits[:, 2] = 0
+    qkv = [t.to(device) for t in data.qkv]
+    output, lse = ops.packed_attention(*qkv, bits.to(device))
+    assert not output[:, :, 2].any() and (lse[:, :, 2] == -math.inf).all() and lse[:, :, 3].isfinite().all()
+    grads = ops.packed_attention_backward(torch.ones_like(output), *qkv, output, lse, bits.to(device))
+    assert all(g.isfinite().all() for g in grads) and not grads[0][:, :, 2].any()
+
+
+def check_pack_mask(ops, device, rule, fallback, keys, dtype=torch.float32):
+    """Bit for bit, with a mask alone, transferability alone, and both; rows that fall back in every way."""
+    data = inputs(2, 1, 6, keys, 8)
+    mask, transferability = data.mask_logits.to(dtype), data.transferability.to(dtype)
+    transferability[1] = 0.9
+    threshold = torch.tensor([0.4, 0.3])
+    numbers = tmt_ext.Rule[rule], tmt_ext.Fallback[fallback]
+    options = dict(mask_threshold=0.4, rule=rule, fallback=fallback)
+    for m, t in ((mask, transferability), (mask, None), (None, transferability)):
+        if t is None and rule == "none":
+            continue
+        expected = reference.pack_mask(m, t, transfer_threshold=None if t is None else threshold, queries=6, **options)
+        on_device = [None if x is None else x.to(device) for x in (m, t, None if t is None else threshold)]
+        bits, allowed = ops.pack_mask(*on_device, math.log(0.4 / 0.6), *numbers, 6)
+        assert torch.equal(bits.cpu(), expected.bits) and torch.equal(allowed.cpu(), expected.allowed)
+
+
+def check_pack_mask_empty(ops, device):
+    for shape in ((0, 3, 70), (2, 0, 70), (2, 3, 0)):
+        bits, allowed = ops.pack_mask(torch.zeros(shape, device=device), None, None, 0.0, 1, 0, shape[1])
+        assert bits.shape == (*shape[:2], -(-shape[2] // 64)) and not allowed.any()
+
+
+def check_non_contiguous(ops, device):
+    x = features((2, 5, 12, 9), torch.float32).to(device)
+    for strided in (x.to(memory_format=torch.channels_last), x.transpose(2, 3).contiguous().transpose(2, 3)):
+        for a, b in zip(ops.superpixel(strided, 4, 2, KAPPA), ops.superpixel(x, 4, 2, KAPPA), strict=True):
+            assert torch.equal(a, b)
+    data = inputs(keys=90, dtype=torch.float32)
+    qkv = [t.to(device) for t in data.qkv]
+    strided = [t.transpose(1, 2).contiguous().transpose(1, 2) for t in qkv]
+    for a, b in zip(ops.packed_attention(*strided, None), ops.packed_attention(*qkv, None), strict=True):
+        assert torch.equal(a, b)
+
+
+def everything(ops, device):
+    """A result of every kernel, for comparing runs bit by bit."""
+    x = features((2, 5, 9, 10), torch.float32).to(device)
+    outputs = ops.superpixel(x, 4, 2, KAPPA)
+    grad = ops.superpixel_backward(outputs[0], outputs[1], x, outputs[3], 4, 2, KAPPA)
+    data = inputs(1, 2, 20, 150, 40, dtype=torch.float32)
+    qkv = [t.to(device) for t in data.qkv]
+    packed = ops.pack_mask(data.mask_logits.to(device), None, None, 0.0, 1, 0, 20)
+    attended = ops.packed_attention(*qkv, packed[0])
+    grads = ops.packed_attention_backward(attended[0], *qkv, *attended, packed[0])
+    return [t.cpu() for t in (*outputs, grad, *packed, *attended, *grads)]
