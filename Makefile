@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 DEMO ?= runs/demo
 SOURCES := $(wildcard csrc/*.* csrc/*/* cmake/* tmt_ext/*.py) CMakeLists.txt setup.py pyproject.toml constraints.txt
 
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo test lint format bench bench-gpu clean
 
 help:
 	@echo "make demo     install into $(VENV), train source -> estimator -> target on synthetic streets, show the table"
 	@echo "make test     install into $(VENV), check style, run every test"
 	@echo "make lint     check style only;  make format  mend it"
 	@echo "make bench    time the operators against plain PyTorch"
+	@echo "make bench-gpu  on a machine with a GPU: build, check against the oracle, sanitize, time"
 	@echo "make clean    remove build products (keeps $(VENV) and runs)"
 
 # Editable, so that edits in python/ and tmt_ext/ count at once; csrc/ changes rebuild through SOURCES.
@@ -44,6 +45,9 @@ format: install
 
 bench: install
 	$(BIN)/python -m bench
+
+bench-gpu:
+	bash bench/gpu.sh
 
 clean:
 	rm -rf build dist *.egg-info tmt_ext/*.so $(VENV)/.installed

@@ -38,6 +38,12 @@ class CMakeBuild(build_ext):
         subprocess.run([str(part) for part in configure], check=True)
         subprocess.run(["cmake", "--build", str(work), "--parallel", jobs], check=True)
 
+    def copy_extensions_to_source(self):
+        """For in-place and editable builds: the CUDA library, which setuptools does not know, goes beside `_C`."""
+        super().copy_extensions_to_source()
+        for library in Path(self.build_lib).glob("tmt_ext/libtmt_cuda.so"):
+            self.copy_file(library, ROOT / "tmt_ext" / library.name)
+
 
 setup(
     packages=[*find_packages("python"), "tmt_ext"],

@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from helpers import assert_close, assert_twice, gradients
-from superpixel_cases import CASES, KAPPA, assert_labels, features, oracle, oracle_gradients
+from helpers import FLOOR, assert_close, gradients
+from superpixel_cases import CASES, KAPPA, assert_labels, features, median_errors, oracle, oracle_gradients
 
 import tmt_ext
 
@@ -16,13 +16,8 @@ import tmt_ext
 @pytest.mark.parametrize("kappa", [0.1, 100.0, 1000.0])
 def test_sharpness(kappa):
     # At large kappa rounding of the cosines is amplified, in the reference as well.
-    x = features((1, 16, 20, 24), torch.float32)
-    expected, (expected_grad,) = oracle_gradients(x, 4, kappa=kappa)
-    plain, (plain_grad,) = gradients(lambda y: tmt_ext.reference.superpixel(y, 4, kappa=kappa), [x])
-    outputs, (grad,) = gradients(lambda y: tmt_ext.superpixel(y, 4, kappa=kappa), [x])
-    assert_twice(outputs[0], plain[0], expected[0], "region_features")
-    assert_twice(outputs[1], plain[1], expected[1], "assignment")
-    assert_twice(grad, plain_grad, expected_grad, "gradient")
+    kernel, reference = median_errors((1, 16, 20, 24), 4, kappa=kappa)
+    assert torch.all(kernel <= 2 * reference + FLOOR[torch.float32])
 
 
 def test_region_without_mass_is_zero():

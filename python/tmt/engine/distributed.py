@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from tmt.errors import ConfigError
+
+SETTLE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,9 @@ def join(device: str) -> Iterator[World]:
     try:
         yield World(place, dist.get_rank(), dist.get_world_size())
     finally:
+        # gloo's threads need the interpreter's lock to drop the last operations; the group's destructor holds it while
+        # it waits for those threads. Sleeping gives it to them; without, some runs never end.
+        time.sleep(SETTLE_SECONDS)
         dist.destroy_process_group()
 
 
