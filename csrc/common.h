@@ -18,8 +18,8 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 // Throws std::runtime_error with the message alone (no file or line: it is read by users, who see it as RuntimeError).
-#define TMT_CHECK(condition, ...)                                    \
-  do {                                                               \
+#define TMT_CHECK(condition, ...)                                       \
+  do {                                                                  \
     if (!(condition)) throw std::runtime_error(tmt::text(__VA_ARGS__)); \
   } while (0)
 

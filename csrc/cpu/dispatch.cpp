@@ -39,8 +39,8 @@ Simd decide() {
   if (wish == nullptr || *wish == '\0') return widest();
   for (const Simd level : {Simd::portable, Simd::avx2, Simd::avx512})
     if (std::strcmp(wish, simd_name(level)) == 0 && supported(level)) return level;
-  throw std::runtime_error(std::string("TMT_SIMD: must be portable, avx2 or avx512 and supported by this processor, got '") +
-                           wish + "'");
+  throw std::runtime_error(
+      std::string("TMT_SIMD: must be portable, avx2 or avx512 and supported by this processor, got '") + wish + "'");
 }
 
 }  // namespace

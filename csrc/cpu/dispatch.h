@@ -1,4 +1,5 @@
-// Which SIMD level the CPU kernels run at. Each *_kernels.cpp is compiled once per level in namespace tmt::cpu::<level>.
+// Which SIMD level the CPU kernels run at. Each *_kernels.cpp is compiled once per level in namespace
+// tmt::cpu::<level>.
 #pragma once
 
 namespace tmt::cpu {
@@ -14,8 +15,9 @@ const char* simd_name(Simd level);
 
 #if defined(__x86_64__)
 #define TMT_FOR_EACH_SIMD(F) F(portable) F(avx2) F(avx512)
-// Calls namespace-qualified `function` (a name) of the active level: TMT_SIMD_CALL(superpixel_forward, args, begin, end).
-#define TMT_SIMD_CALL(function, ...)                                             \
+// Calls namespace-qualified `function` (a name) of the active level: TMT_SIMD_CALL(superpixel_forward, args, begin,
+// end).
+#define TMT_SIMD_CALL(function, ...)                                                \
   (tmt::cpu::simd_level() == tmt::cpu::Simd::avx512 ? avx512::function(__VA_ARGS__) \
    : tmt::cpu::simd_level() == tmt::cpu::Simd::avx2 ? avx2::function(__VA_ARGS__)   \
                                                     : portable::function(__VA_ARGS__))

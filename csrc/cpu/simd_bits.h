@@ -70,7 +70,7 @@ TMT_INLINE Vector<double> larger(Vector<double> a, Vector<double> b) { return a 
 
 // x = k + r with integer k and |r| <= 1/2; the polynomial is the relative minimax of 2^r of degree 5.
 TMT_INLINE Vector<float> exp2(Vector<float> x) {
-  using Mask = VectorOf<float>::mask;
+  typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));  // unsigned: where x is too large, it wraps
   const Vector<float> bounded = larger(broadcast(-126.0f), x);
   const Vector<float> shifted = bounded + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are k
   const Vector<float> r = bounded - (shifted - 12582912.0f);
@@ -80,7 +80,7 @@ TMT_INLINE Vector<float> exp2(Vector<float> x) {
   p = p * r + 0.24022242f;
   p = p * r + 0.693147f;
   p = p * r + 1.0f;
-  return (Vector<float>)((Mask)p + ((Mask)shifted << 23));
+  return (Vector<float>)((Bits)p + ((Bits)shifted << 23));
 }
 TMT_INLINE Vector<double> exp2(Vector<double> x) {
   for (int i = 0; i < kLanes<double>; ++i) x[i] = __builtin_exp2(x[i]);

@@ -52,15 +52,15 @@ def test_regions_without_a_labelled_pixel_do_not_count() -> None:
 def test_loss_averages_over_valid_regions() -> None:
     values, valid = torch.tensor([-2.0, 1.0, 0.5, 3.0]), torch.tensor([2.0, 1.0, 2.0, 1.0])
     batch = batch_of(values.tolist(), ignored=[1, 3])
-    loss, logged = estimation.discriminator_loss(Domains(), Brightness(), WORLD, batch)
+    loss, logged = estimation.domain_loss(Domains(), Brightness(), WORLD, batch)
     each = nn.functional.softplus(values * torch.tensor([1, 1, -1, -1]))  # source 0, target 1
     assert float(loss) == pytest.approx(float((each * valid).sum() / valid.sum()))
     assert logged["accuracy"] == pytest.approx(5 / 6, abs=1e-4)
 
 
 def test_proxy_a_distance_runs_from_zero_to_two() -> None:
-    assert estimation.HoldOut(0.5, 0, 0, 0).proxy_a_distance == 0
-    assert estimation.HoldOut(1.0, 0, 0, 0).proxy_a_distance == 2
+    assert estimation.HoldOut(0.5, 0, 0, 0).to_dict()["proxy_a_distance"] == 0
+    assert estimation.HoldOut(1.0, 0, 0, 0).to_dict()["proxy_a_distance"] == 2
 
 
 def test_saturation_is_told() -> None:

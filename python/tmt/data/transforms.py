@@ -32,9 +32,7 @@ class Augment:
     jitter_probability: float = 0.5  # of each of the four
     flip_probability: float = 0.5
 
-    def __call__(
-        self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """image uint8 (H, W, 3) and label uint8 (H, W) to a crop of both: uint8 (h, w, 3), uint8 (h, w)."""
         factor = rng.uniform(*self.scale)
         size = tuple(max(1, round(side * factor)) for side in label.shape)

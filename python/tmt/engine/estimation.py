@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
+from torch.nn.functional import interpolate
 
 from tmt.data import IGNORE, Dataset, eval_batches
 from tmt.engine.checkpoint import write_atomically
@@ -26,7 +26,7 @@ from tmt.engine.seeding import derive, seed_all
 from tmt.engine.segmentation import batches_of, groups_table
 from tmt.methods.method import region_options
 from tmt.model import TMTForSemanticSegmentation
-from tmt.model.estimator import DomainDiscriminator
+from tmt.model.estimator import DomainDiscriminator, discriminator_loss, proxy_a_distance
 
 
 def train_estimator(run: Run) -> None:
@@ -75,7 +75,7 @@ def estimator_task(run: Run, model: TMTForSemanticSegmentation, discriminator: D
         clip=math.inf,
         pace=Pace(config.steps, config.eval_every, config.checkpoint_every, config.log_every, 2 * config.batch_size),
         batches=lambda step: pairs(source(step), target(step)),
-        loss=lambda batch: discriminator_loss(model, network, world, batch),
+        loss=lambda batch: domain_loss(model, network, world, batch),
         evaluate=evaluate,
         save=lambda folder: save_file(discriminator.state_dict(), folder / "estimator.safetensors"),
     )
@@ -122,16 +122,16 @@ def judge(
     return logits, valid_regions(batch["labels"].to(device), regions, logits.shape[1])
 
 
-def discriminator_loss(
+def domain_loss(
     model: TMTForSemanticSegmentation, network: nn.Module, world: World, batch: Batch
 ) -> tuple[Tensor, dict[str, float]]:
-    """Binary cross-entropy averaged over the valid regions of all processes (times their number, for DDP's mean)."""
+    """The discriminator's loss over the valid regions of all processes, times their number, for DDP's mean."""
     logits, valid = judge(model, network, batch, world.device)
-    domains = batch["domains"].to(world.device)[:, None].expand_as(logits)
-    each = binary_cross_entropy_with_logits(logits, domains, reduction="none") * valid
+    domains = batch["domains"].to(world.device)
     count = world.sum(valid.sum().float()).clamp(min=1)
-    right = world.sum((((logits > 0) == (domains > 0.5)) & valid).sum().float())
-    return each.sum() * world.size / count, {"accuracy": round(float(right / count), 4)}
+    right = world.sum((((logits > 0) == (domains[:, None] > 0.5)) & valid).sum().float())
+    loss = discriminator_loss(logits, domains, valid, count / world.size)
+    return loss, {"accuracy": round(float(right / count), 4)}
 
 
 @dataclass(frozen=True)
@@ -147,17 +147,12 @@ class HoldOut:
     target_std: float
     """Standard deviation of the transferability of target regions."""
 
-    @property
-    def proxy_a_distance(self) -> float:
-        """2 (1 - 2 error): 0 where the domains look alike, 2 where they are told apart without error."""
-        return 2 * (1 - 2 * (1 - self.accuracy))
-
     def to_dict(self) -> dict[str, object]:
         """JSON values; `score` is the accuracy."""
         return {
             "score": self.accuracy,
             "accuracy": self.accuracy,
-            "proxy_a_distance": self.proxy_a_distance,
+            "proxy_a_distance": proxy_a_distance(1 - self.accuracy),
             "transferability_source_mean": self.source_mean,
             "transferability_target_mean": self.target_mean,
             "transferability_target_std": self.target_std,
