@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pybind11
 import torch
-from setuptools import Extension, find_packages, setup
+from setuptools import Extension, find_namespace_packages, setup
 from setuptools.command.build_ext import build_ext
 from torch.utils import cpp_extension
 
@@ -21,6 +21,7 @@ class CMakeBuild(build_ext):
         output = Path(self.get_ext_fullpath(extension.name)).resolve().parent
         work = Path(self.build_temp).resolve()
         work.mkdir(parents=True, exist_ok=True)
+        (output / "libtmt_cuda.so").unlink(missing_ok=True)  # of an earlier build with CUDA, perhaps
         options = {
             "CMAKE_BUILD_TYPE": "Debug" if self.debug else "Release",
             "CMAKE_LIBRARY_OUTPUT_DIRECTORY": output,
@@ -34,7 +35,8 @@ class CMakeBuild(build_ext):
             "TMT_SANITIZE": os.environ.get("TMT_SANITIZE", ""),
         }
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
-        configure = ["cmake", "-G", "Ninja", "-S", ROOT, "-B", work, *(f"-D{k}={v}" for k, v in options.items())]
+        # Fresh: what the cache remembers may have lived in an isolated build environment that is gone.
+        configure = ["cmake", "--fresh", "-G", "Ninja", "-S", ROOT, "-B", work, *(f"-D{k}={v}" for k, v in options.items())]
         subprocess.run([str(part) for part in configure], check=True)
         subprocess.run(["cmake", "--build", str(work), "--parallel", jobs], check=True)
 
@@ -46,7 +48,7 @@ class CMakeBuild(build_ext):
 
 
 setup(
-    packages=[*find_packages("python"), "tmt_ext"],
+    packages=[*find_namespace_packages("python", include=["tmt", "tmt.*"]), "tmt_ext"],
     package_dir={"tmt": "python/tmt", "tmt_ext": "tmt_ext"},
     ext_modules=[Extension("tmt_ext._C", sources=[])],
     cmdclass={"build_ext": CMakeBuild},

@@ -32,7 +32,9 @@ def test_cuda_library_is_loaded_only_where_torch_has_cuda():
 
 def test_missing_extension_says_how_to_build_it(tmp_path):
     shutil.copytree(ROOT / "tmt_ext", tmp_path / "tmt_ext", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    run = _python("import tmt_ext", tmp_path)
+    # An editable installation would find the extension after all.
+    code = "import sys; sys.meta_path = [f for f in sys.meta_path if '__editable__' not in repr(f)]; import tmt_ext"
+    run = _python(code, tmp_path)
     assert run.returncode == 1
     assert "tmt_ext: the compiled extension cannot be loaded" in run.stderr and "pip install ." in run.stderr
 
@@ -45,7 +47,10 @@ def test_unknown_simd_level_is_refused():
 
 @pytest.mark.parametrize("isolation", [True, False], ids=["isolated", "no-isolation"])
 def test_wheel_holds_extension_presets_and_tables(tmp_path, isolation):
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    source = tmp_path / "source"
+    products = shutil.ignore_patterns(".*", "build", "runs", "*.so", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=products)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
     command += [] if isolation else ["--no-build-isolation"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TMT_CUDA": "0", "PATH": path})
