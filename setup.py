@@ -36,8 +36,8 @@ class CMakeBuild(build_ext):
         }
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
         # Fresh: what the cache remembers may have lived in an isolated build environment that is gone.
-        configure = ["cmake", "--fresh", "-G", "Ninja", "-S", ROOT, "-B", work, *(f"-D{k}={v}" for k, v in options.items())]
-        subprocess.run([str(part) for part in configure], check=True)
+        definitions = [f"-D{name}={value}" for name, value in options.items()]
+        subprocess.run(["cmake", "--fresh", "-G", "Ninja", "-S", ROOT, "-B", work, *definitions], check=True)
         subprocess.run(["cmake", "--build", str(work), "--parallel", jobs], check=True)
 
     def copy_extensions_to_source(self):
