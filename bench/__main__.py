@@ -1,6 +1,7 @@
 """Times both operators against their peers and prints one table: python -m bench [--rounds 7] [--json FILE]."""
 
 import argparse
+import datetime
 import json
 import platform
 from pathlib import Path
@@ -27,14 +28,25 @@ def main() -> None:
     for keys in ATTENTION_KEYS:
         for shaped in (False, True):
             rows += attention_rows(keys, shaped, arguments.rounds)
-    environment = {
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+    record = {"environment": environment(), "rows": rows}
+    print("\n".join(table(rows)) + f"\n\n{record['environment']}")
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def environment() -> dict[str, str]:
+    """What the figures were measured with."""
+    names = Path("/proc/cpuinfo")
+    lines = names.read_text().splitlines() if names.exists() else []
+    models = {line.split(":")[1].strip() for line in lines if line.startswith("model name")}
+    return {
+        "processor": ", ".join(sorted(models)) or platform.processor() or platform.machine(),
+        "threads": str(torch.get_num_threads()),
+        "date": datetime.date.today().isoformat(),
         "torch": torch.__version__,
         **{name: tmt_ext.build_info()[name] for name in ("revision", "simd_active", "compiler")},
     }
-    print("\n".join(table(rows)) + f"\n\n{environment}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"environment": environment, "rows": rows}, indent=1) + "\n")
 
 
 def superpixel_rows(size: tuple[int, ...], rounds: int) -> list[dict[str, object]]:

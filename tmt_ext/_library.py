@@ -32,11 +32,17 @@ def build_info():
     return {**info, "cuda_loaded": str(_cuda_library()) in torch.ops.loaded_libraries}
 
 
-def require_device(name, tensor):
-    """Raises RuntimeError when `tensor` is on a device that this build has no kernels for."""
-    if tensor.is_cuda and not build_info()["cuda_loaded"]:
+def require_device(operator, **tensors):
+    """Raises RuntimeError unless the tensors (None: not given) share one device that this build has kernels for."""
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    first, reference = next(iter(given.items()))
+    for name, tensor in given.items():
+        if tensor.device != reference.device:
+            wanted = f"must be on the device of {first}, {reference.device}, got {tensor.device}"
+            raise RuntimeError(f"{operator}: {name} {wanted}; move it there")
+    if reference.is_cuda and not build_info()["cuda_loaded"]:
         raise RuntimeError(
-            f"{name}: got a CUDA tensor, but this build has no CUDA kernels; rebuild where nvcc is found "
+            f"{operator}: got a CUDA tensor, but this build has no CUDA kernels; rebuild where nvcc is found "
             "(TMT_CUDA=1 pip install .) or move the tensors to the CPU"
         )
 

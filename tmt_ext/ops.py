@@ -34,7 +34,7 @@ def superpixel(features: Tensor, cell: int, *, iterations: int = 6, kappa: float
     Raises:
         RuntimeError: wrong shape, dtype or value, or a CUDA tensor without CUDA kernels.
     """
-    require_device("superpixel", features)
+    require_device("superpixel", features=features)
     region_features, assignment, labels, _ = torch.ops.tmt.superpixel(features, cell, iterations, kappa)
     return SuperpixelOutput(region_features, assignment, labels)
 
@@ -73,12 +73,13 @@ def pack_mask(
     number = queries if mask_logits is None else mask_logits.shape[1]
     if tested is None and transferability is None:
         raise ValueError("pack_mask: rule 'none' without transferability decides nothing; give transferability")
-    require_device("pack_mask", mask_logits if transferability is None else transferability)
+    threshold = _threshold_tensor(transfer_threshold, transferability)
+    require_device("pack_mask", mask_logits=mask_logits, transferability=transferability, transfer_threshold=threshold)
     return PackedMask(
         *torch.ops.tmt.pack_mask(
             tested,
             transferability,
-            _threshold_tensor(transfer_threshold, transferability),
+            threshold,
             logit(mask_threshold),
             Rule[rule] if tested is not None else Rule.none,
             Fallback[_name("fallback", fallback, Fallback)],
@@ -101,7 +102,7 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, bits: Tensor | N
     Raises:
         RuntimeError: wrong shape, dtype or device.
     """
-    require_device("masked_attention", query)
+    require_device("masked_attention", query=query, key=key, value=value, bits=bits)
     return torch.ops.tmt.packed_attention(query, key, value, bits)[0]
 
 
