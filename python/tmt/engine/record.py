@@ -11,8 +11,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tmt.engine.checkpoint import write_text
+from tmt_ext import build_info
 
-PACKAGES = ("torch", "transformers", "numpy", "pillow", "safetensors", "jsonargparse", "tmt")
+PACKAGES = (
+    "transferable-mask-transformer",
+    "torch",
+    "transformers",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "jsonargparse",
+)
 
 
 def describe(program: str, argv: Sequence[str], seed: int, processes: int, device: str) -> dict[str, object]:
@@ -34,14 +43,17 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def revision() -> str | None:
-    """The git revision of the checkout this package lies in, with `-dirty` where it has changes; None outside one."""
-    here = Path(__file__).parent
+def revision() -> str:
+    """The git revision of this package's checkout, with `-dirty` where it has changes; else that of the extension."""
+    package = Path(__file__).resolve().parents[1]
     try:
-        head = _git(here, "rev-parse", "HEAD")
-        changed = _git(here, "status", "--porcelain", "--untracked-files=no")
+        checkout = Path(_git(package, "rev-parse", "--show-toplevel"))
+        if checkout / "python" / "tmt" != package:  # installed, perhaps below a checkout of something else
+            return build_info()["revision"]
+        head = _git(package, "rev-parse", "HEAD")
+        changed = _git(package, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return build_info()["revision"]
     return f"{head}-dirty" if changed else head
 
 
