@@ -1,8 +1,6 @@
 """Times both operators against their peers and prints one table: python -m bench [--rounds 7] [--json FILE]."""
 
 import argparse
-import datetime
-import json
 import platform
 from pathlib import Path
 
@@ -10,12 +8,11 @@ import torch
 
 import tmt_ext
 
-from . import peers
-from .timing import forward_backward, interleaved
+from . import contests
+from .timing import interleaved, passes
 
 SUPERPIXEL_SIZES = ((2, 128, 128, 128, 8), (1, 256, 128, 256, 8), (4, 256, 64, 128, 4))  # B, C, H, W, cell
 ATTENTION_KEYS = (2048, 8192, 32768)
-KAPPA = 1 / 0.07
 
 
 def main() -> None:
@@ -31,8 +28,7 @@ def main() -> None:
     record = {"environment": environment(), "rows": rows}
     print("\n".join(table(rows)) + f"\n\n{record['environment']}")
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+        contests.save(arguments.json, record)
 
 
 def environment() -> dict[str, str]:
@@ -43,9 +39,8 @@ def environment() -> dict[str, str]:
     return {
         "processor": ", ".join(sorted(models)) or platform.processor() or platform.machine(),
         "threads": str(torch.get_num_threads()),
-        "date": datetime.date.today().isoformat(),
-        "torch": torch.__version__,
-        **{name: tmt_ext.build_info()[name] for name in ("revision", "simd_active", "compiler")},
+        **contests.origin(),
+        **{name: tmt_ext.build_info()[name] for name in ("simd_active", "compiler")},
     }
 
 
@@ -53,36 +48,15 @@ def superpixel_rows(size: tuple[int, ...], rounds: int) -> list[dict[str, object
     """Forward, and forward + backward, of the superpixel iteration at one size (B, C, H, W, cell)."""
     *shape, cell = size
     features = torch.randn(shape)
-
-    def ours(x):
-        return tmt_ext.superpixel(x, cell, iterations=6, kappa=KAPPA).region_features
-
-    def unfold(x):
-        return peers.superpixel_unfold(x, cell, 6, KAPPA)[0]
-
-    contestants = {"tmt": ours, "unfold": unfold}
-    return both_passes(f"superpixel {tuple(shape)} cell {cell}", contestants, (features,), rounds)
+    return both_passes(f"superpixel {tuple(shape)} cell {cell}", contests.superpixels(cell), (features,), rounds)
 
 
 def attention_rows(keys: int, shaped: bool, rounds: int) -> list[dict[str, object]]:
     """Forward, and forward + backward, of the masked attention with 100 queries, 8 heads of 32, p_T = 0.3."""
     query, key, value = (torch.randn(2, 8, count, 32) for count in (100, keys, keys))
     mask, transferability = blobs(keys) if shaped else (torch.randn(2, 100, keys), torch.rand(2, keys))
-    threshold = torch.quantile(transferability, 0.7, dim=1)
-
-    def ours(q, k, v):
-        return tmt_ext.masked_attention(q, k, v, mask, transferability, transfer_threshold=threshold, rule="foreground")
-
-    def peer(function):
-        return lambda q, k, v: function(q, k, v, mask, transferability, threshold, "foreground")
-
-    contestants = {
-        "tmt": ours,
-        "sdpa, boolean mask": peer(peers.attention_sdpa),
-        "mask2former": peer(peers.attention_mask2former),
-    }
-    title = f"attention S {keys} {'blobs' if shaped else 'unstructured'}, foreground"
-    return both_passes(title, contestants, (query, key, value), rounds)
+    title = f"attention S {keys} {'blobs' if shaped else 'unstructured'}, {contests.RULE}"
+    return both_passes(title, contests.attention(mask, transferability), (query, key, value), rounds)
 
 
 def blobs(keys: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,13 +72,9 @@ def blobs(keys: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def both_passes(title, contestants, inputs, rounds) -> list[dict[str, object]]:
     """One row a pass: median milliseconds of each contestant."""
-    forward = {name: (lambda f=function: f(*inputs)) for name, function in contestants.items()}
-    training = {name: forward_backward(function, *inputs) for name, function in contestants.items()}
-    with torch.no_grad():
-        first = interleaved(forward, rounds)
     return [
-        {"title": title, "pass": "forward", "ms": first},
-        {"title": title, "pass": "forward + backward", "ms": interleaved(training, rounds)},
+        {"title": title, "pass": name, "ms": interleaved(calls, rounds)}
+        for name, calls in passes(contestants, inputs).items()
     ]
 
 

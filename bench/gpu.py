@@ -4,18 +4,15 @@
 """
 
 import argparse
-import datetime
-import json
 from pathlib import Path
 
 import torch
 
 import tmt_ext
 
-from . import peers
-from .timing import forward_backward, interleaved
+from . import contests
+from .timing import interleaved, passes
 
-KAPPA = 1 / 0.07
 SUPERPIXEL_SIZES = ((16, 256, 128, 256, 8), (4, 256, 64, 128, 4))  # B, C, H, W, cell
 ATTENTION_SIZES = ((16, 100, 2048), (16, 100, 8192), (2, 100, 32768))  # B, N, S; 8 heads of 32
 DTYPES = (torch.float32, torch.bfloat16)
@@ -40,31 +37,22 @@ def main() -> None:
     ]
     record = {"environment": environment(), "notes": dict(n.split("=", 1) for n in arguments.note), "rows": rows}
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+        contests.save(arguments.json, record)
     print("\n".join(table(rows)), record["environment"], record["notes"], sep="\n")
 
 
 def environment() -> dict[str, str]:
-    info = tmt_ext.build_info()
-    return {
-        "device": torch.cuda.get_device_name(),
-        "date": datetime.date.today().isoformat(),
-        "torch": torch.__version__,
-        "cuda": info["cuda_version"],
-        "revision": info["revision"],
-    }
+    cuda = tmt_ext.build_info()["cuda_version"]
+    return {"device": torch.cuda.get_device_name(), "cuda": cuda, **contests.origin()}
 
 
 def superpixel_rows(size: tuple[int, ...], dtype: torch.dtype, rounds: int) -> list[dict[str, object]]:
     """Forward, and forward + backward, of the superpixel iteration at one size (B, C, H, W, cell)."""
     *shape, cell = size
     features = torch.randn(shape, device="cuda", dtype=dtype)
-    contestants = {
-        "tmt": lambda x: tmt_ext.superpixel(x, cell, iterations=6, kappa=KAPPA).region_features,
-        "unfold": lambda x: peers.superpixel_unfold(x, cell, 6, KAPPA)[0],
-    }
-    return both_passes(f"superpixel {tuple(shape)} cell {cell} {name(dtype)}", contestants, (features,), rounds)
+    return both_passes(
+        f"superpixel {tuple(shape)} cell {cell} {name(dtype)}", contests.superpixels(cell), (features,), rounds
+    )
 
 
 def attention_rows(size: tuple[int, int, int], dtype: torch.dtype, rounds: int) -> list[dict[str, object]]:
@@ -73,15 +61,12 @@ def attention_rows(size: tuple[int, int, int], dtype: torch.dtype, rounds: int) 
     qkv = [torch.randn(batch, 8, count, 32, device="cuda", dtype=dtype) for count in (queries, keys, keys)]
     mask = torch.randn(batch, queries, keys, device="cuda", dtype=dtype)
     transferability = torch.rand(batch, keys, device="cuda")
-    threshold = torch.quantile(transferability, 0.7, dim=1)
-    given = (mask, transferability, threshold, "foreground")
-    options = {"transfer_threshold": threshold, "rule": "foreground"}
-    contestants = {
-        "tmt": lambda q, k, v: tmt_ext.masked_attention(q, k, v, mask, transferability, **options),
-        "sdpa, boolean mask": lambda q, k, v: peers.attention_sdpa(q, k, v, *given),
-        "mask2former": lambda q, k, v: peers.attention_mask2former(q, k, v, *given),
-    }
-    return both_passes(f"attention B {batch} N {queries} S {keys} {name(dtype)}", contestants, qkv, rounds)
+    return both_passes(
+        f"attention B {batch} N {queries} S {keys} {name(dtype)}",
+        contests.attention(mask, transferability),
+        qkv,
+        rounds,
+    )
 
 
 def name(dtype: torch.dtype) -> str:
@@ -90,12 +75,15 @@ def name(dtype: torch.dtype) -> str:
 
 def both_passes(title, contestants, inputs, rounds) -> list[dict[str, object]]:
     """One row a pass: median milliseconds and peak extra MiB of each contestant."""
-    forward = {name: (lambda f=function: f(*inputs)) for name, function in contestants.items()}
-    training = {name: forward_backward(function, *inputs) for name, function in contestants.items()}
-    with torch.no_grad():
-        first = {"ms": interleaved(forward, rounds), "mib": {n: extra_memory(f) for n, f in forward.items()}}
-    second = {"ms": interleaved(training, rounds), "mib": {n: extra_memory(f) for n, f in training.items()}}
-    return [{"title": title, "pass": "forward", **first}, {"title": title, "pass": "forward + backward", **second}]
+    return [
+        {
+            "title": title,
+            "pass": which,
+            "ms": interleaved(calls, rounds),
+            "mib": {name: extra_memory(call) for name, call in calls.items()},
+        }
+        for which, calls in passes(contestants, inputs).items()
+    ]
 
 
 def extra_memory(run) -> float:

@@ -39,3 +39,19 @@ def forward_backward(function: Callable[..., torch.Tensor], *inputs: torch.Tenso
         return torch.autograd.grad(function(*leaves).sum(), leaves)
 
     return run
+
+
+def passes(contestants: dict[str, Callable[..., torch.Tensor]], inputs) -> dict[str, dict[str, Callable[[], object]]]:
+    """Calls of each contestant on `inputs`, by pass: without gradients, and with backward."""
+    return {
+        "forward": {name: _without_gradients(function, *inputs) for name, function in contestants.items()},
+        "forward + backward": {name: forward_backward(function, *inputs) for name, function in contestants.items()},
+    }
+
+
+def _without_gradients(function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> Callable[[], object]:
+    def run() -> object:
+        with torch.no_grad():
+            return function(*inputs)
+
+    return run

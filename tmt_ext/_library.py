@@ -1,5 +1,6 @@
 """Loads the compiled libraries. A missing or broken one is an error that says what to do; nothing falls back."""
 
+import functools
 import importlib
 from pathlib import Path
 
@@ -14,10 +15,10 @@ def load():
     Raises ImportError, with the mend, when the extension is absent or does not fit the installed torch.
     """
     try:
-        importlib.import_module("tmt_ext._C")
+        extension = importlib.import_module("tmt_ext._C")
     except ImportError as error:
         raise ImportError(f"tmt_ext: the compiled extension cannot be loaded ({error}); {MEND}") from error
-    if torch.version.cuda is not None and build_info()["cuda_version"]:
+    if torch.version.cuda is not None and extension.build_info()["cuda_version"]:
         torch.ops.load_library(str(_cuda_library()))
 
 
@@ -29,7 +30,7 @@ def build_info():
     cuda_loaded (bool, whether CUDA tensors can be used in this process).
     """
     info = importlib.import_module("tmt_ext._C").build_info()
-    return {**info, "cuda_loaded": str(_cuda_library()) in torch.ops.loaded_libraries}
+    return {**info, "cuda_loaded": _cuda_loaded()}
 
 
 def require_device(operator, **tensors):
@@ -40,11 +41,17 @@ def require_device(operator, **tensors):
         if tensor.device != reference.device:
             wanted = f"must be on the device of {first}, {reference.device}, got {tensor.device}"
             raise RuntimeError(f"{operator}: {name} {wanted}; move it there")
-    if reference.is_cuda and not build_info()["cuda_loaded"]:
+    if reference.is_cuda and not _cuda_loaded():
         raise RuntimeError(
             f"{operator}: got a CUDA tensor, but this build has no CUDA kernels; rebuild where nvcc is found "
             "(TMT_CUDA=1 pip install .) or move the tensors to the CPU"
         )
+
+
+@functools.cache
+def _cuda_loaded():
+    """Whether `load` has loaded the CUDA operators; asked at every call of an operator on CUDA."""
+    return str(_cuda_library()) in torch.ops.loaded_libraries
 
 
 def _cuda_library():

@@ -250,6 +250,18 @@ def parse(argv: Sequence[str]) -> Config:
     return parse_with(build_parser(), argv, Config)
 
 
+def parse_model_command(program: str, argv: Sequence[str], kind: type[Settings]) -> Settings:
+    """Parse `python -m tmt.<program> MODEL --...` into the dataclass `kind`, whose field `model` is the positional one.
+
+    Raises ConfigError as `parse` does.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog=f"python -m tmt.{program}", description=kind.__doc__, exit_on_error=False)
+    parser.add_argument("model", type=str, help="folder of a saved model, ours or a plain Mask2Former with 19 classes")
+    parser.add_class_arguments(kind, None, as_positional=False, skip={"model"})
+    return parse_with(parser, argv, kind)
+
+
 def parse_with(parser: ArgumentParser, argv: Sequence[str], kind: type[Settings]) -> Settings:
     """Parse with any parser made of the fields of the dataclass `kind`; raises ConfigError as `parse` does."""
     try:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser, set_parsing_settings
 from jsonargparse.typing import NonNegativeInt
 
-from tmt.config import DatasetName, Device, parse_with
+from tmt.config import DatasetName, Device, parse_model_command
 from tmt.engine.cli import command
 
 if TYPE_CHECKING:
@@ -46,16 +45,7 @@ class EvaluateConfig:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code: 0 done, 2 a mistake named on one line, 128 + n stopped by signal n."""
-    return command(lambda arguments: evaluate(parse_with(build_parser(), arguments, EvaluateConfig)), argv)
-
-
-def build_parser() -> ArgumentParser:
-    """The parser of `python -m tmt.evaluate MODEL --dataset ... --root ...`."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog="python -m tmt.evaluate", description=EvaluateConfig.__doc__, exit_on_error=False)
-    parser.add_argument("model", type=str, help="folder of a saved model, ours or a plain Mask2Former with 19 classes")
-    parser.add_class_arguments(EvaluateConfig, None, as_positional=False, skip={"model"})
-    return parser
+    return command(lambda arguments: evaluate(parse_model_command("evaluate", arguments, EvaluateConfig)), argv)
 
 
 def evaluate(config: EvaluateConfig) -> None:

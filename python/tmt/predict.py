@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser, set_parsing_settings
 from jsonargparse.typing import ClosedUnitInterval
 
-from tmt.config import Device, parse_with
+from tmt.config import Device, parse_model_command
 from tmt.engine.cli import command
 from tmt.errors import DataError
 
@@ -44,16 +43,7 @@ class PredictConfig:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code: 0 done, 2 a mistake named on one line, 128 + n stopped by signal n."""
-    return command(lambda arguments: predict(parse_with(build_parser(), arguments, PredictConfig)), argv)
-
-
-def build_parser() -> ArgumentParser:
-    """The parser of `python -m tmt.predict MODEL --images ... --out ...`."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog="python -m tmt.predict", description=PredictConfig.__doc__, exit_on_error=False)
-    parser.add_argument("model", type=str, help="folder of a saved model, ours or a plain Mask2Former with 19 classes")
-    parser.add_class_arguments(PredictConfig, None, as_positional=False, skip={"model"})
-    return parser
+    return command(lambda arguments: predict(parse_model_command("predict", arguments, PredictConfig)), argv)
 
 
 def find_images(place: Path) -> list[Path]:

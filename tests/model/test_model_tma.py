@@ -13,8 +13,8 @@ from tmt.model.tma import (
     TransferableMaskedAttention,
     attention_weights,
     level_transferability,
-    unpack_bits,
 )
+from tmt_ext.reference import unpack_bits
 
 
 def test_the_most_transferable_share_lies_above_the_threshold():

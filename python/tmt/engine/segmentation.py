@@ -1,7 +1,6 @@
 """Training one segmentation model: the source stage, and every method on the target."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -28,11 +27,10 @@ def train_source(run: Run, method: Method) -> None:
     else:
         model = open_model(config.model.base, options)
     state = _train(run, method, model, run.source, config.source)
-    on_target = {
-        "domain": run.target.name,
-        "last": _score(run, model, run.target),
-        "best": _score_best(run, method, state, run.target),
-    }
+    last = _score(run, model, run.target)
+    same = state.best["step"] == state.last["step"]
+    best = last if same else _score(run, _best_model(run, method), run.target)
+    on_target = {"domain": run.target.name, "last": last, "best": {"step": state.best["step"], **best}}
     run.finish(method.name, {**_result(run, method, run.source, state), "target": on_target})
 
 
@@ -150,8 +148,6 @@ def _score(run: Run, model: nn.Module, domain: Domain) -> dict[str, object]:
     return result.to_dict()
 
 
-def _score_best(run: Run, method: Method, state: State, domain: Domain) -> dict[str, object]:
-    """Scores of the stage's best weights on another domain."""
-    best: Path = run.stage_folder(method.name) / "best"
-    model = open_model(best, {}).to(run.world.device)
-    return {"step": state.best["step"], **_score(run, model, domain)}
+def _best_model(run: Run, method: Method) -> TMTForSemanticSegmentation:
+    """The stage's best weights."""
+    return open_model(run.stage_folder(method.name) / "best", {}).to(run.world.device)

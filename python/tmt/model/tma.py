@@ -119,12 +119,6 @@ def attention_weights(query: Tensor, key: Tensor, mask: Mask) -> Tensor:
     if mask.bias is not None:
         scores = scores + mask.bias[:, None, None, :].to(scores.dtype)
     if mask.bits is not None:
-        allowed = unpack_bits(mask.bits, key.shape[2])
+        allowed = tmt_ext.reference.unpack_bits(mask.bits, key.shape[2])
         scores = scores.masked_fill(~allowed[:, None], -math.inf)
     return scores.softmax(-1).to(query.dtype)
-
-
-def unpack_bits(bits: Tensor, keys: int) -> Tensor:
-    """bits (B, N, ceil(S / 64)) int64 -> (B, N, S) bool, S = `keys`."""
-    shifts = torch.arange(64, device=bits.device)
-    return ((bits[..., None] >> shifts) & 1).flatten(-2)[..., :keys].bool()
