@@ -1,6 +1,8 @@
 """Compiles the CUDA kernels' own source for the CPU, with the stand-in of CUDA in tests/cuda_emulation, and loads it.
 
-The kernels then are operators of the namespace `tmt_emulated`, with the schemas of `tmt`, on CPU tensors.
+The kernels then are operators of the namespace `tmt_emulated`, with the schemas of `tmt`, on CPU tensors. With
+TMT_SANITIZE=address,undefined they are watched by these sanitizers, whose run-time libraries must have been preloaded:
+a kernel that reads or writes outside of any tensor, or shared memory that it did not ask for, ends the process.
 """
 
 import ctypes
@@ -54,13 +56,10 @@ def self_test():
     return build([SELF_TEST])
 
 
-def build(units, csrc=CSRC, sanitize=False):
-    """Path of the library made of these .cu files with the headers of `csrc`; built anew only after a change.
-
-    sanitize: with AddressSanitizer and UBSan, to be loaded where their run-time libraries were preloaded.
-    """
+def build(units, csrc=CSRC):
+    """Path of the library made of these .cu files with the headers of `csrc`; built anew only after a change."""
     compiler = os.environ.get("CXX", "g++")
-    command = [compiler, *_flags(csrc), *(SANITIZERS if sanitize else ())]
+    command = [compiler, *_flags(csrc), *_sanitizers(os.environ.get("TMT_SANITIZE"))]
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
     digest = hashlib.sha256(version + torch.__version__.encode() + " ".join(map(str, [*command, *units])).encode())
     for source in [*units, *_headers(csrc), *sorted(EMULATION.rglob("*.*"))]:
@@ -72,8 +71,9 @@ def build(units, csrc=CSRC, sanitize=False):
     return path
 
 
-# Fibers have stacks of their own, so that only what lies outside of them can be watched.
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "--param=asan-stack=0", "-g1")
+def _sanitizers(names):
+    """Flags; the fibers' stacks are not watched, for the sanitizer does not know them."""
+    return [f"-fsanitize={names}", "-fno-sanitize-recover=all", "--param=asan-stack=0", "-g1"] if names else []
 
 
 def _headers(csrc):
