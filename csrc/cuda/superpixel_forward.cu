@@ -72,13 +72,16 @@ __global__ void __launch_bounds__(kThreads) assign_cell(const T* features, Regio
   }
 }
 
-// f_t = sums / masses. Block = region; thread = channel.
-__global__ void __launch_bounds__(kThreads) divide_sums(const float* sums, const float* masses, float* history,
-                                                        float* inverse_norm, int64_t stride, Grid grid) {
+// f_t = sums / masses, of the parts; result_masses (B, iterations, h * w) gets this iteration's. Block = region;
+// thread = channel.
+__global__ void __launch_bounds__(kThreads)
+    divide_sums(const float* sums, const float* masses, float* history, float* result_masses, int64_t iterations,
+                float* inverse_norm, int64_t stride, Grid grid) {
   auto& scratch = shared_tile<float[kWarps]>();
   const Cell cell(grid, blockIdx.x);
   const int64_t region = blockIdx.x % grid.regions(), cells = cell.image * grid.regions() * kNeighbours;
-  const float mass = fmaxf(gather_parts(masses + cells, grid, cell, 1, 0), kMassEps);
+  const float given = gather_parts(masses + cells, grid, cell, 1, 0), mass = fmaxf(given, kMassEps);
+  if (threadIdx.x == 0) result_masses[cell.image * iterations * grid.regions() + region] = given;
   BlockNorm norm;
   for (int64_t channel = threadIdx.x; channel < grid.channels; channel += kThreads) {
     const float mean = gather_parts(sums + cells * grid.channels, grid, cell, grid.channels, channel) / mass;
@@ -99,7 +102,7 @@ __global__ void write_region_features(const float* last, T* region_features, int
 }
 
 struct Outputs {
-  Tensor region_features, assignment, labels, history;
+  Tensor region_features, assignment, labels, history, masses;
 };
 
 template <typename T>
@@ -111,38 +114,41 @@ void run(const Tensor& features, const Outputs& outputs, const Grid& grid, int64
   const Tensor masses = torch::stable::new_empty(features, {cells, kNeighbours}, ScalarType::Float);
   const Tensor inverse_norm = torch::stable::new_empty(features, {cells}, ScalarType::Float);
   float* history = output<float>(outputs.history);
+  float* result_masses = output<float>(outputs.masses);
   const Blocks per_region{cells, kThreads, sizeof(float[kWarps])}, per_cell{cells, kThreads, sizeof(CellTile)};
 
   launch(context, per_region, cell_means<T>, input<T>(features), history, output<float>(inverse_norm), stride, grid);
-  for (int64_t t = 0; t < iterations; ++t, history += plane) {
+  for (int64_t t = 0; t < iterations; ++t, history += plane, result_masses += grid.regions()) {
     const bool last = t + 1 == iterations;
     const Result<T> result{last ? output<T>(outputs.assignment) : nullptr,
                            last ? output<int64_t>(outputs.labels) : nullptr};
     const Regions centres{history, input<float>(inverse_norm), stride};
     launch(context, per_cell, assign_cell<T>, input<T>(features), centres, output<float>(sums), output<float>(masses),
            result, grid, kappa);
-    launch(context, per_region, divide_sums, input<float>(sums), input<float>(masses), history + plane,
-           output<float>(inverse_norm), stride, grid);
+    launch(context, per_region, divide_sums, input<float>(sums), input<float>(masses), history + plane, result_masses,
+           iterations, output<float>(inverse_norm), stride, grid);
   }
   launch(context, one_thread_each(grid.batch * plane), write_region_features<T>, history,
          output<T>(outputs.region_features), stride, grid);
 }
 
 // features (B, C, H, W) -> region_features (B, C, h, w), assignment (B, 9, H, W), labels (B, H, W) int64,
-// history (B, L + 1, h * w, C) float32
-std::tuple<Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor& given, int64_t cell, int64_t iterations,
-                                                      double kappa) {
+// history (B, L + 1, h * w, C) float32, masses (B, L, h * w) float32
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor& given, int64_t cell, int64_t iterations,
+                                                              double kappa) {
   const Grid grid(superpixel::check_superpixel(given, cell, iterations, kappa), cell);
   const Tensor features = torch::stable::contiguous(given);
-  const Outputs outputs{torch::stable::new_empty(features, {grid.batch, grid.channels, grid.rows, grid.columns}),
-                        torch::stable::new_empty(features, {grid.batch, kNeighbours, grid.height, grid.width}),
-                        torch::stable::new_empty(features, {grid.batch, grid.height, grid.width}, ScalarType::Long),
-                        torch::stable::new_empty(features, {grid.batch, iterations + 1, grid.regions(), grid.channels},
-                                                 ScalarType::Float)};
+  const Outputs outputs{
+      torch::stable::new_empty(features, {grid.batch, grid.channels, grid.rows, grid.columns}),
+      torch::stable::new_empty(features, {grid.batch, kNeighbours, grid.height, grid.width}),
+      torch::stable::new_empty(features, {grid.batch, grid.height, grid.width}, ScalarType::Long),
+      torch::stable::new_empty(features, {grid.batch, iterations + 1, grid.regions(), grid.channels},
+                               ScalarType::Float),
+      torch::stable::new_empty(features, {grid.batch, iterations, grid.regions()}, ScalarType::Float)};
   dispatch_dtype("superpixel", features, [&](auto type) {
     run<typename decltype(type)::type>(features, outputs, grid, iterations, static_cast<float>(kappa));
   });
-  return {outputs.region_features, outputs.assignment, outputs.labels, outputs.history};
+  return {outputs.region_features, outputs.assignment, outputs.labels, outputs.history, outputs.masses};
 }
 
 }  // namespace
