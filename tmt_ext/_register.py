@@ -20,11 +20,12 @@ def _(features, cell, iterations, kappa):
         features.new_empty((batch, 9, height, width)),
         features.new_empty((batch, height, width), dtype=torch.int64),
         features.new_empty((batch, iterations + 1, rows * columns, channels), dtype=_accumulate(features.dtype)),
+        features.new_empty((batch, iterations, rows * columns), dtype=_accumulate(features.dtype)),
     )
 
 
 @register_fake("tmt::superpixel_backward")
-def _(grad_region_features, grad_assignment, features, history, cell, iterations, kappa):
+def _(grad_region_features, grad_assignment, features, history, masses, cell, iterations, kappa):
     return features.new_empty(features.shape)
 
 
@@ -35,6 +36,15 @@ def _(mask_logits, transferability, transfer_threshold, mask_logit_threshold, ru
     return (
         given.new_empty((batch, queries, (keys + 63) // 64), dtype=torch.int64),
         given.new_empty((batch, queries), dtype=torch.int32),
+    )
+
+
+@register_fake("tmt::pack_predicted_mask")
+def _(mask_embeddings, mask_features, transferability, transfer_threshold, mask_logit_threshold, rule, fallback):
+    (batch, queries, _), keys = mask_embeddings.shape, mask_features.shape[2]
+    return (
+        mask_embeddings.new_empty((batch, queries, (keys + 63) // 64), dtype=torch.int64),
+        mask_embeddings.new_empty((batch, queries), dtype=torch.int32),
     )
 
 
@@ -53,18 +63,18 @@ def _(grad_output, query, key, value, output, lse, bits):
 
 def _superpixel_setup(ctx, inputs, output):
     features, ctx.cell, ctx.iterations, ctx.kappa = inputs
-    history = output[3]
-    ctx.save_for_backward(features, history)
-    ctx.mark_non_differentiable(output[2], history)
+    _, _, labels, history, masses = output
+    ctx.save_for_backward(features, history, masses)
+    ctx.mark_non_differentiable(labels, history, masses)
     ctx.set_materialize_grads(False)
 
 
-def _superpixel_backward(ctx, grad_region_features, grad_assignment, _labels, _history):
+def _superpixel_backward(ctx, grad_region_features, grad_assignment, _labels, _history, _masses):
     if grad_region_features is None and grad_assignment is None:
         return None, None, None, None
-    features, history = ctx.saved_tensors
+    features, history, masses = ctx.saved_tensors
     grad = torch.ops.tmt.superpixel_backward(
-        grad_region_features, grad_assignment, features, history, ctx.cell, ctx.iterations, ctx.kappa
+        grad_region_features, grad_assignment, features, history, masses, ctx.cell, ctx.iterations, ctx.kappa
     )
     return grad, None, None, None
 
@@ -90,7 +100,8 @@ def _attention_backward(ctx, grad_output, _lse):
 register_autograd("tmt::packed_attention", _attention_backward, setup_context=_attention_setup)
 
 
-# ---- autocast: superpixels in float32; attention in the autocast dtype, its mask decisions untouched -----------------
+# ---- autocast: superpixels in float32; attention in the autocast dtype, its mask decisions untouched: what was given
+# in float32 decides in float32 --------------------------------------------------------------------------------------
 
 
 def _cast(tensor, dtype):
@@ -102,6 +113,12 @@ def _register_autocast(key, device):
     def superpixel(features, cell, iterations, kappa):
         with torch.autocast(device, enabled=False):
             return torch.ops.tmt.superpixel(_cast(features, torch.float32), cell, iterations, kappa)
+
+    @impl("tmt::pack_predicted_mask", key)
+    def pack_predicted_mask(mask_embeddings, mask_features, *others):
+        dtype = torch.promote_types(mask_embeddings.dtype, mask_features.dtype)  # one may come from a layer cast down
+        with torch.autocast(device, enabled=False):
+            return torch.ops.tmt.pack_predicted_mask(mask_embeddings.to(dtype), mask_features.to(dtype), *others)
 
     @impl("tmt::packed_attention", key)
     def packed_attention(query, key, value, bits):

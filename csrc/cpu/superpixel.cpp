@@ -75,13 +75,12 @@ void take_images(SuperpixelImages& task, Pieces& pieces, int64_t images) {
   task.inverse_norms = pieces.take(images * grid.pixels() + kTilePixels);  // a tile's last vector may read beyond
   task.centre_norms = pieces.take(images * (grid.iterations + 1) * grid.regions());
   task.sums = pieces.take(images * grid.rows * grid.sums_per_row());
-  task.row_masses = pieces.take(images * grid.iterations * grid.rows * grid.masses_per_row());
+  task.row_masses = pieces.take(images * grid.rows * grid.masses_per_row());
 }
 
 void take_backward(SuperpixelBackward& task, Pieces& pieces, int64_t images, bool own_gradient) {
   const SuperpixelGrid& grid = task.grid;
   take_images(task, pieces, images);
-  task.masses = pieces.take(images * grid.iterations * grid.regions());
   task.pulls = pieces.take(images * grid.regions() * grid.channel_stride());
   task.mass_pulls = pieces.take(images * grid.regions());
   if (own_gradient) task.gradient = pieces.take(images * grid.channels * grid.pixels());
@@ -115,8 +114,6 @@ void forward_group(const SuperpixelForward& task, int64_t images, const Tensor& 
 void backward_group(const SuperpixelBackward& task, int64_t images, const Tensor& features) {
   const size_t size = features.element_size(), accumulate = accumulate_size(features);
   const auto run = [&](const auto& function) { for_rows(task.grid, images, size, accumulate, function); };
-  run([&](int64_t begin, int64_t end, void* work) { TMT_SIMD_CALL(superpixel_norms, task, begin, end, work); });
-  run([&](int64_t begin, int64_t end, void* work) { TMT_SIMD_CALL(superpixel_masses, task, begin, end, work); });
   run([&](int64_t begin, int64_t end, void* work) { TMT_SIMD_CALL(superpixel_start, task, begin, end, work); });
   for (int64_t k = task.grid.iterations; k >= 1; --k) {
     run([&](int64_t begin, int64_t end, void* work) { TMT_SIMD_CALL(superpixel_gradient, task, k, begin, end, work); });
@@ -126,9 +123,9 @@ void backward_group(const SuperpixelBackward& task, int64_t images, const Tensor
 }
 
 // features (B, C, H, W) -> region_features (B, C, h, w), assignment (B, 9, H, W), labels (B, H, W),
-// history (B, L+1, h*w, C).
-std::tuple<Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor features, int64_t cell, int64_t iterations,
-                                                      double kappa) {
+// history (B, L+1, h*w, C), masses (B, L, h*w).
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor features, int64_t cell, int64_t iterations,
+                                                              double kappa) {
   const Sizes sizes = superpixel::check_superpixel(features, cell, iterations, kappa);
   const Tensor input = torch::stable::contiguous(features);
   const int64_t batch = sizes.batch, height = sizes.height, width = sizes.width;
@@ -137,12 +134,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor features, int
   Tensor labels = torch::stable::new_empty(input, {batch, height, width}, ScalarType::Long);
   Tensor history = torch::stable::new_empty(input, {batch, iterations + 1, sizes.regions(), sizes.channels},
                                             accumulate_dtype(input));
+  Tensor masses = torch::stable::new_empty(input, {batch, iterations, sizes.regions()}, accumulate_dtype(input));
 
   SuperpixelForward task{};
   task.grid = grid_of(sizes, cell, iterations, kappa);
   task.element = element_of(input);
   task.features = input.const_data_ptr();
   task.history = history.mutable_data_ptr();
+  task.masses = masses.mutable_data_ptr();
   task.region_features = region_features.mutable_data_ptr();
   task.assignment = assignment.mutable_data_ptr();
   task.labels = static_cast<int64_t*>(labels.mutable_data_ptr());
@@ -155,7 +154,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor features, int
   take_images(task, pieces, group);
   for (task.first = 0; task.first < batch; task.first += group)
     forward_group(task, std::min(group, batch - task.first), input);
-  return {region_features, assignment, labels, history};
+  return {region_features, assignment, labels, history, masses};
 }
 
 std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
@@ -166,14 +165,15 @@ const void* data_or_null(const std::optional<Tensor>& tensor) {
   return tensor.has_value() ? tensor->const_data_ptr() : nullptr;
 }
 
-// grad_region_features (B, C, h, w), grad_assignment (B, 9, H, W), features (B, C, H, W), history (B, L+1, h*w, C)
-// -> grad_features (B, C, H, W).
+// grad_region_features (B, C, h, w), grad_assignment (B, 9, H, W), features (B, C, H, W), history (B, L+1, h*w, C),
+// masses (B, L, h*w) -> grad_features (B, C, H, W).
 Tensor superpixel_backward(const std::optional<Tensor> grad_region_features,
                            const std::optional<Tensor> grad_assignment, const Tensor features, const Tensor history,
-                           int64_t cell, int64_t iterations, double kappa) {
+                           const Tensor masses, int64_t cell, int64_t iterations, double kappa) {
   const Sizes sizes = superpixel::check_superpixel_backward(grad_region_features, grad_assignment, features, history,
-                                                            cell, iterations, kappa);
-  const Tensor input = torch::stable::contiguous(features), past = torch::stable::contiguous(history);
+                                                            masses, cell, iterations, kappa);
+  const Tensor input = torch::stable::contiguous(features), past = torch::stable::contiguous(history),
+               weights = torch::stable::contiguous(masses);
   const std::optional<Tensor> grad_regions = contiguous(grad_region_features), grad_maps = contiguous(grad_assignment);
   Tensor grad_features = torch::stable::new_empty(input, {sizes.batch, sizes.channels, sizes.height, sizes.width});
 
@@ -182,6 +182,7 @@ Tensor superpixel_backward(const std::optional<Tensor> grad_region_features,
   task.element = element_of(input);
   task.features = input.const_data_ptr();
   task.history = const_cast<void*>(past.const_data_ptr());
+  task.masses = const_cast<void*>(weights.const_data_ptr());
   task.grad_region_features = data_or_null(grad_regions);
   task.grad_assignment = data_or_null(grad_maps);
   task.grad_features = grad_features.mutable_data_ptr();

@@ -37,12 +37,12 @@ void accumulate_row(const Rows<T, SuperpixelForward>& rows, int64_t row, int64_t
   const bool last = k == grid.iterations;
   int8_t best[kTile];
   zero(rows.sums(row, 0), grid.sums_per_row());
-  zero(rows.row_masses(row, k), grid.masses_per_row());
+  zero(rows.row_masses(row), grid.masses_per_row());
   rows.for_each_strip(row, work, [&](Strip<A>& strip) {
     read_strip(rows.features(row), grid, strip);
     for (int64_t t = 0; t < strip.size; ++t) {
       const Tile<A>& tile = strip.tiles[t];
-      const Neighbours<A> near = rows.neighbours(row, tile.column, k);
+      const Neighbours<A> near = rows.neighbours(row, tile.column);
       rows.load_centres(row, tile.column, k - 1, near.exists, work.centres);
       tile_dots(tile, grid, work.centres, work.weights);
       tile_softmax(tile, rows.inverse_norms(row) + tile.first, static_cast<A>(grid.kappa), near.exists, work.weights,
@@ -60,7 +60,8 @@ void combine_row(const Rows<T, SuperpixelForward>& rows, int64_t row, int64_t k,
   const SuperpixelGrid& grid = rows.grid;
   for (int64_t column = 0; column < grid.columns; ++column) {
     rows.add_sums(row, column, total);
-    const A mass = rows.total_mass(row, column, k);
+    const A mass = rows.total_mass(row, column);
+    *rows.mass(row, column, k) = mass;
     const A eps = static_cast<A>(superpixel::kMassEps);
     rows.put_centre(row, column, k, total, mass < eps ? eps : mass);
     if (k == grid.iterations) rows.put_region(row, column);
@@ -68,28 +69,6 @@ void combine_row(const Rows<T, SuperpixelForward>& rows, int64_t row, int64_t k,
 }
 
 // ---- backward -------------------------------------------------------------------------------------------------------
-
-template <typename T>
-void masses_row(const Rows<T, SuperpixelBackward>& rows, int64_t row, Workspace<A_of<T>>& work) {
-  using A = Accumulate<T>;
-  const SuperpixelGrid& grid = rows.grid;
-  for (int64_t k = 1; k <= grid.iterations; ++k) zero(rows.row_masses(row, k), grid.masses_per_row());
-  rows.for_each_strip(row, work, [&](Strip<A>& strip) {
-    read_strip(rows.features(row), grid, strip);
-    for (int64_t t = 0; t < strip.size; ++t) {
-      const Tile<A>& tile = strip.tiles[t];
-      A* inverse_norms = rows.inverse_norms(row) + tile.first;
-      tile_norms(tile, grid, inverse_norms);
-      for (int64_t k = 1; k <= grid.iterations; ++k) {
-        const Neighbours<A> near = rows.neighbours(row, tile.column, k);
-        rows.load_centres(row, tile.column, k - 1, near.exists, work.centres);
-        tile_dots(tile, grid, work.centres, work.weights);
-        tile_softmax<A>(tile, inverse_norms, static_cast<A>(grid.kappa), near.exists, work.weights, near.masses,
-                        nullptr);
-      }
-    }
-  });
-}
 
 // The pulls of iteration k at one region, from the gradient (C) of its f_k.
 template <typename T>
@@ -112,8 +91,8 @@ void put_pull(const Rows<T, SuperpixelBackward>& rows, int64_t row, int64_t colu
 template <typename T>
 void start_row(const Rows<T, SuperpixelBackward>& rows, int64_t row, A_of<T>* gradient) {
   const SuperpixelGrid& grid = rows.grid;
+  rows.put_centre_norms(row);
   for (int64_t column = 0; column < grid.columns; ++column) {
-    for (int64_t k = 1; k <= grid.iterations; ++k) *rows.mass(row, column, k) = rows.total_mass(row, column, k);
     for (int64_t c = 0; c < grid.channels; ++c) gradient[c] = rows.grad_region(row, column, c);
     put_pull(rows, row, column, grid.iterations, gradient);
   }
@@ -129,7 +108,8 @@ void gradient_row(const Rows<T, SuperpixelBackward>& rows, int64_t row, int64_t 
     read_strip(rows.features(row), grid, strip);
     for (int64_t t = 0; t < strip.size; ++t) {
       const Tile<A>& tile = strip.tiles[t];
-      const Neighbours<A> near = rows.neighbours(row, tile.column, k);
+      if (first) tile_norms(tile, grid, rows.inverse_norms(row) + tile.first);
+      const Neighbours<A> near = rows.neighbours(row, tile.column);
       rows.load_pulls(row, tile.column, near.exists, work.pulls, work.mass_pulls);
       rows.load_centres(row, tile.column, k - 1, near.exists, work.centres);
       tile_dots(tile, grid, work.centres, work.weights);
@@ -201,14 +181,6 @@ void superpixel_accumulate(const SuperpixelForward& task, int64_t k, int64_t beg
 void superpixel_combine(const SuperpixelForward& task, int64_t k, int64_t begin, int64_t end, void* workspace) {
   for_each_row(task, begin, end, workspace,
                [k](auto& rows, int64_t row, auto& work) { combine_row(rows, row, k, work.centres); });
-}
-
-void superpixel_norms(const SuperpixelBackward& task, int64_t begin, int64_t end, void* workspace) {
-  for_each_row(task, begin, end, workspace, [](auto& rows, int64_t row, auto&) { rows.put_centre_norms(row); });
-}
-
-void superpixel_masses(const SuperpixelBackward& task, int64_t begin, int64_t end, void* workspace) {
-  for_each_row(task, begin, end, workspace, [](auto& rows, int64_t row, auto& work) { masses_row(rows, row, work); });
 }
 
 void superpixel_start(const SuperpixelBackward& task, int64_t begin, int64_t end, void* workspace) {

@@ -59,11 +59,12 @@ struct SuperpixelImages {
   Element element;
   int64_t first;         // image of the batch that is the group's first
   const void* features;  // (B, C, H, W)
-  void* history;         // (B, L+1, h*w, C) of A; only read by the backward
+  void* history;         // (B, L+1, h*w, C) of A; only read by the backward, as masses
+  void* masses;          // (B, L, h*w) of A: sum_p a_k(p, r)
   void* inverse_norms;   // (G, H*W), tile order: 1 / max(|x|, eps)
   void* centre_norms;    // (G, L+1, h*w): 1 / max(|f_k|, eps)
   void* sums;            // (G, h, 3, w+2, channel_stride): what each cell row adds to the cells above, in and below it
-  void* row_masses;      // (G, L, h, 3, w+2): the same of the assignment, per iteration
+  void* row_masses;      // (G, h, 3, w+2): the same of the assignment
 };
 
 struct SuperpixelForward : SuperpixelImages {
@@ -77,7 +78,6 @@ struct SuperpixelBackward : SuperpixelImages {
   const void* grad_assignment;       // (B, 9, H, W) or null
   void* grad_features;               // (B, C, H, W)
   void* gradient;                    // (G, C, H, W) of A: grad_features itself where its dtype is A
-  void* masses;                      // (G, L, h*w): sum_p a_k(p, r)
   void* pulls;                       // (G, h*w, channel_stride): gradient of the sum_p a_k(p, r) x(p)
   void* mass_pulls;                  // (G, h*w): gradient of the mass
 };
@@ -90,13 +90,10 @@ struct SuperpixelBackward : SuperpixelImages {
   void superpixel_accumulate(const SuperpixelForward& task, int64_t k, int64_t begin, int64_t end, void* workspace); \
   /* f_k from the sums; the last iteration writes region_features. */                                                \
   void superpixel_combine(const SuperpixelForward& task, int64_t k, int64_t begin, int64_t end, void* workspace);    \
-  /* Norms of f_0 .. f_L. */                                                                                         \
-  void superpixel_norms(const SuperpixelBackward& task, int64_t begin, int64_t end, void* workspace);                \
-  /* The pixels' norms, and the masses of every iteration, in one reading of the features. */                        \
-  void superpixel_masses(const SuperpixelBackward& task, int64_t begin, int64_t end, void* workspace);               \
-  /* masses from row_masses, then the pulls of the last iteration from grad_region_features. */                      \
+  /* Norms of f_0 .. f_L; the pulls of the last iteration from grad_region_features. */                              \
   void superpixel_start(const SuperpixelBackward& task, int64_t begin, int64_t end, void* workspace);                \
-  /* Iteration k's part of the gradient, and the sums that are the gradient of f^_(k-1). */                          \
+  /* Iteration k's part of the gradient (the last one computes the pixels' norms first), and the sums that are the   \
+   * gradient of f^_(k-1). */                                                                                        \
   void superpixel_gradient(const SuperpixelBackward& task, int64_t k, int64_t begin, int64_t end, void* workspace);  \
   /* The pulls of iteration k-1 from those sums; for k = 1 the gradient of the cell means. */                        \
   void superpixel_pull(const SuperpixelBackward& task, int64_t k, int64_t begin, int64_t end, void* workspace);      \

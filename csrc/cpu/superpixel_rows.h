@@ -96,12 +96,9 @@ struct Rows {
   A* sums(int64_t row, int64_t dy) const {
     return at<A>(task.sums, row * grid.sums_per_row() + dy * (grid.columns + 2) * grid.channel_stride());
   }
-  A* row_masses(int64_t row, int64_t k) const {
-    const int64_t map = image(row) * grid.iterations + k - 1;
-    return at<A>(task.row_masses, (map * grid.rows + cell_row(row)) * grid.masses_per_row());
-  }
+  A* row_masses(int64_t row) const { return at<A>(task.row_masses, row * grid.masses_per_row()); }
   A* mass(int64_t row, int64_t column, int64_t k) const {
-    const int64_t map = image(row) * grid.iterations + k - 1;
+    const int64_t map = batch_image(row) * grid.iterations + k - 1;
     return at<A>(task.masses, map * grid.regions() + region(row, column));
   }
   A* pull(int64_t row, int64_t region) const {
@@ -146,13 +143,13 @@ struct Rows {
     return strip;
   }
 
-  Neighbours<A> neighbours(int64_t row, int64_t column, int64_t k) const {
+  Neighbours<A> neighbours(int64_t row, int64_t column) const {
     Neighbours<A> near;
     for (int n = 0; n < kNeighbours; ++n) {
       const int64_t dy = n / 3, place = dy * (grid.columns + 2) + column + 1 + superpixel::neighbour_column(n);
       near.exists[n] = superpixel::neighbour_exists(n, cell_row(row), column, grid.rows, grid.columns);
       near.sums[n] = sums(row, 0) + place * grid.channel_stride();
-      near.masses[n] = row_masses(row, k) + place;
+      near.masses[n] = row_masses(row) + place;
     }
     return near;
   }
@@ -201,11 +198,11 @@ struct Rows {
     }
   }
 
-  A total_mass(int64_t row, int64_t column, int64_t k) const {
+  A total_mass(int64_t row, int64_t column) const {
     A total = 0;
     for (int64_t dy = -1; dy <= 1; ++dy)
       if (cell_row(row) + dy >= 0 && cell_row(row) + dy < grid.rows)
-        total += row_masses(row + dy, k)[(1 - dy) * (grid.columns + 2) + column + 1];
+        total += row_masses(row + dy)[(1 - dy) * (grid.columns + 2) + column + 1];
     return total;
   }
 
