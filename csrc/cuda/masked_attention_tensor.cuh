@@ -12,7 +12,7 @@ struct alignas(16) Chunk {
 constexpr int kChunkElements = 8;
 
 // kRows rows of kDim elements. The chunks of a row change places, so that the 8 rows of one ldmatrix phase, all at the
-// same chunk, lie in different banks.
+// same chunk, lie in different banks; the pattern repeats every 8 rows.
 template <int kRows, int kDim>
 struct MatrixTile {
   static constexpr int kRowChunks = kDim / kChunkElements;
@@ -21,38 +21,41 @@ struct MatrixTile {
 
   Chunk chunks[kRows * kRowChunks];
 
-  __device__ Chunk& at(int row, int chunk) { return chunks[row * kRowChunks + (chunk ^ (row / kLineRows % kSpread))]; }
-  __device__ const Chunk& at(int row, int chunk) const {
-    return chunks[row * kRowChunks + (chunk ^ (row / kLineRows % kSpread))];
+  static __device__ __forceinline__ int index(int row, int chunk) {
+    return row * kRowChunks + (chunk ^ (row / kLineRows % kSpread));
+  }
+  __device__ __forceinline__ Chunk& at(int row, int chunk) { return chunks[index(row, chunk)]; }
+  // The same for a row that is `first`, a multiple of 8, plus the lane's, and an even chunk plus the lane's 0 or 1: what
+  // depends on the lane is apart from the constants.
+  __device__ __forceinline__ const Chunk* of_lane(int first, int lane_row, int chunk, int lane_chunk) const {
+    return chunks + first * kRowChunks + lane_row * kRowChunks + (chunk ^ lane_chunk ^ (lane_row / kLineRows % kSpread));
   }
 };
 
-// Fragments of the 16 x 16 elements of `tile` that start at (row, 8 chunk). "Left" and "right" are the operands of a
-// product; a right fragment holds two of 8 columns each. Every lane calls each of these.
+// Fragments of the 16 x 16 elements of `tile` that start at (row, 8 chunk), row a multiple of 8 and chunk even. "Left"
+// and "right" are the operands of a product; a right fragment holds two of 8 columns each. Every lane calls.
 
 // The elements as left operand.
 template <typename Tile>
 __device__ __forceinline__ void load_left(uint32_t (&to)[4], const Tile& tile, int row, int chunk) {
-  const int lane = lane_index();
-  load_matrices(to, &tile.at(row + lane % 16, chunk + lane / 16));
+  load_matrices(to, tile.of_lane(row, lane_index() % 16, chunk, lane_index() / 16));
 }
 // Their transpose as left operand.
 template <typename Tile>
 __device__ __forceinline__ void load_left_transposed(uint32_t (&to)[4], const Tile& tile, int row, int chunk) {
   const int lane = lane_index();
-  load_matrices_transposed(to, &tile.at(row + lane % 8 + lane / 16 * 8, chunk + lane / 8 % 2));
+  load_matrices_transposed(to, tile.of_lane(row, lane % 8 + lane / 16 * 8, chunk, lane / 8 % 2));
 }
 // The elements as right operand: the tile's rows are summed over.
 template <typename Tile>
 __device__ __forceinline__ void load_right(uint32_t (&to)[4], const Tile& tile, int row, int chunk) {
-  const int lane = lane_index();
-  load_matrices_transposed(to, &tile.at(row + lane % 16, chunk + lane / 16));
+  load_matrices_transposed(to, tile.of_lane(row, lane_index() % 16, chunk, lane_index() / 16));
 }
 // Their transpose as right operand: the tile's rows are the columns.
 template <typename Tile>
 __device__ __forceinline__ void load_right_transposed(uint32_t (&to)[4], const Tile& tile, int row, int chunk) {
   const int lane = lane_index();
-  load_matrices(to, &tile.at(row + lane % 8 + lane / 16 * 8, chunk + lane / 8 % 2));
+  load_matrices(to, tile.of_lane(row, lane % 8 + lane / 16 * 8, chunk, lane / 8 % 2));
 }
 
 // Two neighbouring sums of 16 x 8 += left (16 x 16) right (16 x 16).
@@ -77,48 +80,58 @@ __device__ __forceinline__ void to_left(uint32_t (&left)[4], const float (&first
 __device__ __forceinline__ int fragment_row() { return lane_index() / 4; }
 __device__ __forceinline__ int fragment_column() { return lane_index() % 4 * 2; }
 
-// The keys of two positions of the order, `lane` and `lane + 32` of a tile of 64, kept by each warp for its gather.
-struct TileOrder {
-  int32_t keys[2];
-
-  // Positions from `count` on, and tiles that lie there, give key -1.
-  __device__ void load(const int32_t* order, int64_t tile, int64_t count) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int64_t position = tile * kTileKeys + half * kWarpSize + lane_index();
-      keys[half] = position < count ? order[position] : -1;
-    }
-  }
-
-  // The key of position `row` of the tile; the warp's rows are all below 32 or all not. Every lane calls.
-  __device__ int32_t key(int row) const { return shuffle(row < kWarpSize ? keys[0] : keys[1], row % kWarpSize); }
-};
-
-// Starts to fetch a tile's rows of two matrices (S, dim), zeros beyond dim and for key -1. The block shares the work.
+// A thread's part in fetching tiles of 64 keys from two matrices (S, dim) in the order of the plan. `step` tiles lie
+// between one tile and the next.
 template <typename T, int kDim>
-__device__ __forceinline__ void gather(MatrixTile<kTileKeys, kDim>& first_tile, MatrixTile<kTileKeys, kDim>& second_tile,
-                                       const T* first, const T* second, const TileOrder& order, int64_t dim) {
-  constexpr int kRowChunks = MatrixTile<kTileKeys, kDim>::kRowChunks;
-  static_assert(kRowChunks <= kWarpSize);
-#pragma unroll 1
-  for (int i = threadIdx.x; i < kTileKeys * kRowChunks; i += blockDim.x) {
-    const int row = i / kRowChunks, chunk = i % kRowChunks;
-    const int32_t key = order.key(row);
-    const bool inside = key >= 0 && chunk * kChunkElements < dim;
-    const int64_t offset = inside ? key * dim + chunk * kChunkElements : 0;
-    copy_async(&first_tile.at(row, chunk), first + offset, inside);
-    copy_async(&second_tile.at(row, chunk), second + offset, inside);
-  }
-}
+class KeyStream {
+ public:
+  using Tile = MatrixTile<kTileKeys, kDim>;
 
-// Starts to fetch `count` words of 8 bytes, of which the first `existing` are read and the others are 0; both even.
-__device__ __forceinline__ void fetch_words(uint64_t* to, const uint64_t* words, int count, int64_t existing) {
-#pragma unroll 1
-  for (int i = 2 * threadIdx.x; i < count; i += 2 * blockDim.x) {
-    const bool exists = i < existing;
-    copy_async(to + i, exists ? words + i : words, exists);
+  // first and second (S, dim) of a head; order (S,), of which `count` positions are fetched, others give zeros.
+  __device__ KeyStream(const T* first, const T* second, const int32_t* order, int count, int dim, int tile, int step)
+      : first_(first + chunk() * kChunkElements),
+        second_(second + chunk() * kChunkElements),
+        order_(order),
+        count_(count),
+        dim_(dim),
+        fits_(chunk() * kChunkElements < dim),
+        next_(tile * kTileKeys + lane_index()),
+        step_(step * kTileKeys) {
+    load_order();
   }
-}
+
+  // Starts to fetch the next tile; all warps of the block call together, as many as there are.
+  __device__ __forceinline__ void fetch(Tile& first, Tile& second) {
+    const int rows = blockDim.x / Tile::kRowChunks;
+#pragma unroll 1
+    for (int row = threadIdx.x / Tile::kRowChunks; row < kTileKeys; row += rows) {
+      const int key = shuffle(row < kWarpSize ? keys_[0] : keys_[1], row % kWarpSize);  // a warp's rows: in one half
+      const bool inside = key >= 0 && fits_;
+      const int64_t offset = inside ? int64_t{key} * dim_ : 0;
+      copy_async(&first.at(row, chunk()), first_ + offset, inside);
+      copy_async(&second.at(row, chunk()), second_ + offset, inside);
+    }
+    next_ += step_;
+    load_order();
+  }
+
+ private:
+  static __device__ __forceinline__ int chunk() { return threadIdx.x % Tile::kRowChunks; }
+
+  // Each warp keeps the next tile's 64 keys, two to a lane, one tile ahead of their use.
+  __device__ __forceinline__ void load_order() {
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      keys_[half] = next_ + half * kWarpSize < count_ ? order_[next_ + half * kWarpSize] : -1;
+  }
+
+  const T *first_, *second_;
+  const int32_t* order_;
+  int count_, dim_;
+  bool fits_;  // the thread's chunk lies within dim
+  int next_, step_;
+  int keys_[2];
+};
 
 __device__ __forceinline__ void store_pair(float* to, float low, float high) {
   *reinterpret_cast<float2*>(to) = make_float2(low, high);

@@ -40,7 +40,7 @@ struct ForwardInputs {
   const T *query, *key, *value;
   AttentionShape shape;
   KeyPlan plan;
-  int64_t splits, row_blocks;
+  int splits, row_blocks;
   float scale;
 };
 
@@ -238,19 +238,39 @@ __device__ void finish_rows(Out* output, float* lse, RowState<kDim>& state, int6
   }
 }
 
-// Starts to fetch tile `tile` of the plan, and remembers the order of the one after.
-template <typename T, int kDim>
-__device__ __forceinline__ void fetch_tile(ForwardStage<kDim>& stage, TileOrder& order, const ForwardInputs<T>& in,
-                                           const T* keys, const T* values, int64_t image, int64_t first_row,
-                                           int64_t tile, int64_t count) {
-  if (tile * kTileKeys < count) {
-    gather<T, kDim>(stage.key, stage.value, keys, values, order, in.shape.dim);
-    fetch_words(stage.words, in.plan.words + (image * mask_words(in.shape.keys) + tile) * in.plan.rows + first_row,
-                blockDim.x / kWarpSize * kFragmentRows, in.plan.rows - first_row);
-    order.load(in.plan.order + image * in.shape.keys, tile + in.splits, count);
-  }
-  commit_copies();
+// Where a block works.
+struct ForwardPlace {
+  int head, image, split, first_row;
+};
+template <typename T>
+__device__ ForwardPlace find_place(const ForwardInputs<T>& in) {
+  const unsigned rows = in.row_blocks, heads = static_cast<unsigned>(in.shape.batch * in.shape.heads);
+  const unsigned head = blockIdx.x / rows % heads;
+  return {static_cast<int>(head), static_cast<int>(head / static_cast<unsigned>(in.shape.heads)),
+          static_cast<int>(blockIdx.x / rows / heads),
+          static_cast<int>(blockIdx.x % rows * (blockDim.x / kWarpSize * kFragmentRows))};
 }
+
+// A warp's part in fetching its own 16 rows' words of one tile after the other.
+class WordStream {
+ public:
+  __device__ WordStream(const KeyPlan& plan, int image, int64_t tiles, int first_row, int tile, int step)
+      : words_(plan.words + (image * tiles + tile) * plan.rows + first_row + 2 * lane_index()),
+        step_(step * plan.rows),
+        mine_(lane_index() < kFragmentRows / 2),
+        exists_(first_row < plan.rows) {}
+
+  // `words` are the block's, 16 to a warp; those of rows that do not exist become 0.
+  __device__ __forceinline__ void fetch(uint64_t* words) {
+    if (mine_) copy_async(words + warp_index() * kFragmentRows + 2 * lane_index(), words_, exists_);
+    words_ += step_;
+  }
+
+ private:
+  const uint64_t* words_;
+  int64_t step_;
+  bool mine_, exists_;
+};
 
 // Block = (split, head, row block), the row block fastest.
 template <typename T, int kDim>
@@ -259,32 +279,35 @@ __global__ void __launch_bounds__(kMaxRowWarps* kWarpSize, kResident<kDim>)
   constexpr int kDepth = kStages<kDim>;
   auto& stages = shared_tile<ForwardStages<kDim>>().stage;
   const AttentionShape& s = in.shape;
-  const int64_t heads = s.batch * s.heads, head = blockIdx.x / in.row_blocks % heads, image = head / s.heads;
-  const int64_t split = blockIdx.x / in.row_blocks / heads, count = in.plan.counts[image];
-  const int64_t first_row = blockIdx.x % in.row_blocks * (blockDim.x / kWarpSize * kFragmentRows);
-  const T *keys = in.key + head * s.keys * s.dim, *values = in.value + head * s.keys * s.dim;
-  const float scale = in.scale * static_cast<float>(kLog2E);
-
-  TileOrder order;
-  order.load(in.plan.order + image * s.keys, split, count);
+  const ForwardPlace place = find_place(in);
+  const int64_t head_keys = place.head * s.keys * s.dim;
+  const int count = in.plan.counts[place.image], warp_row = place.first_row + warp_index() * kFragmentRows;
+  KeyStream<T, kDim> keys(in.key + head_keys, in.value + head_keys, in.plan.order + place.image * s.keys, count,
+                          static_cast<int>(s.dim), place.split, in.splits);
+  WordStream words(in.plan, place.image, mask_words(s.keys), warp_row, place.split, in.splits);
+  const auto fetch = [&](ForwardStage<kDim>& stage, int tile) {
+    if (tile * kTileKeys < count) {
+      keys.fetch(stage.key, stage.value);
+      words.fetch(stage.words);
+    }
+    commit_copies();
+  };
 #pragma unroll
-  for (int i = 0; i < kDepth - 1; ++i)
-    fetch_tile<T, kDim>(stages[i], order, in, keys, values, image, first_row, split + i * in.splits, count);
+  for (int i = 0; i < kDepth - 1; ++i) fetch(stages[i], place.split + i * in.splits);
   RowState<kDim> state;
-  const int64_t warp_row = first_row + warp_index() * kFragmentRows;
-  load_query<T, kDim>(state, in.query + head * s.queries * s.dim, warp_row, s.queries, s.dim);
+  load_query<T, kDim>(state, in.query + place.head * s.queries * s.dim, warp_row, s.queries, s.dim);
+  const float scale = in.scale * static_cast<float>(kLog2E);
   int at = 0;
-  for (int64_t tile = split; tile * kTileKeys < count; tile += in.splits) {
+  for (int tile = place.split; tile * kTileKeys < count; tile += in.splits) {
     wait_copies<kDepth - 2>();
     block_barrier();
-    const int next = at == 0 ? kDepth - 1 : at - 1;
-    fetch_tile<T, kDim>(stages[next], order, in, keys, values, image, first_row, tile + (kDepth - 1) * in.splits,
-                        count);
+    fetch(stages[at == 0 ? kDepth - 1 : at - 1], tile + (kDepth - 1) * in.splits);
     attend_tile<T, kDim>(state, stages[at], scale);
     at = at + 1 == kDepth ? 0 : at + 1;
   }
-  if (out.partial == nullptr) return finish_rows<T, kDim>(out.output, out.lse, state, head, warp_row, s);
-  finish_rows<float, kDim>(out.partial, out.partial_lse, state, split * heads + head, warp_row, s);
+  if (out.partial == nullptr) return finish_rows<T, kDim>(out.output, out.lse, state, place.head, warp_row, s);
+  const int64_t head = place.split * s.batch * s.heads + place.head;
+  finish_rows<float, kDim>(out.partial, out.partial_lse, state, head, warp_row, s);
 }
 
 // How the rows of a head are shared out: blocks of at most kMaxRowWarps warps, as equal as can be.
@@ -299,8 +322,9 @@ RowBlocks share_rows(int64_t queries) {
 }
 
 // As many splits as the chip holds blocks at once: a few more would run after the others, with most of it idle.
-int64_t count_splits(const AttentionShape& s, int64_t blocks, int64_t resident) {
-  return std::clamp<int64_t>(resident / std::max<int64_t>(blocks, 1), 1, std::max<int64_t>(mask_words(s.keys), 1));
+int count_splits(const AttentionShape& s, int64_t blocks, int64_t resident) {
+  const int64_t tiles = std::max<int64_t>(mask_words(s.keys), 1);
+  return static_cast<int>(std::clamp<int64_t>(resident / std::max<int64_t>(blocks, 1), 1, tiles));
 }
 
 template <typename T, int kDim>
@@ -310,16 +334,16 @@ void run(const Context& context, ForwardInputs<T> in, const Tensor& query, const
   const int64_t blocks = s.batch * s.heads * rows.count, all_rows = s.batch * s.heads * s.queries;
   if (blocks == 0) return;
   constexpr size_t kShared = sizeof(ForwardStages<kDim>);
-  in.row_blocks = rows.count;
+  in.row_blocks = static_cast<int>(rows.count);
   in.splits = count_splits(s, blocks, resident_blocks(context, attend_rows<T, kDim>, rows.threads, kShared));
   ForwardOutputs<T> out{output<T>(result), output<float>(lse), nullptr, nullptr};
   if (in.splits == 1) return launch(context, {blocks, rows.threads, kShared}, attend_rows<T, kDim>, in, out);
-  const Tensor partial = torch::stable::new_empty(query, {in.splits, all_rows, s.dim}, ScalarType::Float);
-  const Tensor partial_lse = torch::stable::new_empty(query, {in.splits, all_rows}, ScalarType::Float);
+  const Tensor partial = torch::stable::new_empty(query, {int64_t{in.splits}, all_rows, s.dim}, ScalarType::Float);
+  const Tensor partial_lse = torch::stable::new_empty(query, {int64_t{in.splits}, all_rows}, ScalarType::Float);
   out.partial = output<float>(partial), out.partial_lse = output<float>(partial_lse);
   launch(context, {blocks * in.splits, rows.threads, kShared}, attend_rows<T, kDim>, in, out);
   launch(context, {(all_rows + kWarps - 1) / kWarps, kThreads}, merge_splits<T>, input<float>(partial),
-         input<float>(partial_lse), out.output, out.lse, all_rows, s.dim, in.splits);
+         input<float>(partial_lse), out.output, out.lse, all_rows, s.dim, int64_t{in.splits});
 }
 
 }  // namespace
