@@ -20,6 +20,10 @@ STABLE_TORCH_LIBRARY(tmt, m) {
   m.def(
       "pack_mask(Tensor? mask_logits, Tensor? transferability, Tensor? transfer_threshold, "
       "float mask_logit_threshold, int rule, int fallback, SymInt queries) -> (Tensor bits, Tensor allowed)");
+  m.def(
+      "pack_predicted_mask(Tensor mask_embeddings, Tensor mask_features, Tensor? transferability, "
+      "Tensor? transfer_threshold, float mask_logit_threshold, int rule, int fallback) -> "
+      "(Tensor bits, Tensor allowed)");
   m.def("packed_attention(Tensor query, Tensor key, Tensor value, Tensor? bits) -> (Tensor output, Tensor lse)");
   m.def(
       "packed_attention_backward(Tensor grad_output, Tensor query, Tensor key, Tensor value, Tensor output, "

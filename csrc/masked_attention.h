@@ -1,4 +1,5 @@
-// Argument checks of pack_mask and packed_attention, stated once for the CPU and CUDA host functions.
+// Argument checks of pack_mask, pack_predicted_mask and packed_attention, stated once for the CPU and CUDA host
+// functions.
 #pragma once
 
 #include "common.h"
@@ -77,26 +78,31 @@ inline AttentionShape check_attention_backward(const Tensor& grad_output, const 
   return s;
 }
 
-inline void check_transfer(const Tensor& transferability, const std::optional<Tensor>& threshold, const MaskShape& s) {
-  TMT_CHECK(transferability.dim() == 2 && transferability.size(0) == s.batch && transferability.size(1) == s.keys,
-            "pack_mask: transferability must be (B, S) = (", s.batch, ", ", s.keys, "), got ", shape(transferability));
-  TMT_CHECK(is_floating(transferability), "pack_mask: transferability must be floating-point, got ",
-            dtype_name(transferability));
-  TMT_CHECK(threshold.has_value(), "pack_mask: transfer_threshold must be given with transferability, got None");
-  TMT_CHECK(threshold->dim() == 1 && threshold->size(0) == s.batch, "pack_mask: transfer_threshold must be (B,) = (",
+// transferability (B, S) and transfer_threshold (B,) float32, both or neither; `op` is who asks, for the messages.
+inline void check_transfer(const char* op, const std::optional<Tensor>& transferability,
+                           const std::optional<Tensor>& threshold, const MaskShape& s) {
+  TMT_CHECK(transferability || !threshold, op,
+            ": transferability must be given with transfer_threshold, got None; give both or neither");
+  if (!transferability) return;
+  TMT_CHECK(transferability->dim() == 2 && transferability->size(0) == s.batch && transferability->size(1) == s.keys,
+            op, ": transferability must be (B, S) = (", s.batch, ", ", s.keys, "), got ", shape(*transferability));
+  TMT_CHECK(is_floating(*transferability), op, ": transferability must be floating-point, got ",
+            dtype_name(*transferability));
+  TMT_CHECK(threshold.has_value(), op, ": transfer_threshold must be given with transferability, got None");
+  TMT_CHECK(threshold->dim() == 1 && threshold->size(0) == s.batch, op, ": transfer_threshold must be (B,) = (",
             s.batch, ",), got ", shape(*threshold));
-  TMT_CHECK(threshold->scalar_type() == ScalarType::Float, "pack_mask: transfer_threshold must be float32, got ",
+  TMT_CHECK(threshold->scalar_type() == ScalarType::Float, op, ": transfer_threshold must be float32, got ",
             dtype_name(*threshold));
-  TMT_CHECK(same_device(*threshold, transferability),
-            "pack_mask: transfer_threshold must be on the device of transferability, got another device");
+  TMT_CHECK(same_device(*threshold, *transferability), op,
+            ": transfer_threshold must be on the device of transferability, got another device");
 }
 
-inline void check_mask_options(double mask_logit_threshold, int64_t rule, int64_t fallback) {
-  TMT_CHECK(mask_logit_threshold == mask_logit_threshold, "pack_mask: mask_logit_threshold must be a number, got NaN");
-  TMT_CHECK(rule >= kRuleNone && rule <= kRuleForeground,
-            "pack_mask: rule must be 0 (none), 1 (uncertain) or 2 (foreground), got ", rule);
-  TMT_CHECK(fallback == kFallbackAll || fallback == kFallbackTransfer,
-            "pack_mask: fallback must be 0 (all) or 1 (transfer), got ", fallback);
+inline void check_mask_options(const char* op, double mask_logit_threshold, int64_t rule, int64_t fallback) {
+  TMT_CHECK(mask_logit_threshold == mask_logit_threshold, op, ": mask_logit_threshold must be a number, got NaN");
+  TMT_CHECK(rule >= kRuleNone && rule <= kRuleForeground, op,
+            ": rule must be 0 (none), 1 (uncertain) or 2 (foreground), got ", rule);
+  TMT_CHECK(fallback == kFallbackAll || fallback == kFallbackTransfer, op,
+            ": fallback must be 0 (all) or 1 (transfer), got ", fallback);
 }
 
 // mask_logits (B, N, S) or absent, transferability (B, S) or absent, not both; transfer_threshold (B,) float32. N is
@@ -105,7 +111,7 @@ inline MaskShape check_pack_mask(const std::optional<Tensor>& mask_logits, const
                                  const std::optional<Tensor>& transfer_threshold, double mask_logit_threshold,
                                  int64_t rule, int64_t fallback, int64_t queries) {
   TMT_CHECK(mask_logits || transferability, "pack_mask: mask_logits or transferability must be given, got neither");
-  check_mask_options(mask_logit_threshold, rule, fallback);
+  check_mask_options("pack_mask", mask_logit_threshold, rule, fallback);
   MaskShape s{0, queries, 0};
   if (mask_logits) {
     TMT_CHECK(mask_logits->dim() == 3, "pack_mask: mask_logits must be (B, N, S), got ", shape(*mask_logits));
@@ -119,11 +125,37 @@ inline MaskShape check_pack_mask(const std::optional<Tensor>& mask_logits, const
     TMT_CHECK(transferability->dim() == 2, "pack_mask: transferability must be (B, S), got ", shape(*transferability));
     s = {transferability->size(0), queries, transferability->size(1)};
   }
-  if (transferability) check_transfer(*transferability, transfer_threshold, s);
-  TMT_CHECK(transferability || !transfer_threshold,
-            "pack_mask: transferability must be given with transfer_threshold, got None");
+  check_transfer("pack_mask", transferability, transfer_threshold, s);
   TMT_CHECK(!mask_logits || !transferability || same_device(*mask_logits, *transferability),
             "pack_mask: transferability must be on the device of mask_logits, got another device");
+  return s;
+}
+
+// mask_embeddings (B, N, E), mask_features (B, E, S); the rest as check_pack_mask, but for rule none.
+inline MaskShape check_pack_predicted_mask(const Tensor& mask_embeddings, const Tensor& mask_features,
+                                           const std::optional<Tensor>& transferability,
+                                           const std::optional<Tensor>& transfer_threshold, double mask_logit_threshold,
+                                           int64_t rule, int64_t fallback) {
+  constexpr auto op = "pack_predicted_mask";
+  TMT_CHECK(mask_embeddings.dim() == 3 && mask_embeddings.size(2) >= 1, op,
+            ": mask_embeddings must be (B, N, E) with E at least 1, got ", shape(mask_embeddings));
+  TMT_CHECK(is_floating(mask_embeddings), op, ": mask_embeddings must be floating-point, got ",
+            dtype_name(mask_embeddings));
+  TMT_CHECK(mask_features.dim() == 3 && mask_features.size(0) == mask_embeddings.size(0) &&
+                mask_features.size(1) == mask_embeddings.size(2),
+            op, ": mask_features must be (B, E, S) with B and E of mask_embeddings ", shape(mask_embeddings), ", got ",
+            shape(mask_features));
+  TMT_CHECK(mask_features.scalar_type() == mask_embeddings.scalar_type(), op,
+            ": mask_features must have the dtype of mask_embeddings (", dtype_name(mask_embeddings), "), got ",
+            dtype_name(mask_features), "; cast one of them");
+  TMT_CHECK(same_device(mask_features, mask_embeddings), op,
+            ": mask_features must be on the device of mask_embeddings, got another device");
+  check_mask_options(op, mask_logit_threshold, rule, fallback);
+  TMT_CHECK(rule != kRuleNone, op, ": rule must be 1 (uncertain) or 2 (foreground), got 0; pack_mask serves rule none");
+  const MaskShape s{mask_embeddings.size(0), mask_embeddings.size(1), mask_features.size(2)};
+  check_transfer(op, transferability, transfer_threshold, s);
+  TMT_CHECK(!transferability || same_device(*transferability, mask_embeddings), op,
+            ": transferability must be on the device of mask_embeddings, got another device");
   return s;
 }
 

@@ -3,6 +3,7 @@
 superpixel(features, cell)                     Eqs. 6-9 of the paper
 masked_attention(query, key, value, ...)       Eqs. 12-13
 pack_mask, packed_attention                    the two halves of masked_attention
+pack_predicted_mask                            pack_mask of logits that are a matrix product, never stored
 reference                                      the same in plain PyTorch: the oracle of the tests
 build_info()                                   what this build is made of
 """
@@ -15,7 +16,7 @@ _library.load()
 
 from . import _register, reference  # noqa: E402, F401  (registration needs the loaded schemas)
 from ._types import Fallback, PackedMask, Rule, SuperpixelOutput  # noqa: E402
-from .ops import masked_attention, pack_mask, packed_attention, superpixel  # noqa: E402
+from .ops import masked_attention, pack_mask, pack_predicted_mask, packed_attention, superpixel  # noqa: E402
 
 build_info = _library.build_info
 
@@ -27,6 +28,7 @@ __all__ = [
     "build_info",
     "masked_attention",
     "pack_mask",
+    "pack_predicted_mask",
     "packed_attention",
     "reference",
     "superpixel",

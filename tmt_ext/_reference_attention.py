@@ -70,6 +70,17 @@ def pack_mask(
     return PackedMask(pack_bits(allowed), count)
 
 
+def pack_predicted_mask(
+    mask_embeddings: Tensor, mask_features: Tensor, transferability: Tensor | None = None, **options: object
+) -> PackedMask:
+    """`pack_mask` of the logits mask_embeddings (B, N, E) @ mask_features (B, E, S). See `tmt_ext.pack_predicted_mask`.
+
+    Args:
+        transferability: (B, S) or None; options: those of `pack_mask`.
+    """
+    return pack_mask(mask_embeddings @ mask_features, transferability, **options)
+
+
 def pack_bits(allowed: Tensor) -> Tensor:
     """(B, N, S) bool -> (B, N, ceil(S / 64)) int64; padding bits are 0."""
     batch, queries, keys = allowed.shape

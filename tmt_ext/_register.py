@@ -38,6 +38,15 @@ def _(mask_logits, transferability, transfer_threshold, mask_logit_threshold, ru
     )
 
 
+@register_fake("tmt::pack_predicted_mask")
+def _(mask_embeddings, mask_features, transferability, transfer_threshold, mask_logit_threshold, rule, fallback):
+    (batch, queries, _), keys = mask_embeddings.shape, mask_features.shape[2]
+    return (
+        mask_embeddings.new_empty((batch, queries, (keys + 63) // 64), dtype=torch.int64),
+        mask_embeddings.new_empty((batch, queries), dtype=torch.int32),
+    )
+
+
 @register_fake("tmt::packed_attention")
 def _(query, key, value, bits):
     return query.new_empty(query.shape), query.new_empty(query.shape[:3], dtype=_accumulate(query.dtype))
@@ -90,7 +99,8 @@ def _attention_backward(ctx, grad_output, _lse):
 register_autograd("tmt::packed_attention", _attention_backward, setup_context=_attention_setup)
 
 
-# ---- autocast: superpixels in float32; attention in the autocast dtype, its mask decisions untouched -----------------
+# ---- autocast: superpixels in float32; attention in the autocast dtype, its mask decisions untouched: what was given
+# in float32 decides in float32 --------------------------------------------------------------------------------------
 
 
 def _cast(tensor, dtype):
@@ -102,6 +112,12 @@ def _register_autocast(key, device):
     def superpixel(features, cell, iterations, kappa):
         with torch.autocast(device, enabled=False):
             return torch.ops.tmt.superpixel(_cast(features, torch.float32), cell, iterations, kappa)
+
+    @impl("tmt::pack_predicted_mask", key)
+    def pack_predicted_mask(mask_embeddings, mask_features, *others):
+        dtype = torch.promote_types(mask_embeddings.dtype, mask_features.dtype)  # one may come from a layer cast down
+        with torch.autocast(device, enabled=False):
+            return torch.ops.tmt.pack_predicted_mask(mask_embeddings.to(dtype), mask_features.to(dtype), *others)
 
     @impl("tmt::packed_attention", key)
     def packed_attention(query, key, value, bits):

@@ -30,7 +30,7 @@ class SuperpixelOutput(NamedTuple):
 
 
 class PackedMask(NamedTuple):
-    """Result of `tmt_ext.pack_mask`."""
+    """Result of `tmt_ext.pack_mask` and `tmt_ext.pack_predicted_mask`."""
 
     bits: Tensor  # (B, N, ceil(S / 64)) int64, bit j % 64 of word j // 64: query n attends key j
     allowed: Tensor  # (B, N) int32, allowed keys before the fallback; 0: the row fell back

@@ -68,22 +68,79 @@ def pack_mask(
         ValueError: unknown rule or fallback, threshold outside [0, 1], missing or superfluous argument.
         RuntimeError: wrong shape, dtype or device.
     """
-    tested = None if Rule[_name("rule", rule, Rule)] == Rule.none else mask_logits
-    _require_mask_arguments(mask_logits, transferability, transfer_threshold, queries)
+    operator = "pack_mask"
+    rule_number = _number(operator, "rule", rule, Rule)
+    _require_mask_arguments(mask_logits, transferability, queries)
     number = queries if mask_logits is None else mask_logits.shape[1]
+    tested = None if rule_number == Rule.none else mask_logits
+    threshold = _threshold_tensor(operator, transfer_threshold, transferability)
     if tested is None and transferability is None:
         raise ValueError("pack_mask: rule 'none' without transferability decides nothing; give transferability")
-    threshold = _threshold_tensor(transfer_threshold, transferability)
-    require_device("pack_mask", mask_logits=mask_logits, transferability=transferability, transfer_threshold=threshold)
+    require_device(operator, mask_logits=mask_logits, transferability=transferability, transfer_threshold=threshold)
     return PackedMask(
         *torch.ops.tmt.pack_mask(
             tested,
             transferability,
             threshold,
-            logit(mask_threshold),
-            Rule[rule] if tested is not None else Rule.none,
-            Fallback[_name("fallback", fallback, Fallback)],
+            _logit(operator, mask_threshold),
+            Rule.none if tested is None else rule_number,
+            _number(operator, "fallback", fallback, Fallback),
             number,
+        )
+    )
+
+
+def pack_predicted_mask(
+    mask_embeddings: Tensor,
+    mask_features: Tensor,
+    transferability: Tensor | None = None,
+    *,
+    mask_threshold: float = 0.5,
+    transfer_threshold: Tensor | float | None = None,
+    rule: str = "uncertain",
+    fallback: str = "all",
+) -> PackedMask:
+    """`pack_mask` of the mask logits mask_embeddings mask_features, which become bits without being stored.
+
+    allowed[n, j] = rule(sum over e of mask_embeddings[n, e] mask_features[e, j]) and
+    transferability[j] <= transfer_threshold; the rest as `pack_mask`. Sums are carried in float32 (float64 for
+    float64) whatever the dtype, autocast or not; no logit is computed where T excludes the key. A decision can
+    differ from that of separately computed logits only where a logit is within rounding of the threshold. No gradient.
+
+    Args:
+        mask_embeddings: (B, N, E); mask_features: (B, E, S); one dtype of float32, bfloat16, float16 or, on the CPU,
+            float64 (under autocast they may differ: the wider one counts).
+        transferability: (B, S), any floating dtype, or None: the mask alone decides.
+        mask_threshold, transfer_threshold, fallback: see `pack_mask`; rule: "uncertain" or "foreground".
+
+    Returns:
+        PackedMask: bits (B, N, ceil(S / 64)) int64, allowed (B, N) int32.
+
+    Raises:
+        ValueError: unknown rule or fallback, threshold outside [0, 1], missing or superfluous argument.
+        RuntimeError: wrong shape, dtype or device.
+    """
+    operator = "pack_predicted_mask"
+    rule_number = _number(operator, "rule", rule, Rule)
+    if rule_number == Rule.none:
+        raise ValueError(f"{operator}: rule must be 'uncertain' or 'foreground', got 'none'; use pack_mask")
+    threshold = _threshold_tensor(operator, transfer_threshold, transferability)
+    require_device(
+        operator,
+        mask_embeddings=mask_embeddings,
+        mask_features=mask_features,
+        transferability=transferability,
+        transfer_threshold=threshold,
+    )
+    return PackedMask(
+        *torch.ops.tmt.pack_predicted_mask(
+            mask_embeddings,
+            mask_features,
+            transferability,
+            threshold,
+            _logit(operator, mask_threshold),
+            rule_number,
+            _number(operator, "fallback", fallback, Fallback),
         )
     )
 
@@ -131,10 +188,10 @@ def masked_attention(
     Raises:
         ValueError, RuntimeError: as `pack_mask` and `packed_attention`.
     """
-    decided = mask_logits is not None and Rule[_name("rule", rule, Rule)] != Rule.none
+    decided = _number("masked_attention", "rule", rule, Rule) != Rule.none and mask_logits is not None
     if not decided and transferability is None:
-        _name("fallback", fallback, Fallback)
-        logit(mask_threshold)
+        _number("masked_attention", "fallback", fallback, Fallback)
+        _logit("masked_attention", mask_threshold)
         return packed_attention(query, key, value)
     packed = pack_mask(
         mask_logits,
@@ -148,37 +205,37 @@ def masked_attention(
     return packed_attention(query, key, value, packed.bits)
 
 
-def logit(probability: float) -> float:
+def _logit(operator: str, probability: float) -> float:
     """log(p / (1 - p)), infinite at 0 and 1. Raises ValueError outside [0, 1]."""
     if not 0.0 <= probability <= 1.0:
-        raise ValueError(f"pack_mask: mask_threshold must be in [0, 1], got {probability}")
+        raise ValueError(f"{operator}: mask_threshold must be in [0, 1], got {probability}")
     if probability in (0.0, 1.0):
         return math.inf if probability else -math.inf
     return math.log(probability / (1.0 - probability))
 
 
-def _name(argument, value, kind):
-    """`value` when it names a member of the enumeration `kind`, else ValueError with the choices."""
+def _number(operator, argument, value, kind):
+    """The member of the enumeration `kind` that `value` names, else ValueError with the choices."""
     if value not in kind.__members__:
-        raise ValueError(f"pack_mask: {argument} must be one of {', '.join(kind.__members__)}, got {value!r}")
-    return value
+        raise ValueError(f"{operator}: {argument} must be one of {', '.join(kind.__members__)}, got {value!r}")
+    return kind[value]
 
 
-def _require_mask_arguments(mask_logits, transferability, transfer_threshold, queries):
+def _require_mask_arguments(mask_logits, transferability, queries):
     if mask_logits is None and transferability is None:
         raise ValueError("pack_mask: mask_logits and transferability are both None; give at least one")
-    if (transferability is None) != (transfer_threshold is None):
-        raise ValueError("pack_mask: transferability and transfer_threshold must be given together")
     if mask_logits is None and queries is None:
         raise ValueError("pack_mask: queries (N) must be given when mask_logits is None")
 
 
-def _threshold_tensor(threshold, transferability):
-    """The threshold as (B,) float32 beside `transferability`, or None."""
+def _threshold_tensor(operator, threshold, transferability):
+    """The threshold as (B,) float32 beside `transferability`, or None where both are."""
+    if (transferability is None) != (threshold is None):
+        raise ValueError(f"{operator}: transferability and transfer_threshold must be given together")
     if threshold is None:
         return None
     if isinstance(threshold, Tensor):
         return threshold.to(torch.float32)
     if not 0.0 <= threshold <= 1.0:
-        raise ValueError(f"pack_mask: transfer_threshold must be in [0, 1], got {threshold}")
+        raise ValueError(f"{operator}: transfer_threshold must be in [0, 1], got {threshold}")
     return transferability.new_full((transferability.shape[0],), threshold, dtype=torch.float32)

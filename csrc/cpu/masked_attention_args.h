@@ -37,17 +37,30 @@ struct AttentionArgs {
   void *grad_query, *grad_key, *grad_value;
 };
 
-struct PackArgs {
-  Storage mask_storage, transfer_storage;
+// What every packer of masks is told, and where it writes.
+struct MaskArgs {
   int64_t batch, queries, keys, words;
   int rule, fallback;
   float mask_threshold;
-  const void* mask;                 // (B, N, S) or null
+  Storage transfer_storage;
   const void* transfer;             // (B, S) or null
   const float* transfer_threshold;  // (B)
-  uint64_t* transfer_bits;          // (B, words): written by pack_transfer, read by pack_rows
+  uint64_t* transfer_bits;          // (B, words): written by pack_transfer, read by the others
   uint64_t* bits;                   // (B, N, words)
   int32_t* allowed;                 // (B, N)
+};
+
+struct PackArgs : MaskArgs {
+  Storage storage;
+  const void* mask;  // (B, N, S) or null
+};
+
+struct PredictArgs : MaskArgs {
+  Storage storage;
+  int64_t channels;        // E
+  const void* embeddings;  // (B, N, E)
+  const void* features;    // (B, E, S)
+  void* packed;            // (B, row groups, E, kGroupRows) in the accumulate dtype: see pack_embeddings
 };
 
 // Sizes that host and kernels agree on, in values of the accumulate dtype.
@@ -55,6 +68,15 @@ constexpr int64_t kGroupRows = 6;    // query rows that one pass of the products
 constexpr int64_t kBlockRows = 128;  // query rows that take turns at a tile while it is in the first-level cache
 constexpr int64_t kStateExtra = 32;  // running sum and maximum beside a row's `padded` sums
 
+constexpr int64_t kStripWords = 4;  // words of consecutive keys whose logits are predicted together
+constexpr int64_t kStripKeys = kStripWords * kWordKeys;
+
+inline __attribute__((always_inline)) int64_t row_groups(int64_t queries) {
+  return (queries + kGroupRows - 1) / kGroupRows;
+}
+inline __attribute__((always_inline)) int64_t strips(int64_t words) { return (words + kStripWords - 1) / kStripWords; }
+// Channels by kept keys of a strip; a vector may be stored past the last row's end.
+inline __attribute__((always_inline)) int64_t predict_scratch(int64_t channels) { return channels * kStripKeys + 16; }
 inline __attribute__((always_inline)) int64_t forward_scratch(int64_t padded) {
   return (2 * kWordKeys + kBlockRows) * padded + kGroupRows * kWordKeys;
 }
@@ -62,15 +84,29 @@ inline __attribute__((always_inline)) int64_t backward_scratch(int64_t padded, i
   return 5 * kWordKeys * padded + 2 * kBlockRows * kWordKeys + 2 * queries * (padded + 1);
 }
 
+// Calls `function` for the storage type of `args`; inside the namespace of a SIMD level.
+#define TMT_BY_STORAGE(function, ...)                               \
+  switch (args.storage) {                                           \
+    case Storage::float32: return function<float>(__VA_ARGS__);     \
+    case Storage::float64: return function<double>(__VA_ARGS__);    \
+    case Storage::bfloat16: return function<BFloat16>(__VA_ARGS__); \
+    case Storage::float16: return function<Half>(__VA_ARGS__);      \
+  }
+
 // Entry points, for every SIMD level. Each handles the items [begin, end):
 //   pack_transfer                          images, B
-//   pack_rows                              rows, B * N
+//   pack_rows, finish_rows                 rows, B * N
+//   pack_embeddings                        B * row_groups(N)
+//   predict_strips                         B * strips(words); scratch of the size above, aligned to 64 bytes
 //   attention_forward, attention_backward  B * heads * splits; scratch of the size above, aligned to 64 bytes
 //   attention_..._finish                   B * heads
 #define TMT_DECLARE_ATTENTION(level)                                                             \
   namespace level {                                                                              \
-  void pack_transfer(const PackArgs& args, int64_t begin, int64_t end);                          \
+  void pack_transfer(const MaskArgs& args, int64_t begin, int64_t end);                          \
   void pack_rows(const PackArgs& args, int64_t begin, int64_t end);                              \
+  void finish_rows(const MaskArgs& args, int64_t begin, int64_t end);                            \
+  void pack_embeddings(const PredictArgs& args, int64_t begin, int64_t end);                     \
+  void predict_strips(const PredictArgs& args, int64_t begin, int64_t end, void* scratch);       \
   void attention_forward(const AttentionArgs& args, int64_t begin, int64_t end, void* scratch);  \
   void attention_forward_finish(const AttentionArgs& args, int64_t begin, int64_t end);          \
   void attention_backward(const AttentionArgs& args, int64_t begin, int64_t end, void* scratch); \

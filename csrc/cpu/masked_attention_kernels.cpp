@@ -1,11 +1,10 @@
-// The kernels of pack_mask and packed_attention, compiled once per SIMD level.
+// The kernels of packed_attention, compiled once per SIMD level.
 //
-// Attention: an item is (image, head, split of the keys). It walks over its tiles of 64 keys; of each, keys and values
+// An item is (image, head, split of the keys). It walks over its tiles of 64 keys; of each, keys and values
 // are brought into the first-level cache once, and every query row that attends to some key of the tile is processed
 // there, kRows at a time. Rows with no bit in the tile cost nothing; tiles with no such row are not even loaded.
 // Scores are kept in units of log2, so that exp2 serves: score2 = q.k * log2(e) / sqrt(D).
 #include "masked_attention_tiles.h"
-#include "pack_mask_rows.h"
 
 namespace tmt::cpu::TMT_SIMD {
 namespace {
@@ -353,21 +352,6 @@ void backward_finish(const AttentionArgs& args, int64_t begin, int64_t end) {
 }  // namespace
 
 // ---- entry points ---------------------------------------------------------------------------------------------------
-
-void pack_transfer(const PackArgs& args, int64_t begin, int64_t end) {
-  for (int64_t b = begin; b < end; ++b) pack_transfer_row(args, b);
-}
-void pack_rows(const PackArgs& args, int64_t begin, int64_t end) {
-  for (int64_t row = begin; row < end; ++row) pack_row(args, row);
-}
-
-#define TMT_BY_STORAGE(function, ...)                               \
-  switch (args.storage) {                                           \
-    case Storage::float32: return function<float>(__VA_ARGS__);     \
-    case Storage::float64: return function<double>(__VA_ARGS__);    \
-    case Storage::bfloat16: return function<BFloat16>(__VA_ARGS__); \
-    case Storage::float16: return function<Half>(__VA_ARGS__);      \
-  }
 
 void attention_forward(const AttentionArgs& args, int64_t begin, int64_t end, void* scratch) {
   TMT_BY_STORAGE(forward, args, begin, end, scratch)

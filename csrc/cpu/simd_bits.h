@@ -51,6 +51,51 @@ TMT_INLINE Vector<double> choose(uint64_t bits, Vector<double> v, Vector<double>
   return v;
 }
 
+// ---- moved by bits --------------------------------------------------------------------------------------------------
+
+// The lanes whose bit is set, side by side from lane 0; what comes after them is of no meaning.
+TMT_INLINE Vector<float> compress(uint64_t bits, Vector<float> v) {
+#if defined(TMT_SIMD_avx512)
+  return (Vector<float>)_mm512_maskz_compress_ps(static_cast<__mmask16>(bits), (__m512)v);
+#else
+  for (int i = 0, to = 0; i < kLanes<float>; to += (bits >> i) & 1, ++i) v[to] = v[i];
+  return v;
+#endif
+}
+TMT_INLINE Vector<double> compress(uint64_t bits, Vector<double> v) {
+  for (int i = 0, to = 0; i < kLanes<double>; to += (bits >> i) & 1, ++i) v[to] = v[i];
+  return v;
+}
+
+// How the low bits of a word get to the set bits of a mask, in order: a bit with c unset bits below it is filled from c
+// further down, in six steps, by the powers of two that c has.
+struct BitMoves {
+  uint64_t by[6];  // bits that move by 2^i, as they lie before that step; the longest step is the first
+  uint64_t taken;  // the low bits that have a place
+};
+
+TMT_INLINE BitMoves moves_to(uint64_t mask) {
+  BitMoves moves = {};
+  int gaps = 0;
+  for (int at = 0; at < 64; ++at) {
+    const uint64_t bit = (mask >> at) & 1;
+    gaps += bit == 0;
+    for (int i = 0; i < 6; ++i)
+      moves.by[i] |= (bit & (static_cast<uint64_t>(gaps) >> i)) << ((at - (gaps & ((2 << i) - 1))) & 63);
+    moves.taken |= bit << ((at - gaps) & 63);
+  }
+  return moves;
+}
+
+TMT_INLINE uint64_t spread(const BitMoves& moves, uint64_t word) {
+  word &= moves.taken;
+  for (int i = 5; i >= 0; --i) {
+    const uint64_t moving = word & moves.by[i];
+    word = (word ^ moving) | (moving << (1 << i));
+  }
+  return word;
+}
+
 // ---- the larger of two; NaN where b is NaN --------------------------------------------------------------------------
 
 TMT_INLINE Vector<float> larger(Vector<float> a, Vector<float> b) {

@@ -1,9 +1,6 @@
-// pack_mask row by row: comparisons to bits, 64 keys to a word. Included by masked_attention_kernels.cpp alone.
-#pragma once
-
-#include "../masked_attention_math.h"
-#include "masked_attention_args.h"
-#include "simd_bits.h"
+// The kernels of pack_mask, row by row, and of pack_predicted_mask, compiled once per SIMD level: comparisons to bits,
+// 64 keys to a word.
+#include "predicted_mask_strips.h"
 
 namespace tmt::cpu::TMT_SIMD {
 namespace {
@@ -51,9 +48,9 @@ void mask_row(const PackArgs& args, int64_t row, uint64_t* words) {
   if (args.mask == nullptr || args.rule == kRuleNone) {
     for (int64_t w = 0; w < args.words; ++w) words[w] = valid_bits(w, args.keys);
   } else if (args.rule == kRuleUncertain) {
-    compare<kRuleUncertain>(args.mask_storage, args.mask, row, args.keys, args.mask_threshold, words);
+    compare<kRuleUncertain>(args.storage, args.mask, row, args.keys, args.mask_threshold, words);
   } else {
-    compare<kRuleForeground>(args.mask_storage, args.mask, row, args.keys, args.mask_threshold, words);
+    compare<kRuleForeground>(args.storage, args.mask, row, args.keys, args.mask_threshold, words);
   }
 }
 
@@ -64,27 +61,56 @@ int64_t count_bits(const uint64_t* words, int64_t count) {
 }
 
 // A row that allows nothing attends wherever T allows (if asked, and if it does anywhere), else everywhere.
-void fall_back(const PackArgs& args, const uint64_t* transfer, uint64_t* words) {
+void fall_back(const MaskArgs& args, const uint64_t* transfer, uint64_t* words) {
   const bool by_transfer =
       args.fallback == kFallbackTransfer && transfer != nullptr && count_bits(transfer, args.words) > 0;
   for (int64_t w = 0; w < args.words; ++w) words[w] = by_transfer ? transfer[w] : valid_bits(w, args.keys);
 }
 
 // T's test for image b.
-void pack_transfer_row(const PackArgs& args, int64_t b) {
+void pack_transfer_row(const MaskArgs& args, int64_t b) {
   compare<kRuleUncertain>(args.transfer_storage, args.transfer, b, args.keys, args.transfer_threshold[b],
                           args.transfer_bits + b * args.words);
+}
+
+const uint64_t* transfer_of(const MaskArgs& args, int64_t row) {
+  return args.transfer ? args.transfer_bits + row / args.queries * args.words : nullptr;
+}
+
+// Counts what row b * N + n allows, and lets it fall back where that is nothing.
+void finish_row(const MaskArgs& args, int64_t row) {
+  uint64_t* words = args.bits + row * args.words;
+  args.allowed[row] = static_cast<int32_t>(count_bits(words, args.words));
+  if (args.allowed[row] == 0) fall_back(args, transfer_of(args, row), words);
 }
 
 // Both tests and the fallback for row b * N + n.
 void pack_row(const PackArgs& args, int64_t row) {
   uint64_t* words = args.bits + row * args.words;
-  const uint64_t* transfer = args.transfer ? args.transfer_bits + row / args.queries * args.words : nullptr;
+  const uint64_t* transfer = transfer_of(args, row);
   mask_row(args, row, words);
   for (int64_t w = 0; transfer && w < args.words; ++w) words[w] &= transfer[w];
-  args.allowed[row] = static_cast<int32_t>(count_bits(words, args.words));
-  if (args.allowed[row] == 0) fall_back(args, transfer, words);
+  finish_row(args, row);
 }
 
 }  // namespace
+
+// ---- entry points ---------------------------------------------------------------------------------------------------
+
+void pack_transfer(const MaskArgs& args, int64_t begin, int64_t end) {
+  for (int64_t b = begin; b < end; ++b) pack_transfer_row(args, b);
+}
+void pack_rows(const PackArgs& args, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) pack_row(args, row);
+}
+void finish_rows(const MaskArgs& args, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) finish_row(args, row);
+}
+void pack_embeddings(const PredictArgs& args, int64_t begin, int64_t end) {
+  TMT_BY_STORAGE(pack_row_groups, args, begin, end)
+}
+void predict_strips(const PredictArgs& args, int64_t begin, int64_t end, void* scratch) {
+  TMT_BY_STORAGE(predict, args, begin, end, scratch)
+}
+
 }  // namespace tmt::cpu::TMT_SIMD
