@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tmt.data.files import Sample, read_image, read_pixels, require_folder
+from tmt.data.files import Sample, read_pair, read_pixels, require_folder, require_some
 from tmt.data.labels import check_ids, known_ids, known_train_ids, lookup_table
 from tmt.errors import DataError
 
@@ -39,9 +39,8 @@ class Cityscapes:
             raise DataError(f"cityscapes: split must be one of {', '.join(SPLITS)}, got {split!r}")
         images = require_folder(Path(root) / "leftImg8bit" / split, "cityscapes")
         labels = require_folder(Path(root) / "gtFine" / split, "cityscapes")
-        self.images = sorted(images.glob(f"*/*{IMAGE_SUFFIX}"))
-        if not self.images:
-            raise DataError(f"cityscapes: {images} must hold <city>/*{IMAGE_SUFFIX}, got none; check the root")
+        found = sorted(images.glob(f"*/*{IMAGE_SUFFIX}"))
+        self.images = require_some(found, f"cityscapes: {images} must hold <city>/*{IMAGE_SUFFIX}", "check the root")
         self.names = [path.name.removesuffix(IMAGE_SUFFIX) for path in self.images]
         self.labels = [self._find_label(labels / path.parent.name, path) for path in self.images]
 
@@ -60,10 +59,4 @@ class Cityscapes:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        image, label = read_image(self.images[index]), read_label(self.labels[index])
-        if image.shape[:2] != label.shape:
-            raise DataError(
-                f"{self.labels[index]}: label must have the image's size {image.shape[:2]}, got {label.shape}; "
-                "image and label are not of one pair"
-            )
-        return Sample(image, label, self.names[index])
+        return read_pair(self.images[index], self.labels[index], self.names[index], read_label)

@@ -1,5 +1,6 @@
 """Reading image files, with one clear error for each way in which they can be wrong."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -57,3 +58,30 @@ def read_pixels(path: Path, modes: tuple[str, ...], mend: str) -> np.ndarray:
 def read_image(path: Path) -> np.ndarray:
     """An RGB image, uint8 (H, W, 3)."""
     return read_pixels(path, ("RGB",), "convert it to 8-bit RGB")
+
+
+def read_pair(image: Path, label: Path, name: str, read_label: Callable[[Path], np.ndarray]) -> Sample:
+    """The sample of an image file and its label file. Raises DataError if they differ in size, and what reading does."""
+    pixels, ids = read_image(image), read_label(label)
+    if pixels.shape[:2] != ids.shape:
+        raise DataError(
+            f"{label}: label must have the image's size {pixels.shape[:2]}, got {ids.shape}; "
+            "image and label are not of one pair"
+        )
+    return Sample(pixels, ids, name)
+
+
+def require_some(images: list[Path], where: str, mend: str) -> list[Path]:
+    """`images`, or DataError if there are none."""
+    if not images:
+        raise DataError(f"{where}, got none; {mend}")
+    return images
+
+
+def require_files(paths: list[Path], mend: str) -> list[Path]:
+    """`paths`, which lie in one folder, or DataError naming the first that is missing and how many are."""
+    present = {path.name for path in paths[0].parent.iterdir()}
+    missing = [path for path in paths if path.name not in present]
+    if missing:
+        raise DataError(f"{missing[0]}: file must exist, got no such file ({len(missing)} missing); {mend}")
+    return paths

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import loadmat
 
-from tmt.data.files import Sample, read_image, read_pixels, require_folder
+from tmt.data.files import Sample, read_image, read_pixels, require_files, require_folder
 from tmt.data.labels import check_ids, known_ids, lookup_table
 from tmt.errors import DataError
 
@@ -48,17 +48,14 @@ class GTAV:
         root = Path(root)
         images, labels = require_folder(root / "images", "gtav"), require_folder(root / "labels", "gtav")
         self.names = [f"{number:05d}" for number in read_split(root / "split.mat", split)]
-        self.images = [images / f"{name}.png" for name in self.names]
-        self.labels = [labels / f"{name}.png" for name in self.names]
-        self._check(self.images, "split.mat lists it; unpack the image archives again")
-        self._check(self.labels, "every image needs a label; unpack the label archives again")
-
-    @staticmethod
-    def _check(paths: list[Path], mend: str) -> None:
-        present = {path.name for path in paths[0].parent.iterdir()}
-        missing = [path for path in paths if path.name not in present]
-        if missing:
-            raise DataError(f"{missing[0]}: file must exist, got no such file ({len(missing)} missing); {mend}")
+        self.images = require_files(
+            [images / f"{name}.png" for name in self.names],
+            "split.mat lists it; unpack the image archives again",
+        )
+        self.labels = require_files(
+            [labels / f"{name}.png" for name in self.names],
+            "every image needs a label; unpack the label archives again",
+        )
 
     def __len__(self) -> int:
         return len(self.names)

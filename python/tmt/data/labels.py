@@ -57,6 +57,11 @@ def lookup_table(dataset: str, column: str = "train_id") -> np.ndarray:
     return table
 
 
+def label_names(dataset: str) -> list[str]:
+    """The names in the table of `dataset`, by id."""
+    return [row["name"] for row in _rows(dataset)]
+
+
 @cache
 def known_ids(dataset: str) -> np.ndarray:
     """Which label ids the table of `dataset` holds, bool (256,)."""
