@@ -152,7 +152,7 @@ BDD100K = Domain(
         conifers=0.05,
     ),
     population=Population(
-        parked=0.75, cars=(3, 7), large=(1, 2), persons=(5, 10), riders=(1, 2), bicycles=(1, 4), motorcycles=(0, 1),
+        parked=0.75, cars=(3, 7), large=(1, 2), persons=(5, 11), riders=(1, 3), bicycles=(3, 7), motorcycles=(0, 2),
         poles=(15, 30), trees=(10, 26), signs=(2, 6), lights=(2, 6), clutter=(0, 3),
         vehicle_types=(0.35, 0.05, 0.2, 0.15, 0.25), far=18, plates=False, hanging_lights=0.75, round_signs=0.15,
     ),
