@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tmt.data.files import Sample, read_pair, read_pixels, require_files, require_folder, require_some
+from tmt.data.files import Listing, Pairs, list_files, read_pixels, require_folder, require_some
 from tmt.data.labels import check_ids, known_train_ids
 from tmt.errors import DataError
 
@@ -30,34 +30,44 @@ def read_label(path: Path) -> np.ndarray:
 
     Raises DataError for an unreadable file, another mode than 8-bit greyscale, and other values than training ids.
     """
-    label = read_pixels(path, ("L",), "use the semantic masks of training ids, not the colour maps or pan_seg")
+    label = read_pixels(
+        path, ("L",), "use the sem_seg masks of training ids; colour maps and the bitmasks of pan_seg are other things"
+    )
     check_ids(label, known_train_ids(), str(path), "training ids are 0-18 and 255; is it BDD100K's raw encoding, 0-40?")
     return label
 
 
-class BDD100K:
+def listing(root: str | Path, split: str) -> Listing:
+    """The split's files, sorted by name. Raises DataError for a missing folder and an empty split."""
+    if split not in SPLITS:
+        raise DataError(f"bdd100k: split must be one of {', '.join(SPLITS)}, got {split!r}")
+    root = Path(root)
+    legacy = not (root / CURRENT.images).is_dir() and (root / LEGACY.images).is_dir()
+    layout = LEGACY if legacy else CURRENT
+    folder = require_folder(root / layout.images / split, "bdd100k")
+    masks = require_folder(root / layout.labels / split, "bdd100k")
+    images = require_some(list_files(folder, (".jpg",)), f"bdd100k: {folder} must hold *.jpg", "check the root")
+    names = [path.stem for path in images]
+    labels = [masks / (name + layout.label_suffix) for name in names]
+    strays = set(list_files(masks, (layout.label_suffix,))) - set(labels)
+    return Listing(
+        names,
+        images,
+        labels,
+        read_label,
+        label_mend="every image needs a mask of training ids; unpack the sem_seg archive, or remove the image",
+        strays=tuple(sorted(strays)),
+    )
+
+
+class BDD100K(Pairs):
     """The images of one split, sorted by name, with their semantic masks as training ids.
+
+    The legacy folders `seg/images` and `seg/labels` count where there is no `images/10k`.
 
     Raises DataError on construction for a missing folder, an empty split or an image without label; on reading for
     whatever is wrong with the two files.
     """
 
     def __init__(self, root: str | Path, split: str = "train"):
-        if split not in SPLITS:
-            raise DataError(f"bdd100k: split must be one of {', '.join(SPLITS)}, got {split!r}")
-        root = Path(root)
-        layout = LEGACY if (root / LEGACY.images).is_dir() else CURRENT
-        images = require_folder(root / layout.images / split, "bdd100k")
-        labels = require_folder(root / layout.labels / split, "bdd100k")
-        self.images = require_some(sorted(images.glob("*.jpg")), f"bdd100k: {images} must hold *.jpg", "check the root")
-        self.names = [path.stem for path in self.images]
-        self.labels = require_files(
-            [labels / (name + layout.label_suffix) for name in self.names],
-            "every image needs a mask of training ids; unpack the sem_seg archive, or remove the image",
-        )
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Sample:
-        return read_pair(self.images[index], self.labels[index], self.names[index], read_label)
+        super().__init__(listing(root, split))

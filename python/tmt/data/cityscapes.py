@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tmt.data.files import Sample, read_pair, read_pixels, require_folder, require_some
+from tmt.data.files import Listing, Pairs, read_pixels, require_folder, require_some
 from tmt.data.labels import check_ids, known_ids, known_train_ids, lookup_table
 from tmt.errors import DataError
 
@@ -27,7 +27,33 @@ def read_label(path: Path) -> np.ndarray:
     return lookup_table("cityscapes")[label]
 
 
-class Cityscapes:
+def find_label(city: Path, stem: str) -> Path:
+    """The label that is there, labelIds first; where there is none, the labelIds file that should be."""
+    found = [city / (stem + suffix) for suffix in LABEL_SUFFIXES]
+    return next((path for path in found if path.is_file()), found[0])
+
+
+def listing(root: str | Path, split: str) -> Listing:
+    """The split's files, sorted by city and name. Raises DataError for a missing folder and an empty split."""
+    if split not in SPLITS:
+        raise DataError(f"cityscapes: split must be one of {', '.join(SPLITS)}, got {split!r}")
+    folder = require_folder(Path(root) / "leftImg8bit" / split, "cityscapes")
+    labels = require_folder(Path(root) / "gtFine" / split, "cityscapes")
+    found = sorted(folder.glob(f"*/*{IMAGE_SUFFIX}"))
+    images = require_some(found, f"cityscapes: {folder} must hold <city>/*{IMAGE_SUFFIX}", "check the root")
+    names = [path.name.removesuffix(IMAGE_SUFFIX) for path in images]
+    paths = [find_label(labels / image.parent.name, name) for image, name in zip(images, names, strict=True)]
+    known = {(image.parent.name, name) for image, name in zip(images, names, strict=True)}
+    strays = [
+        path
+        for suffix in LABEL_SUFFIXES
+        for path in sorted(labels.glob(f"*/*{suffix}"))
+        if (path.parent.name, path.name.removesuffix(suffix)) not in known
+    ]
+    return Listing(names, images, paths, read_label, strays=tuple(strays))
+
+
+class Cityscapes(Pairs):
     """The images of one split, sorted by city and name, with their fine labels as training ids.
 
     Raises DataError on construction for a missing folder, an empty split or an image without label; on reading for
@@ -35,28 +61,12 @@ class Cityscapes:
     """
 
     def __init__(self, root: str | Path, split: str = "train"):
-        if split not in SPLITS:
-            raise DataError(f"cityscapes: split must be one of {', '.join(SPLITS)}, got {split!r}")
-        images = require_folder(Path(root) / "leftImg8bit" / split, "cityscapes")
-        labels = require_folder(Path(root) / "gtFine" / split, "cityscapes")
-        found = sorted(images.glob(f"*/*{IMAGE_SUFFIX}"))
-        self.images = require_some(found, f"cityscapes: {images} must hold <city>/*{IMAGE_SUFFIX}", "check the root")
-        self.names = [path.name.removesuffix(IMAGE_SUFFIX) for path in self.images]
-        self.labels = [self._find_label(labels / path.parent.name, path) for path in self.images]
-
-    @staticmethod
-    def _find_label(city: Path, image: Path) -> Path:
-        stem = image.name.removesuffix(IMAGE_SUFFIX)
-        for suffix in LABEL_SUFFIXES:
-            if (city / (stem + suffix)).is_file():
-                return city / (stem + suffix)
-        raise DataError(
-            f"{image}: image must have a label {city / stem}{{{','.join(LABEL_SUFFIXES)}}}, got neither; "
-            "restore the label or remove the image"
-        )
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Sample:
-        return read_pair(self.images[index], self.labels[index], self.names[index], read_label)
+        found = listing(root, split)
+        for image, label in zip(found.images, found.labels, strict=True):
+            if not label.is_file():
+                stem = str(label).removesuffix(LABEL_SUFFIXES[0])
+                raise DataError(
+                    f"{image}: image must have a label {stem}{{{','.join(LABEL_SUFFIXES)}}}, got neither; "
+                    "restore the label or remove the image"
+                )
+        super().__init__(found)

@@ -1,13 +1,25 @@
-"""Reading image files, with one clear error for each way in which they can be wrong."""
+"""Reading image files and their labels, with one clear error for each way in which they can be wrong."""
 
-from collections.abc import Callable
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
+from tmt.data.labels import CITYSCAPES19, LabelSet
+from tmt.data.png import check_png, is_png
 from tmt.errors import DataError
+
+ORIENTATION = 0x0112  # EXIF tag; 1: stored upright, 5-8: stored on its side
+AMBIGUOUS = (
+    "it does not show whether the label is drawn on the picture as stored or as turned; "
+    "turn the picture itself and drop the tag"
+)
 
 
 class Sample(NamedTuple):
@@ -19,13 +31,62 @@ class Sample(NamedTuple):
 
 
 class Dataset(Protocol):
-    """What every reader offers: a length, the samples' names, and samples by position."""
+    """What every reader offers: its classes, a length, the samples' names, and samples by position."""
 
+    label_set: LabelSet
     names: list[str]
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+    def label(self, index: int) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Where the files of one split are expected, and how its labels are read; nothing of it has been opened yet."""
+
+    names: list[str]
+    images: list[Path]
+    labels: list[Path]
+    read_label: Callable[[Path], np.ndarray]
+    image_mend: str = "restore it or remove its label"
+    label_mend: str = "every image needs a label; unpack the label archive again, or remove the image"
+    label_set: LabelSet = CITYSCAPES19
+    resizes: bool = False  # whether a label of another size than its image is resized, with a warning
+    strays: tuple[Path, ...] = ()  # files that look like labels of this split and have no image
+
+
+class Pairs:
+    """The labelled images of a listing.
+
+    Raises DataError on construction for the first image or label that is missing; on reading for whatever is wrong with
+    the two files.
+    """
+
+    def __init__(self, listing: Listing):
+        self.listing = listing
+        self.label_set = listing.label_set
+        self.names = listing.names
+        self.images = require_files(listing.images, listing.image_mend)
+        self.labels = require_files(listing.labels, listing.label_mend)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        return read_sample(self.listing, index)
+
+    def label(self, index: int) -> np.ndarray:
+        """The label file alone, training ids (h, w) uint8, of another size than the image where that is allowed."""
+        return self.listing.read_label(self.labels[index])
+
+
+def read_sample(listing: Listing, index: int) -> Sample:
+    """One sample of a listing. Raises DataError for whatever is wrong with its two files."""
+    image, label = listing.images[index], listing.labels[index]
+    return read_pair(image, label, listing.names[index], listing.read_label, listing.resizes)
 
 
 def require_folder(folder: Path, dataset: str) -> Path:
@@ -38,50 +99,156 @@ def require_folder(folder: Path, dataset: str) -> Path:
     return folder
 
 
-def read_pixels(path: Path, modes: tuple[str, ...], mend: str) -> np.ndarray:
-    """Pixels of an image file of one of the pillow `modes`, uint8 (H, W, 3) or, for single-channel modes, (H, W).
-
-    Palette images give their indices. Raises DataError for a missing, damaged or truncated file and for another mode.
-    """
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. Raises DataError for one that is missing, empty or cannot be read."""
     try:
-        with Image.open(path) as file:
-            mode, pixels = file.mode, np.array(file)
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"{path}: file must exist, got no such file; restore it or leave its partner out") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: must be a complete image file, got {error}; copy or make it again") from error
-    if mode not in modes:
-        raise DataError(f"{path}: image mode must be {' or '.join(modes)}, got {mode}; {mend}")
-    return pixels
+    except OSError as error:
+        raise DataError(f"{path}: must be a readable file, got {error.strerror}; copy or make it again") from error
+    if not data:
+        raise DataError(f"{path}: must be a complete image file, got an empty file; copy or make it again")
+    return data
+
+
+def decode(data: bytes, path: Path) -> Image.Image:
+    """An image file decoded whole. Raises DataError for a damaged or truncated one and for 16 bits a channel."""
+    if is_png(data):
+        depth = check_png(data, path).depth
+        if depth == 16:
+            raise DataError(f"{path}: image must have 8 bits a channel, got 16; convert it to 8 bits")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(data))
+            picture.load()
+    except Exception as error:  # pillow raises many kinds for a damaged file
+        text = str(error).split(" <_io.")[0]
+        raise DataError(f"{path}: must be a complete image file, got {text}; copy or make it again") from error
+    return picture
+
+
+def read_pixels(path: Path, modes: tuple[str, ...], mend: str) -> np.ndarray:
+    """Ids of a label file of one of the single-channel pillow `modes`, uint8 (H, W); palette files give their indices.
+
+    Raises DataError for a missing, damaged or truncated file, another format than PNG, and another mode.
+    """
+    data = read_bytes(path)
+    if not is_png(data):
+        kind = decode(data, path).format
+        raise DataError(f"{path}: label must be a PNG file, got {kind}, which may have changed the ids; {mend}")
+    picture = decode(data, path)
+    if picture.mode not in modes:
+        raise DataError(f"{path}: image mode must be {' or '.join(modes)}, got {picture.mode}; {mend}")
+    return np.array(picture)
+
+
+def open_picture(path: Path) -> Image.Image:
+    """An 8-bit RGB picture as stored, decoded. Raises DataError for anything else."""
+    picture = decode(read_bytes(path), path)
+    if picture.mode != "RGB":
+        raise DataError(f"{path}: image mode must be RGB, got {picture.mode}; convert it to 8-bit RGB")
+    return picture
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An RGB image, uint8 (H, W, 3)."""
-    return read_pixels(path, ("RGB",), "convert it to 8-bit RGB")
+    """An RGB image, uint8 (H, W, 3), turned upright where its EXIF orientation asks for it."""
+    picture = open_picture(path)
+    return np.array(picture if orientation(picture) == 1 else ImageOps.exif_transpose(picture))
 
 
-def read_pair(image: Path, label: Path, name: str, read_label: Callable[[Path], np.ndarray]) -> Sample:
-    """The sample of an image file and its label file. Raises DataError if they differ in size, and what reading does."""
-    pixels, ids = read_image(image), read_label(label)
+def orientation(picture: Image.Image) -> int:
+    """The EXIF orientation, 1..8; 1, upright, where there is none or a senseless one."""
+    value = picture.getexif().get(ORIENTATION, 1)
+    return value if value in range(2, 9) else 1
+
+
+def read_pair(
+    image: Path, label: Path, name: str, read_label: Callable[[Path], np.ndarray], resizes: bool = False
+) -> Sample:
+    """The sample of an image file and its label file.
+
+    An image with an EXIF orientation is taken as stored or as turned, whichever has the label's size, with a warning.
+    With `resizes` a label of another size is resized to the image's, nearest neighbour, with a warning. Raises
+    DataError if the two differ in size otherwise, if the orientation leaves both ways open, and what reading raises.
+    """
+    picture, ids = open_picture(image), read_label(label)
+    if orientation(picture) != 1:
+        picture = _as_labelled(picture, ids.shape, image)
+    pixels = np.array(picture)
     if pixels.shape[:2] != ids.shape:
-        raise DataError(
-            f"{label}: label must have the image's size {pixels.shape[:2]}, got {ids.shape}; "
-            "image and label are not of one pair"
-        )
+        if not resizes:
+            raise DataError(
+                f"{label}: label must have the image's size {pixels.shape[:2]}, got {ids.shape}; "
+                "image and label are not of one pair"
+            )
+        height, width = pixels.shape[:2]
+        warnings.warn(f"{label}: label {ids.shape} resized to {(height, width)}", stacklevel=3)
+        ids = np.array(Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST))
     return Sample(pixels, ids, name)
 
 
-def require_some(images: list[Path], where: str, mend: str) -> list[Path]:
+def _as_labelled(picture: Image.Image, size: tuple[int, int], path: Path) -> Image.Image:
+    """The picture as stored or as its EXIF orientation turns it, whichever alone has `size` (height, width)."""
+    stored, turn = picture.size[::-1], orientation(picture)
+    turned = stored[::-1] if turn >= 5 else stored
+    if stored == turned or size not in (stored, turned):
+        raise DataError(f"{path}: image must be stored upright, got EXIF orientation {turn}; {AMBIGUOUS}")
+    which = "as stored" if size == stored else "turned"
+    warnings.warn(f"{path}: EXIF orientation {turn}; taken {which}, as its label is", stacklevel=4)
+    return picture if size == stored else ImageOps.exif_transpose(picture)
+
+
+def require_some(images: list, where: str, mend: str) -> list:
     """`images`, or DataError if there are none."""
     if not images:
         raise DataError(f"{where}, got none; {mend}")
     return images
 
 
+def missing_files(paths: Sequence[Path]) -> list[Path]:
+    """Those of `paths` that do not exist; each folder is listed once."""
+    present = {folder: _entries(folder) for folder in {path.parent for path in paths}}
+    return [path for path in paths if path.name not in present[path.parent]]
+
+
 def require_files(paths: list[Path], mend: str) -> list[Path]:
-    """`paths`, which lie in one folder, or DataError naming the first that is missing and how many are."""
-    present = {path.name for path in paths[0].parent.iterdir()}
-    missing = [path for path in paths if path.name not in present]
-    if missing:
+    """`paths`, or DataError naming the first that is missing and how many are."""
+    if missing := missing_files(paths):
         raise DataError(f"{missing[0]}: file must exist, got no such file ({len(missing)} missing); {mend}")
     return paths
+
+
+def _entries(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError as error:
+        raise DataError(f"{folder}: must be a readable folder, got {error.strerror}; check its permissions") from error
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files directly in `folder` with one of the suffixes, sorted by name."""
+    return [folder / name for name in sorted(_entries(folder)) if name.endswith(suffixes)]
+
+
+def walk_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files below `folder` with one of the suffixes (lower case; the files' may be upper), sorted.
+
+    Symbolic links are followed. Raises DataError for one that leads back to a folder above it.
+    """
+    return sorted(path for path in _walk(folder, ()) if path.suffix.lower() in suffixes)
+
+
+def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in above:
+        raise DataError(f"{folder}: must not lead back to a folder above it, got a link to {real}; remove the link")
+    for name in sorted(_entries(folder)):
+        path = folder / name
+        if path.is_dir():
+            yield from _walk(path, (*above, real))
+        else:
+            yield path

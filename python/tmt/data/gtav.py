@@ -1,13 +1,11 @@
 """GTAV (Playing for Data): `images/%05d.png`, palette labels `labels/%05d.png`, and the splits in `split.mat`."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from scipy.io import loadmat
 
-from tmt.data.files import Sample, read_image, read_pixels, require_files, require_folder
+from tmt.data.files import Listing, Pairs, read_pixels, require_folder
 from tmt.data.labels import check_ids, known_ids, lookup_table
 from tmt.errors import DataError
 
@@ -37,7 +35,23 @@ def read_label(path: Path) -> np.ndarray:
     return lookup_table("gtav")[label]
 
 
-class GTAV:
+def listing(root: str | Path, split: str) -> Listing:
+    """The split's files, sorted by number. Raises DataError for a missing folder or split file."""
+    root = Path(root)
+    images, labels = require_folder(root / "images", "gtav"), require_folder(root / "labels", "gtav")
+    names = [f"{number:05d}" for number in read_split(root / "split.mat", split)]
+    return Listing(
+        names,
+        [images / f"{name}.png" for name in names],
+        [labels / f"{name}.png" for name in names],
+        read_label,
+        image_mend="split.mat lists it; unpack the image archives again",
+        label_mend="every image needs a label; unpack the label archives again",
+        resizes=True,
+    )
+
+
+class GTAV(Pairs):
     """The images of one split, sorted by number, with their labels as training ids.
 
     Raises DataError on construction for a missing folder or split file, and for an image or a label that is missing;
@@ -45,25 +59,4 @@ class GTAV:
     """
 
     def __init__(self, root: str | Path, split: str = "train"):
-        root = Path(root)
-        images, labels = require_folder(root / "images", "gtav"), require_folder(root / "labels", "gtav")
-        self.names = [f"{number:05d}" for number in read_split(root / "split.mat", split)]
-        self.images = require_files(
-            [images / f"{name}.png" for name in self.names],
-            "split.mat lists it; unpack the image archives again",
-        )
-        self.labels = require_files(
-            [labels / f"{name}.png" for name in self.names],
-            "every image needs a label; unpack the label archives again",
-        )
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> Sample:
-        image, label = read_image(self.images[index]), read_label(self.labels[index])
-        height, width = image.shape[:2]
-        if label.shape != (height, width):
-            warnings.warn(f"{self.labels[index]}: label {label.shape} resized to {(height, width)}", stacklevel=2)
-            label = np.array(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
-        return Sample(image, label, self.names[index])
+        super().__init__(listing(root, split))

@@ -1,6 +1,7 @@
 """The 19 Cityscapes training classes, their colours, and the tables from each dataset's label ids to them."""
 
 import csv
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +26,33 @@ PALETTE = np.array(
     dtype=np.uint8,
 )  # fmt: skip
 PALETTE.setflags(write=False)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSet:
+    """The classes of a dataset in the order of their training ids; `len` of it is K. Equal sets have equal names."""
+
+    names: tuple[str, ...]
+    palette: np.ndarray  # (K, 3) uint8, RGB
+
+    def __post_init__(self) -> None:
+        if self.palette.shape != (len(self.names), 3) or self.palette.dtype != np.uint8:
+            raise DataError(
+                f"LabelSet: palette must be uint8 of shape {(len(self.names), 3)}, got {self.palette.dtype} "
+                f"{self.palette.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LabelSet) and self.names == other.names
+
+    def __hash__(self) -> int:
+        return hash(self.names)
+
+
+CITYSCAPES19 = LabelSet(CLASSES, PALETTE)
 
 TABLES = Path(__file__).parent / "tables"
 
@@ -72,10 +100,10 @@ def known_ids(dataset: str) -> np.ndarray:
 
 
 @cache
-def known_train_ids() -> np.ndarray:
-    """Which values a label of training ids may hold: the classes and `IGNORE`, bool (256,)."""
+def known_train_ids(classes: int = len(CLASSES)) -> np.ndarray:
+    """Which values a label of training ids may hold: those of the classes and `IGNORE`, bool (256,)."""
     known = np.zeros(256, dtype=bool)
-    known[: len(CLASSES)] = True
+    known[:classes] = True
     known[IGNORE] = True
     known.setflags(write=False)
     return known
@@ -90,8 +118,8 @@ def check_ids(label: np.ndarray, known: np.ndarray, where: str, mend: str) -> No
         raise DataError(f"{where}: label ids must be in the table, got {values} ({counts[bad].sum()} pixels); {mend}")
 
 
-def colourise(label: np.ndarray) -> np.ndarray:
-    """Training ids (H, W) uint8 to their Cityscapes colours (H, W, 3) uint8; `IGNORE` is black."""
+def colourise(label: np.ndarray, label_set: LabelSet = CITYSCAPES19) -> np.ndarray:
+    """Training ids (H, W) uint8 to their colours (H, W, 3) uint8; `IGNORE` is black."""
     colours = np.zeros((256, 3), dtype=np.uint8)
-    colours[: len(CLASSES)] = PALETTE
+    colours[: len(label_set)] = label_set.palette
     return colours[label]

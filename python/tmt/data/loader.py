@@ -13,11 +13,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from tmt.data.files import Dataset
-from tmt.data.transforms import Augment, normalise
+from tmt.data.rare import RareClasses, raised
+from tmt.data.transforms import Augment, Wanted, normalise
 from tmt.errors import DataError
 
 # Separate streams of random numbers drawn from one seed.
-_ORDER, _AUGMENT, _LOSS = 0, 1, 2
+_ORDER, _AUGMENT, _LOSS, _RARE = 0, 1, 2, 3
 
 
 @lru_cache(maxsize=4)
@@ -33,25 +34,42 @@ def sample_seed(seed: int, position: int) -> int:
 
 @dataclass(frozen=True)
 class TrainSamples:
-    """The endless sequence of augmented training samples, by position."""
+    """The endless sequence of augmented training samples, a batch of them by a list of positions."""
 
     dataset: Dataset
     augment: Augment
     seed: int
 
-    def __getitem__(self, position: int) -> dict:
+    rare: RareClasses | None = None
+
+    def __getitem__(self, positions: list[int]) -> dict | DataError:
+        """The batch of the samples at some positions, or what is wrong with one of them."""
+        try:
+            return collate([self.sample(position) for position in positions])
+        except DataError as error:
+            return error
+
+    def sample(self, position: int) -> dict:
         """pixel_values float32 (3, h, w), labels int64 (h, w), sample_seeds int, names str."""
-        epoch, place = divmod(position, len(self.dataset))
-        index = int(epoch_order(self.seed, epoch, len(self.dataset))[place])
+        index, wanted, rng = self._choose(position)
         sample = self.dataset[index]
-        rng = np.random.default_rng((self.seed, _AUGMENT, epoch, index))
-        image, label = self.augment(sample.image, sample.label, rng)
+        image, label = self.augment(sample.image, sample.label, rng, wanted)
         return {
             "pixel_values": normalise(image),
             "labels": torch.from_numpy(label.astype(np.int64)),
             "sample_seeds": sample_seed(self.seed, position),
             "names": sample.name,
         }
+
+    def _choose(self, position: int) -> tuple[int, Wanted | None, np.random.Generator]:
+        """Which image comes at `position`, what its crop should show, and the generator of its augmentation."""
+        if self.rare:
+            rng = np.random.default_rng((self.seed, _RARE, position))
+            wanted, index = self.rare.draw(rng)
+            return index, Wanted(wanted, self.rare.min_share), rng
+        epoch, place = divmod(position, len(self.dataset))
+        index = int(epoch_order(self.seed, epoch, len(self.dataset))[place])
+        return index, None, np.random.default_rng((self.seed, _AUGMENT, epoch, index))
 
 
 @dataclass(frozen=True)
@@ -94,11 +112,13 @@ def train_batches(
     rank: int = 0,
     world_size: int = 1,
     workers: int = 0,
+    rare: RareClasses | None = None,
 ) -> Iterator[dict]:
     """The batches of steps `start_step` .. `steps` - 1, of which process `rank` gets a contiguous 1 / `world_size`.
 
     `batch_size` is that of all processes together. Each batch is a dict of pixel_values (b, 3, h, w) float32, labels
     (b, h, w) int64, sample_seeds (b,) int64 and names (list of str). The global random state of torch is left alone.
+    With `rare` there are no epochs: each position draws a class, then one of its images and a crop that shows it.
     Raises DataError if the dataset is empty or the batch cannot be split evenly.
     """
     if not len(dataset):
@@ -108,13 +128,13 @@ def train_batches(
             f"train_batches: batch_size must be a positive multiple of the {world_size} processes, got {batch_size}"
         )
     loader = DataLoader(
-        TrainSamples(dataset, augment, seed),
-        batch_sampler=Positions(batch_size, start_step, steps, rank, world_size),
+        TrainSamples(dataset, augment, seed, rare),
+        batch_size=None,  # TrainSamples collates
+        sampler=Positions(batch_size, start_step, steps, rank, world_size),
         num_workers=workers,
-        collate_fn=collate,
         generator=torch.Generator(),  # else the loader draws from the global one
     )
-    return iter(loader)
+    return map(raised, loader)
 
 
 def eval_batches(dataset: Dataset, rank: int = 0, world_size: int = 1) -> Iterator[dict]:

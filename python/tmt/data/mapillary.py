@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tmt.data.files import Sample, read_pair, read_pixels, require_files, require_folder, require_some
+from tmt.data.files import Listing, Pairs, list_files, read_pixels, require_folder, require_some
 from tmt.data.labels import check_ids, known_ids, label_names, lookup_table
 from tmt.errors import DataError
 
@@ -33,7 +33,7 @@ RELEASES = (
 
 
 def find_release(root: Path, version: str | None) -> Release:
-    """The release under `root`, of `version` ("v1.2" or "v2.0") if one is asked for. Raises DataError if there is none."""
+    """The release under `root`, of `version` (v1.2 or v2.0) if one is asked for. Raises DataError if there is none."""
     asked = [release for release in RELEASES if version in (None, release.table.removeprefix("mapillary_"))]
     if not asked:
         raise DataError(f"mapillary: version must be v1.2 or v2.0, got {version!r}")
@@ -49,7 +49,9 @@ def check_config(path: Path, table: str) -> None:
     try:
         names = [label["readable"] for label in json.loads(path.read_text())["labels"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: must be Mapillary's JSON with `labels` and `readable` names, got {error!r}") from error
+        raise DataError(
+            f"{path}: must be Mapillary's JSON with `labels` and `readable` names, got {error!r}; copy it again"
+        ) from error
     expected = label_names(table)
     for position, (got, right) in enumerate(zip(names, expected, strict=False)):
         if got != right:
@@ -58,7 +60,9 @@ def check_config(path: Path, table: str) -> None:
                 "so another order means other ids: use the release's own file"
             )
     if len(names) != len(expected):
-        raise DataError(f"{path}: labels must be the {len(expected)} of {table}, got {len(names)}; use the release's own")
+        raise DataError(
+            f"{path}: labels must be the {len(expected)} of {table}, got {len(names)}; use the release's own file"
+        )
 
 
 def read_label(path: Path, table: str, mapping: str) -> np.ndarray:
@@ -71,37 +75,40 @@ def read_label(path: Path, table: str, mapping: str) -> np.ndarray:
     return lookup_table(table, mapping)[label]
 
 
-class Mapillary:
+def listing(root: str | Path, split: str, mapping: str = "strict", version: str | None = None) -> Listing:
+    """The split's files, sorted by name. Raises DataError for a missing folder or config file, label names in another
+    order, and an empty split."""
+    if split not in SPLITS:
+        raise DataError(f"mapillary: split must be one of {', '.join(SPLITS)}, got {split!r}")
+    if mapping not in MAPPINGS:
+        raise DataError(f"mapillary: mapping must be one of {', '.join(MAPPINGS)}, got {mapping!r}")
+    root = Path(root)
+    folder = require_folder(root / SPLITS[split] / "images", "mapillary")
+    release = find_release(root, version)
+    check_config(root / release.config, release.table)
+    masks = require_folder(root / SPLITS[split] / release.labels, "mapillary")
+    images = require_some(list_files(folder, (".jpg",)), f"mapillary: {folder} must hold *.jpg", "check the root")
+    names = [path.stem for path in images]
+    labels = [masks / f"{name}.png" for name in names]
+    return Listing(
+        names,
+        images,
+        labels,
+        partial(read_label, table=release.table, mapping=mapping),
+        label_mend="every image needs a label; unpack the archive again, or remove the image",
+        strays=tuple(sorted(set(list_files(masks, (".png",))) - set(labels))),
+    )
+
+
+class Mapillary(Pairs):
     """The images of one split, sorted by name, with their labels as training ids.
 
     `mapping` says which labels count as a Cityscapes class: `strict`, only those of the same meaning, or `broad`, near
     ones too. `version` is v1.2 or v2.0, None the newest that is there.
 
-    Raises DataError on construction for a missing folder or config file, label names in another order, an empty split or
-    an image without label; on reading for whatever is wrong with the two files.
+    Raises DataError on construction for a missing folder or config file, label names in another order, an empty split
+    or an image without label; on reading for whatever is wrong with the two files.
     """
 
     def __init__(self, root: str | Path, split: str = "train", mapping: str = "strict", version: str | None = None):
-        if split not in SPLITS:
-            raise DataError(f"mapillary: split must be one of {', '.join(SPLITS)}, got {split!r}")
-        if mapping not in MAPPINGS:
-            raise DataError(f"mapillary: mapping must be one of {', '.join(MAPPINGS)}, got {mapping!r}")
-        root = Path(root)
-        images = require_folder(root / SPLITS[split] / "images", "mapillary")
-        release = find_release(root, version)
-        check_config(root / release.config, release.table)
-        labels = require_folder(root / SPLITS[split] / release.labels, "mapillary")
-        found = sorted(images.glob("*.jpg"))
-        self.images = require_some(found, f"mapillary: {images} must hold *.jpg", "check the root")
-        self.names = [path.stem for path in self.images]
-        self.labels = require_files(
-            [labels / f"{name}.png" for name in self.names],
-            "every image needs a label; unpack the archive again, or remove the image",
-        )
-        self._read_label = partial(read_label, table=release.table, mapping=mapping)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Sample:
-        return read_pair(self.images[index], self.labels[index], self.names[index], self._read_label)
+        super().__init__(listing(root, split, mapping, version))

@@ -5,8 +5,9 @@ from pathlib import Path
 import kornia_rs.io
 import numpy as np
 
-from tmt.data.files import Sample, read_pair, require_files, require_folder, require_some
+from tmt.data.files import Listing, Pairs, list_files, read_bytes, require_folder, require_some
 from tmt.data.labels import check_ids, known_ids, lookup_table
+from tmt.data.png import RGB, check_png, is_png
 from tmt.errors import DataError
 
 SPLITS = ("train", "val")
@@ -32,19 +33,27 @@ def read_list(path: Path) -> list[str]:
     return require_some(sorted(names), f"{path}: must list one image name a line", "remove the file to use the rule")
 
 
+def check_encoding(data: bytes, path: Path) -> None:
+    """Raises DataError unless the file is a 16-bit RGB PNG and complete."""
+    header = check_png(data, path) if is_png(data) else None
+    if header is None or (header.depth, header.colour) != (16, RGB):
+        got = f"{header.depth} bits of colour type {header.colour}" if header else "another format"
+        raise DataError(
+            f"{path}: must be a 16-bit RGB PNG, got {got}; use GT/LABELS as released: neither GT/COLOR nor a copy "
+            "converted to 8 bits holds the ids"
+        )
+
+
 def read_label(path: Path) -> np.ndarray:
     """Training ids (H, W) uint8 from the first channel of a 16-bit RGB file; the second one counts instances.
 
     Raises DataError for an unreadable file, one of 8 bits or another number of channels, and classes outside the table.
     """
+    check_encoding(read_bytes(path), path)
     try:
         pixels = kornia_rs.io.read_image_png_u16(str(path), "rgb")  # pillow keeps only 8 of the 16 bits
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: file must exist, got no such file; restore it or leave its partner out") from error
     except Exception as error:  # the library raises nothing more special
-        raise DataError(
-            f"{path}: must be a complete 16-bit RGB PNG, got {error}; use GT/LABELS as released, converted by no tool"
-        ) from error
+        raise DataError(f"{path}: must be a complete 16-bit RGB PNG, got {error}; copy or make it again") from error
     classes = pixels[..., 0]
     if classes.max(initial=0) > 255:
         raise DataError(f"{path}: label ids must be in the table, got {classes.max()}; a SYNTHIA label holds 0-22")
@@ -53,7 +62,41 @@ def read_label(path: Path) -> np.ndarray:
     return lookup_table("synthia")[label]
 
 
-class Synthia:
+def choose(root: Path, names: list[str], split: str) -> list[str]:
+    """The names of a split: those of its list, or of the rule where there is no list."""
+    lists = [root / f"{which}.txt" for which in SPLITS]
+    present = [path for path in lists if path.is_file()]
+    if not present:
+        return require_some(split_numbers(names, split), f"synthia: split {split} must hold images", "add images")
+    if len(present) != len(lists):
+        raise DataError(
+            f"synthia: {root} must hold both train.txt and val.txt or neither, got {present[0].name}; "
+            "add the other list, or remove this one to use the rule"
+        )
+    return read_list(root / f"{split}.txt")
+
+
+def listing(root: str | Path, split: str) -> Listing:
+    """The split's files, sorted by number. Raises DataError for a missing folder, an empty set and only one list."""
+    if split not in SPLITS:
+        raise DataError(f"synthia: split must be one of {', '.join(SPLITS)}, got {split!r}")
+    root = Path(root)
+    folder, masks = require_folder(root / "RGB", "synthia"), require_folder(root / "GT" / "LABELS", "synthia")
+    found = require_some(list_files(folder, (".png",)), f"synthia: {folder} must hold *.png", "check the root")
+    known = {path.name for path in found}
+    names = choose(root, [path.stem for path in found], split)
+    return Listing(
+        names,
+        [folder / f"{name}.png" for name in names],
+        [masks / f"{name}.png" for name in names],
+        read_label,
+        image_mend=f"{split}.txt lists it; unpack the archive again, or take it off the list",
+        label_mend="every image needs a label; unpack the archive again, or remove the image",
+        strays=tuple(path for path in list_files(masks, (".png",)) if path.name not in known),
+    )
+
+
+class Synthia(Pairs):
     """The images of one split, sorted by number, with their labels as training ids.
 
     The split is the list `train.txt` or `val.txt` in the root where both are there, else `split_numbers`.
@@ -63,31 +106,4 @@ class Synthia:
     """
 
     def __init__(self, root: str | Path, split: str = "train"):
-        if split not in SPLITS:
-            raise DataError(f"synthia: split must be one of {', '.join(SPLITS)}, got {split!r}")
-        root = Path(root)
-        images, labels = require_folder(root / "RGB", "synthia"), require_folder(root / "GT" / "LABELS", "synthia")
-        found = sorted(images.glob("*.png"))
-        require_some(found, f"synthia: {images} must hold *.png", "check the root")
-        self.names = self._choose(root, [path.stem for path in found], split)
-        self.images = require_files([images / f"{name}.png" for name in self.names], f"{split}.txt lists it")
-        self.labels = require_files(
-            [labels / f"{name}.png" for name in self.names],
-            "every image needs a label; unpack the archive again, or remove the image",
-        )
-
-    @staticmethod
-    def _choose(root: Path, names: list[str], split: str) -> list[str]:
-        lists = [root / f"{which}.txt" for which in SPLITS]
-        present = [path for path in lists if path.is_file()]
-        if not present:
-            return require_some(split_numbers(names, split), f"synthia: split {split} must hold images", "add images")
-        if len(present) != len(lists):
-            raise DataError(f"synthia: {root} must hold both train.txt and val.txt or neither, got {present[0].name}")
-        return read_list(root / f"{split}.txt")
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Sample:
-        return read_pair(self.images[index], self.labels[index], self.names[index], read_label)
+        super().__init__(listing(root, split))

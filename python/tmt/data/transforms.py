@@ -18,6 +18,14 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What a crop should show: a class on at least a share of its pixels."""
+
+    train_id: int
+    share: float
+
+
+@dataclass(frozen=True)
 class Augment:
     """Resize, category-limited crop, colour jitter and flip; sizes in pixels, each jitter with its own coin."""
 
@@ -32,18 +40,25 @@ class Augment:
     jitter_probability: float = 0.5  # of each of the four
     flip_probability: float = 0.5
 
-    def __call__(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator, wanted: Wanted | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """image uint8 (H, W, 3) and label uint8 (H, W) to a crop of both: uint8 (h, w, 3), uint8 (h, w)."""
         factor = rng.uniform(*self.scale)
         size = tuple(max(1, round(side * factor)) for side in label.shape)
-        image, label = self._crop(image, label, size, rng)
+        image, label = self._crop(image, label, size, rng, wanted)
         image = jitter(image, self._colour_matrix(rng))
         if rng.random() < self.flip_probability:
             image, label = image[:, ::-1], label[:, ::-1]
         return np.ascontiguousarray(image), np.ascontiguousarray(label)
 
     def _crop(
-        self, image: np.ndarray, label: np.ndarray, size: tuple[int, int], rng: np.random.Generator
+        self,
+        image: np.ndarray,
+        label: np.ndarray,
+        size: tuple[int, int],
+        rng: np.random.Generator,
+        wanted: Wanted | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The crop of image and label as if both had first been resized to `size`; only the crop is computed."""
         height, width = min(self.crop[0], size[0]), min(self.crop[1], size[1])
@@ -51,7 +66,7 @@ class Augment:
             top = int(rng.integers(size[0] - height + 1))
             left = int(rng.integers(size[1] - width + 1))
             cropped = crop_resized(label, size, (top, left, height, width), Image.Resampling.NEAREST)
-            if largest_share(cropped) <= self.max_class_share:
+            if largest_share(cropped) <= self.max_class_share and shows(cropped, wanted):
                 break
         image = crop_resized(image, size, (top, left, height, width), Image.Resampling.BILINEAR)
         return pad(image, self.crop, GREY), pad(cropped, self.crop, IGNORE)
@@ -100,6 +115,11 @@ def largest_share(label: np.ndarray) -> float:
     """Share of the largest class among the labelled pixels of a label (h, w); 1 where nothing is labelled."""
     counts = np.bincount(label.ravel(), minlength=256)[:IGNORE]
     return float(counts.max() / counts.sum()) if counts.any() else 1.0
+
+
+def shows(label: np.ndarray, wanted: Wanted | None) -> bool:
+    """Whether a label (h, w) has what is wanted."""
+    return wanted is None or np.count_nonzero(label == wanted.train_id) >= wanted.share * label.size
 
 
 def pad(pixels: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
