@@ -44,8 +44,8 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The two domains, of the same classes. Without roots, synthetic street scenes are drawn and written in each dataset's
-    own layout. `folders` is a dataset of your own: images/SPLIT, labels/SPLIT and classes.csv."""
+    """The two domains, of the same classes. Without roots, synthetic street scenes are drawn and written in each
+    dataset's own layout. `folders` is a dataset of your own: images/SPLIT, labels/SPLIT and classes.csv."""
 
     source: DatasetName = "gtav"
     """Layout and label encoding of the source domain."""
@@ -56,7 +56,7 @@ class DataConfig:
     target_root: str | None = None
     """Folder of the target dataset; none: synthetic scenes."""
     mapillary_mapping: MapillaryMapping = "strict"
-    """Mapillary labels that count as a Cityscapes class: `strict`, those of the same meaning, or `broad`, near ones too."""
+    """Mapillary labels that count as a Cityscapes class: `strict`, those of one meaning; `broad`, near ones too."""
     mapillary_version: MapillaryVersion | None = None
     """Release of the Mapillary labels, v1.2 or v2.0; none: the newest that is there."""
     synthetic_folder: str | None = None
@@ -300,7 +300,8 @@ def check_mapillary(
     if given and "mapillary" not in datasets:
         name, value = given[0]
         raise ConfigError(
-            f"{prefix}mapillary_{name}: is for the dataset mapillary, got {value} for {' and '.join(datasets)}; leave it out"
+            f"{prefix}mapillary_{name}: is for the dataset mapillary, got {value} for {' and '.join(datasets)}; "
+            "leave it out"
         )
 
 

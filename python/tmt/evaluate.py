@@ -37,7 +37,7 @@ class EvaluateConfig(InferenceConfig):
     split: str = "val"
     """Split of the dataset, such as train, val or test."""
     mapillary_mapping: MapillaryMapping = "strict"
-    """Mapillary labels that count as a Cityscapes class: `strict`, those of the same meaning, or `broad`, near ones too."""
+    """Mapillary labels that count as a Cityscapes class: `strict`, those of one meaning; `broad`, near ones too."""
     mapillary_version: MapillaryVersion | None = None
     """Release of the Mapillary labels, v1.2 or v2.0; none: the newest that is there."""
     out: str | None = None

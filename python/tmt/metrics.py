@@ -133,7 +133,11 @@ def score_table(result: Scores) -> str:
     classes = len(result.iou)
     rows = [
         ("mIoU (headline)", result.miou, "classes present in the ground truth; detectron2"),
-        ("mIoU, absent classes too", result.miou_mmseg, "absent but predicted classes count 0; mmsegmentation, Cityscapes"),
+        (
+            "mIoU, absent classes too",
+            result.miou_mmseg,
+            "predicted but absent ones count 0; mmsegmentation, Cityscapes",
+        ),
         (f"mIoU over all {classes}", result.miou_all, f"sum of IoU / {classes}"),
     ]
     if not math.isnan(result.miou_16):

@@ -43,7 +43,7 @@ class Pass(NamedTuple):
     """Height and width at which the network sees that part."""
     flip: bool
     part: float
-    """Weight of this scale and direction in the average; with the windows' shares, weights add up to 1 at every pixel."""
+    """Weight of this scale and direction in the average; times the windows' shares, weights add up to 1 everywhere."""
 
     @property
     def extent(self) -> tuple[int, int]:

@@ -106,7 +106,7 @@ def batches_of(
 def segmentation_loss(
     network: nn.Module, world: World, amp: bool, classes: int
 ) -> Callable[[Batch], tuple[Tensor, dict[str, object]]]:
-    """The loss of a batch, and its parts to be logged; `network` is the model of `classes` classes or its DDP wrapper."""
+    """The loss of a batch, and its parts to be logged; `network` is the model of K `classes` or its DDP wrapper."""
 
     def loss_of(batch: Batch) -> tuple[Tensor, dict[str, object]]:
         mask_labels, class_labels = masks_from_labels(batch["labels"].to(world.device), classes)

@@ -116,7 +116,7 @@ def _method(panel: Panel) -> Image.Resampling:
 
 
 def legend_lines(names: Sequence[str], width: int) -> list[range]:
-    """The classes of each line of a legend `width` pixels wide: as few lines as the longest name allows, evenly filled."""
+    """The classes of each line of a legend `width` pixels wide: as few lines as the names allow, evenly filled."""
     longest = max(LEGEND_FONT.getlength(name) for name in names)
     most = max(1, int((width - 2 * GAP) // (longest + SWATCH + GAP)))
     per_line = -(-len(names) // -(-len(names) // most))
