@@ -1,16 +1,11 @@
 """Every setting of a run, as frozen dataclasses: the defaults are the paper's, or ours where it is silent.
 
-Nothing here imports torch, so that `--help` is quick. `parse` turns a command line into a `Config`; YAML presets
-(`--config demo`, `--config my.yaml`) and single overrides (`--target.lr 2e-4`) mix, the later one wins.
+Nothing here imports torch, so that `--help` is quick. `tmt.arguments` makes these of command lines and YAML files.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Literal
 
-from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 from jsonargparse.typing import (
     ClosedUnitInterval,
     NonNegativeFloat,
@@ -21,11 +16,11 @@ from jsonargparse.typing import (
 
 from tmt.errors import ConfigError
 
-PRESETS = Path(__file__).parent / "presets"
 Stage = Literal["source", "estimator", "full", "tmt"]
-DatasetName = Literal["cityscapes", "gtav"]
+DatasetName = Literal["cityscapes", "bdd100k", "mapillary", "gtav", "synthia", "folders"]
+MapillaryMapping = Literal["strict", "broad"]
+MapillaryVersion = Literal["v1.2", "v2.0"]
 Device = Literal["auto", "cpu", "cuda"]
-Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -42,11 +37,15 @@ class AugmentConfig:
     """Probability of each of brightness, contrast, saturation and hue to be jittered."""
     flip: ClosedUnitInterval = 0.5
     """Probability of a flip left to right."""
+    rare_class_temperature: PositiveFloat | None = None
+    """Temperature of rare class sampling (DAFormer): images are drawn by their rare classes, class c with probability
+    softmax((1 - its share of pixels) / temperature), 0.01 there; none: each epoch visits every image once."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The two domains. Without roots, synthetic street scenes are drawn and written in each dataset's own layout."""
+    """The two domains, of the same classes. Without roots, synthetic street scenes are drawn and written in each
+    dataset's own layout. `folders` is a dataset of your own: images/SPLIT, labels/SPLIT and classes.csv."""
 
     source: DatasetName = "gtav"
     """Layout and label encoding of the source domain."""
@@ -56,6 +55,10 @@ class DataConfig:
     """Folder of the source dataset; none: synthetic scenes."""
     target_root: str | None = None
     """Folder of the target dataset; none: synthetic scenes."""
+    mapillary_mapping: MapillaryMapping = "strict"
+    """Mapillary labels that count as a Cityscapes class: `strict`, those of one meaning; `broad`, near ones too."""
+    mapillary_version: MapillaryVersion | None = None
+    """Release of the Mapillary labels, v1.2 or v2.0; none: the newest that is there."""
     synthetic_folder: str | None = None
     """Where synthetic scenes are kept, to be shared by runs; none: `data` in the run's folder."""
     synthetic_source: PositiveInt = 400
@@ -134,10 +137,29 @@ class ModelConfig:
     """Features the transferability is judged on: the model's own, or those of a frozen copy of the source model."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """How an image is segmented: whole or in windows, once or several times with the class scores averaged."""
+
+    window: tuple[PositiveInt, PositiveInt] | None = None
+    """Height and width of a sliding window, in pixels as the network sees them; none: the whole image at once."""
+    stride: tuple[PositiveInt, PositiveInt] | None = None
+    """Pixels from one window to the next, down and across, at most its height and width; none: two thirds of them."""
+    scales: tuple[PositiveFloat, ...] = (1.0,)
+    """Factors on the image's size; with several, their scores are averaged, at the image's own size."""
+    flip: bool = False
+    """Whether each image is segmented mirrored as well, and the scores averaged."""
+    amp: bool = False
+    """Whether CUDA computes in bfloat16 autocast; the CPU always uses float32."""
+
+
 @dataclass(frozen=True)
 class FitConfig:
     """One training stage."""
 
+    images: PositiveInt | None = None
+    """Training images to use, a subset drawn with the run's seed (few labels); none: all of them. Those of the target
+    are used by the estimator, too."""
     steps: PositiveInt = 20_000
     """Training steps."""
     batch_size: PositiveInt = 16
@@ -215,6 +237,8 @@ class Config:
     """Training augmentation"""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Model"""
+    evaluation: InferenceConfig = field(default_factory=InferenceConfig)
+    """Evaluation during training and at its end, and pictures"""
     source: FitConfig = field(default_factory=FitConfig)
     """Source stage"""
     estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
@@ -223,120 +247,77 @@ class Config:
     """Target stages: the same for every method"""
 
 
-FREE_ON_RESUME = frozenset({"out", "resume", "stages", "pictures", "data.workers", "config"})
-"""Settings that may change between the start of a run and its continuation, without changing any result."""
-
-
-def presets() -> list[str]:
-    """Names that `--config` takes beside paths."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
-
-
-def build_parser() -> ArgumentParser:
-    """The parser of `python -m tmt.train`."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog="python -m tmt.train", description=Config.__doc__, exit_on_error=False)
-    parser.add_argument("--config", action="config", help=f"preset ({', '.join(presets())}) or YAML file")
-    parser.add_class_arguments(Config, None)
-    return parser
-
-
-def parse(argv: Sequence[str]) -> Config:
-    """The configuration of a command line (without the program's name).
-
-    Raises ConfigError, on one line, for an unknown key, a value of the wrong type or outside its range, and for
-    settings that contradict each other.
-    """
-    return parse_with(build_parser(), argv, Config)
-
-
-def parse_model_command(program: str, argv: Sequence[str], kind: type[Settings]) -> Settings:
-    """Parse `python -m tmt.<program> MODEL --...` into the dataclass `kind`, whose field `model` is the positional one.
-
-    Raises ConfigError as `parse` does.
-    """
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog=f"python -m tmt.{program}", description=kind.__doc__, exit_on_error=False)
-    parser.add_argument("model", type=str, help="folder of a saved model, ours or a plain Mask2Former with 19 classes")
-    parser.add_class_arguments(kind, None, as_positional=False, skip={"model"})
-    return parse_with(parser, argv, kind)
-
-
-def parse_with(parser: ArgumentParser, argv: Sequence[str], kind: type[Settings]) -> Settings:
-    """Parse with any parser made of the fields of the dataclass `kind`; raises ConfigError as `parse` does."""
-    try:
-        values = vars(parser.instantiate(parser.parse_args(_expand(argv))))
-    except (ArgumentError, OSError, ValueError) as error:
-        raise ConfigError(_one_line(error, parser)) from error
-    config = kind(**{name: _plain(values[name]) for name in kind.__dataclass_fields__})
-    if isinstance(config, Config):
-        check(config)
-    return config
-
-
-def _plain(value: object) -> object:
-    """Numbers of the parser's restricted types as int and float, so that what is saved needs no parser to be read."""
-    if is_dataclass(value):
-        return replace(value, **{item.name: _plain(getattr(value, item.name)) for item in fields(value)})
-    if isinstance(value, (list, tuple)):
-        return tuple(_plain(item) for item in value)
-    for kind in (bool, int, float):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
-
-
-def to_yaml(config: Config) -> str:
-    """The configuration as YAML that `--config` reads back."""
-    parser = build_parser()
-    return parser.dump(parser.parse_object(asdict(config)))
-
-
-def from_yaml(path: Path) -> Config:
-    """Read what `to_yaml` wrote; raises ConfigError."""
-    return parse(["--config", str(path)])
-
-
-def differences(left: Config, right: Config) -> list[str]:
-    """Settings that differ, as `name: left -> right`, leaving out those that may differ when a run is resumed."""
-    first, second = flatten(asdict(left)), flatten(asdict(right))
-    return [
-        f"{name}: {value} -> {second[name]}"
-        for name, value in first.items()
-        if value != second[name] and name not in FREE_ON_RESUME
-    ]
-
-
-def flatten(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested settings as `a.b: value`; lists become tuples."""
-    flat: dict[str, object] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = tuple(value) if isinstance(value, list) else value
-    return flat
-
-
 def check(config: Config) -> None:
     """Raise ConfigError for settings that contradict each other."""
     if not config.stages:
         raise ConfigError("stages: must name at least one stage, got none; choose from source, estimator, full, tmt")
     if len(set(config.stages)) < len(config.stages):
         raise ConfigError(f"stages: must name each stage once, got {list(config.stages)}")
-    if (config.data.source_root is None) != (config.data.target_root is None):
-        raise ConfigError(
-            f"data: source_root and target_root must be given both or neither, got {config.data.source_root} and "
-            f"{config.data.target_root}; with neither, synthetic scenes are used for both"
-        )
-    if config.data.source_root is None and config.data.source == config.data.target:
-        raise ConfigError(
-            f"data: synthetic source and target must be different domains, got {config.data.source} for both"
-        )
     low, high = config.augment.scale
     if low > high:
         raise ConfigError(f"augment.scale: must be (smallest, largest), got ({low}, {high})")
+    _check_data(config.data)
+    if config.data.source_root is None:
+        _check_synthetic(config)
+    check_inference(config.evaluation, "evaluation.")
     _check_model(config.model)
+
+
+def _check_data(data: DataConfig) -> None:
+    if (data.source_root is None) != (data.target_root is None):
+        raise ConfigError(
+            f"data: source_root and target_root must be given both or neither, got {data.source_root} and "
+            f"{data.target_root}; with neither, synthetic scenes are used for both"
+        )
+    check_mapillary((data.source, data.target), data.mapillary_mapping, data.mapillary_version, "data.")
+
+
+def _check_synthetic(config: Config) -> None:
+    data = config.data
+    if data.source == data.target:
+        raise ConfigError(f"data: synthetic source and target must be different domains, got {data.source} for both")
+    if "folders" in (data.source, data.target):
+        raise ConfigError("data: folders is a dataset of your own; give --data.source_root and --data.target_root")
+    for role, fit, available in (
+        ("source", config.source, data.synthetic_source),
+        ("target", config.target, data.synthetic_target),
+    ):
+        check_subset(role, fit.images, available, f"data.synthetic_{role}")
+
+
+def check_subset(role: str, images: int | None, available: int, where: str) -> None:
+    """Raise ConfigError where a domain's stage asks for more training images than there are."""
+    if images is not None and images > available:
+        raise ConfigError(f"{role}.images: must be at most the {available} training images of {where}, got {images}")
+
+
+def check_mapillary(
+    datasets: tuple[DatasetName, ...], mapping: MapillaryMapping, version: MapillaryVersion | None, prefix: str = ""
+) -> None:
+    """Raise ConfigError for settings of Mapillary's labels where no dataset is Mapillary."""
+    given = [("mapping", mapping)] if mapping != "strict" else []
+    given += [("version", version)] if version is not None else []
+    if given and "mapillary" not in datasets:
+        name, value = given[0]
+        raise ConfigError(
+            f"{prefix}mapillary_{name}: is for the dataset mapillary, got {value} for {' and '.join(datasets)}; "
+            "leave it out"
+        )
+
+
+def check_inference(inference: InferenceConfig, prefix: str = "") -> None:
+    """Raise ConfigError for windows and scales that cannot be used together; `prefix` comes before the names."""
+    if not inference.scales:
+        raise ConfigError(f"{prefix}scales: must hold at least one factor, got none; 1.0 is the image's own size")
+    if inference.stride is None:
+        return
+    if inference.window is None:
+        raise ConfigError(f"{prefix}stride: is for sliding windows, got {inference.stride} without {prefix}window")
+    if any(step > side for step, side in zip(inference.stride, inference.window, strict=True)):
+        raise ConfigError(
+            f"{prefix}stride: must be at most the window {inference.window}, got {inference.stride}; "
+            "else pixels between windows are never seen"
+        )
 
 
 def _check_model(model: ModelConfig) -> None:
@@ -347,33 +328,3 @@ def _check_model(model: ModelConfig) -> None:
     for i, heads in enumerate(model.heads if model.backbone == "swin" else ()):
         if (model.embed_dim << i) % heads:
             raise ConfigError(f"model.heads: must divide the stage's {model.embed_dim << i} channels, got {heads}")
-
-
-def _expand(argv: Sequence[str]) -> list[str]:
-    """Shorthands: the name of a preset after --config, `--stages a,b` without brackets, and --resume without value."""
-    expanded: list[str] = []
-    for i, argument in enumerate(argv):
-        option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-        name = option if option else (expanded[-1] if expanded else "")
-        if value and name == "--config" and value in presets():
-            value = str(PRESETS / f"{value}.yaml")
-        if value and name == "--stages" and not value.startswith("["):
-            value = f"[{value}]"
-        if argument == "--resume" and (i + 1 == len(argv) or argv[i + 1].startswith("-")):
-            equals, value = "=", "true"
-        expanded.append(option + equals + value)
-    return expanded
-
-
-def _one_line(error: Exception, parser: ArgumentParser) -> str:
-    text = " ".join(str(error).replace("Parser key ", "").split())
-    return f"{text}; {_nearest(text, parser)}see {parser.prog} --help"
-
-
-def _nearest(text: str, parser: ArgumentParser) -> str:
-    if "unrecognized arguments: " not in text:
-        return ""
-    unknown = text.rsplit("unrecognized arguments: ", 1)[1].split()[0].split("=")[0]
-    options = [option for action in parser._actions for option in action.option_strings]
-    found = get_close_matches(unknown, options, n=1)
-    return f"did you mean {found[0]}? " if found else ""

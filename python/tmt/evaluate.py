@@ -1,6 +1,7 @@
 """Evaluate a saved segmentation model.
 
 python -m tmt.evaluate runs/demo/tmt/model --dataset cityscapes --root data/cityscapes --out results --pictures 4
+python -m tmt.evaluate MODEL --dataset mapillary --root MAPILLARY --window 1024,1024 --scales 0.75,1.0,1.25 --flip
 torchrun --nproc_per_node 2 -m tmt.evaluate ...      the same on two processes, every image counted once
 """
 
@@ -12,29 +13,35 @@ from typing import TYPE_CHECKING
 
 from jsonargparse.typing import NonNegativeInt
 
-from tmt.config import DatasetName, Device, parse_model_command
+from tmt.arguments import parse_model_command
+from tmt.config import DatasetName, Device, InferenceConfig, MapillaryMapping, MapillaryVersion, check_mapillary
 from tmt.engine.cli import command
 
 if TYPE_CHECKING:
     from torch import nn
 
     from tmt.data import Dataset
+    from tmt.engine.evaluation import Evaluation
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """Evaluate a saved model: mIoU, fwIoU, mACC, pACC and all classes, at the labels' resolution."""
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(InferenceConfig):
+    """Evaluate a saved model: every mIoU in use, fwIoU, mACC, pACC and all classes, at the labels' resolution."""
 
     model: str
     """Folder of a saved model."""
     dataset: DatasetName
-    """Layout and label encoding of the dataset."""
+    """Layout and label encoding of the dataset; `folders` is one of your own."""
     root: str
     """Folder of the dataset."""
     split: str = "val"
-    """Split of the dataset: train, val or test."""
+    """Split of the dataset, such as train, val or test."""
+    mapillary_mapping: MapillaryMapping = "strict"
+    """Mapillary labels that count as a Cityscapes class: `strict`, those of one meaning; `broad`, near ones too."""
+    mapillary_version: MapillaryVersion | None = None
+    """Release of the Mapillary labels, v1.2 or v2.0; none: the newest that is there."""
     out: str | None = None
-    """Folder for metrics.json, classes.md and pictures; none: only print."""
+    """Folder for metrics.json, scores.md and pictures; none: only print."""
     pictures: NonNegativeInt = 0
     """Images to draw, with prediction, transferability and superpixel borders."""
     transferability: bool | None = None
@@ -49,9 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Evaluate, print the table, and write files where `out` is given. Raises tmt.errors.TMTError."""
-    from tmt import metrics
-    from tmt.data import CLASSES, open_dataset
+    """Evaluate, print the tables, and write files where `out` is given. Raises tmt.errors.TMTError."""
     from tmt.engine import evaluation
     from tmt.engine.checks import check_writable
     from tmt.engine.distributed import join
@@ -61,18 +66,26 @@ def evaluate(config: EvaluateConfig) -> None:
     with join(config.device) as world:
         if config.out:
             check_writable(Path(config.out))
-        dataset = open_dataset(config.dataset, config.root, config.split)
-        model = open_model(config.model, options).to(world.device)
+        dataset = _open_dataset(config)
+        model = open_model(config.model, options, dataset.label_set).to(world.device)
         freeze(model)
-        result = evaluation.evaluate(model, dataset, world)
-        world.say(metrics.class_table(result.scores, CLASSES))
-        world.say(f"{len(dataset)} images, mask rule {model.config.mask_rule}\n{result.headline()}")
+        result = evaluation.evaluate(model, dataset, world, config)
+        report = f"{result.tables()}\n\n{len(dataset)} images, mask rule {model.config.mask_rule}"
+        world.say(f"{report}\n{result.headline()}")
         if config.out and world.main:
-            _write(config, result.to_dict(), metrics.class_table(result.scores, CLASSES))
+            _write(config, result, report)
             _draw(config, model, dataset)
 
 
-def _write(config: EvaluateConfig, result: dict[str, object], table: str) -> None:
+def _open_dataset(config: EvaluateConfig) -> "Dataset":
+    from tmt.data import open_dataset
+
+    mapping, version = config.mapillary_mapping, config.mapillary_version
+    check_mapillary((config.dataset,), mapping, version)
+    return open_dataset(config.dataset, config.root, config.split, mapping=mapping, version=version)
+
+
+def _write(config: EvaluateConfig, result: "Evaluation", report: str) -> None:
     from dataclasses import asdict
 
     from tmt.engine.checkpoint import write_text
@@ -80,8 +93,8 @@ def _write(config: EvaluateConfig, result: dict[str, object], table: str) -> Non
 
     folder = Path(config.out)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "metrics.json", {"evaluated": asdict(config), **result})
-    write_text(folder / "classes.md", table + "\n")
+    write_json(folder / "metrics.json", {"evaluated": asdict(config), **result.to_dict()})
+    write_text(folder / "scores.md", report + "\n")
 
 
 def _draw(config: EvaluateConfig, model: "nn.Module", dataset: "Dataset") -> None:
@@ -89,8 +102,9 @@ def _draw(config: EvaluateConfig, model: "nn.Module", dataset: "Dataset") -> Non
 
     for index in pictures.spread(config.pictures, len(dataset)):
         sample = dataset[index]
-        views = {f"prediction ({model.config.mask_rule} rule)": pictures.look(model, sample.image)}
-        sheet = pictures.compose(pictures.panels_of(sample.image, sample.label, views), columns=3)
+        views = {f"prediction ({model.config.mask_rule} rule)": pictures.look(model, sample.image, config)}
+        panels = pictures.panels_of(sample.image, sample.label, views, dataset.label_set)
+        sheet = pictures.compose(panels, columns=3, label_set=dataset.label_set)
         pictures.save(sheet, Path(config.out) / "pictures" / f"{sample.name}.png")
 
 

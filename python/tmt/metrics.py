@@ -12,7 +12,10 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from tmt.data.labels import CLASSES
+
 IGNORE = 255
+# Cityscapes classes that SYNTHIA is scored on.
 SYNTHIA_16 = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
 SYNTHIA_13 = (0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
 HEADLINES = (("miou", "mIoU"), ("fwiou", "fwIoU"), ("macc", "mACC"), ("pacc", "pACC"))
@@ -62,9 +65,9 @@ class Scores:
     miou_all: float
     """Sum of IoU over all classes, divided by their number."""
     miou_16: float
-    """Mean IoU over SYNTHIA's 16 classes that are present (19-class problems only)."""
+    """Mean IoU over SYNTHIA's 16 classes that are present (of the 19 Cityscapes classes only)."""
     miou_13: float
-    """Mean IoU over SYNTHIA's 13 classes that are present (19-class problems only)."""
+    """Mean IoU over SYNTHIA's 13 classes that are present (of the 19 Cityscapes classes only)."""
     iou: tuple[float, ...]
     """IoU per class; nan for a class neither present nor predicted."""
     accuracy: tuple[float, ...]
@@ -83,14 +86,14 @@ def _plain(value: object) -> object:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def scores(confusion: Tensor) -> Scores:
-    """Scores of a confusion matrix (K, K) whose rows are the truth."""
+def scores(confusion: Tensor, names: Sequence[str] = ()) -> Scores:
+    """Scores of a confusion matrix (K, K) whose rows are the truth; of the classes `names`, where they have names."""
     counts = confusion.to(torch.float64)
     right, truth, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
     iou = 100 * right / (truth + predicted - right)  # 0 / 0 = nan: neither present nor predicted
     accuracy = 100 * right / truth
     present, seen = truth > 0, (truth + predicted) > 0
-    nineteen = len(iou) == 19
+    street = tuple(names) == CLASSES
     return Scores(
         miou=_mean(iou[present]),
         fwiou=float((iou[present] * truth[present]).sum() / truth.sum()),
@@ -98,8 +101,8 @@ def scores(confusion: Tensor) -> Scores:
         pacc=float(100 * right.sum() / truth.sum()),
         miou_mmseg=_mean(iou[seen]),
         miou_all=float(iou[seen].sum() / len(iou)),
-        miou_16=_mean_over(iou, present, SYNTHIA_16) if nineteen else math.nan,
-        miou_13=_mean_over(iou, present, SYNTHIA_13) if nineteen else math.nan,
+        miou_16=_mean_over(iou, present, SYNTHIA_16) if street else math.nan,
+        miou_13=_mean_over(iou, present, SYNTHIA_13) if street else math.nan,
         iou=tuple(iou.tolist()),
         accuracy=tuple(accuracy.tolist()),
         pixels=tuple(int(count) for count in truth.tolist()),
@@ -123,6 +126,29 @@ def class_table(result: Scores, names: Sequence[str]) -> str:
     ]
     rows.append(("mean over present", _percent(result.miou), _percent(result.macc), f"{sum(result.pixels)}"))
     return markdown_table(("class", "IoU", "acc", "pixels"), rows)
+
+
+def score_table(result: Scores) -> str:
+    """A markdown table of the means, the headline first, each with the convention it follows."""
+    classes = len(result.iou)
+    rows = [
+        ("mIoU (headline)", result.miou, "classes present in the ground truth; detectron2"),
+        (
+            "mIoU, absent classes too",
+            result.miou_mmseg,
+            "predicted but absent ones count 0; mmsegmentation, Cityscapes",
+        ),
+        (f"mIoU over all {classes}", result.miou_all, f"sum of IoU / {classes}"),
+    ]
+    if not math.isnan(result.miou_16):
+        rows.append(("mIoU, SYNTHIA 16", result.miou_16, "without terrain, truck, train"))
+        rows.append(("mIoU, SYNTHIA 13", result.miou_13, "without wall, fence and pole either"))
+    rows += [
+        ("fwIoU", result.fwiou, "IoU weighted by ground-truth pixels"),
+        ("mACC", result.macc, "class accuracy over classes present"),
+        ("pACC", result.pacc, "share of pixels that are right"),
+    ]
+    return markdown_table(("score", "%", "over"), [(name, _percent(value), over) for name, value, over in rows])
 
 
 def summary_line(result: Scores) -> str:

@@ -1,92 +1,128 @@
 """Segment images with a saved model.
 
-    python -m tmt.predict runs/demo/tmt/model --images street.jpg --out predictions
-    python -m tmt.predict runs/demo/tmt/model --images folder     --out predictions
+    python -m tmt.predict runs/demo/tmt/model street.jpg --out predictions
+    python -m tmt.predict MODEL folder 'more/*/left/*.png' --out predictions --save labels,overlay,confidence
+    python -m tmt.predict MODEL CITYSCAPES/leftImg8bit/val --out predictions --save labels --ids label --flip
+    torchrun --nproc_per_node 2 -m tmt.predict ...       the images divided among two processes
 
-For each image NAME: NAME_labels.png (train ids, 8-bit), NAME_overlay.png (class colours over the image) and, where the
-model has a transferability estimator, NAME_transferability.png (blue: divergent, red: like the source domain).
+Each kind of picture has a folder of its own in --out, in which the images keep their names and their folders below the
+deepest one that holds everything given:
+    labels           the class of each pixel, 8-bit grey: train ids, or Cityscapes label ids with --ids label
+    overlay          the classes' colours over the image
+    transferability  blue: divergent (0), red: like the source domain (1)
+    confidence       8-bit grey, 255 x the prediction's part of all classes' scores
+Images with an EXIF orientation are turned upright. The same command again goes on with the images that are missing.
 """
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import ClosedUnitInterval
 
-from tmt.config import Device, parse_model_command
+from tmt.arguments import parse_model_command
+from tmt.config import Device, InferenceConfig
 from tmt.engine.cli import command
-from tmt.errors import DataError
+from tmt.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from torch import nn
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+    from tmt.engine.distributed import World
+    from tmt.engine.prediction import Job
+
+Kind = Literal["labels", "overlay", "transferability", "confidence"]
 
 
-@dataclass(frozen=True)
-class PredictConfig:
-    """Segment images with a saved model and write labels, overlays and transferability maps as PNG."""
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(InferenceConfig):
+    """Segment images with a saved model and write labels, overlays, transferability and confidence as PNG."""
 
     model: str
     """Folder of a saved model."""
-    images: str
-    """An image, or a folder whose PNG and JPEG files are segmented."""
+    paths: tuple[str, ...]
+    """Images, folders that are searched to their bottom, and patterns such as 'city/*/*.png'."""
     out: str
     """Folder for the pictures; made where it is missing."""
+    save: tuple[Kind, ...] = ("labels", "overlay")
+    """Kinds of pictures to write: labels, overlay, transferability, confidence."""
+    ids: Literal["train", "label"] = "train"
+    """Ids in the labels: `train`, 0 to K - 1, or `label`, those of Cityscapes that its official evaluator reads."""
     opacity: ClosedUnitInterval = 0.6
     """Opacity of the class colours over the image."""
+    overwrite: bool = False
+    """Whether pictures that exist are made anew; else they are kept, and only what is missing is made."""
+    transferability: bool | None = None
+    """Switches the transferability off or on in inference; none: as the model was saved."""
     device: Device = "auto"
     """Where to compute; auto: CUDA when there is a GPU, else the CPU."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code: 0 done, 2 a mistake named on one line, 128 + n stopped by signal n."""
-    return command(lambda arguments: predict(parse_model_command("predict", arguments, PredictConfig)), argv)
-
-
-def find_images(place: Path) -> list[Path]:
-    """The image, or a folder's images by name. Raises DataError when there is none."""
-    found = [place] if place.is_file() else sorted(p for p in place.glob("*") if p.suffix.lower() in SUFFIXES)
-    if not found:
-        kinds = ", ".join(SUFFIXES)
-        raise DataError(f"{place}: must be an image or a folder with {kinds} files, got none; check --images")
-    return found
+    return command(lambda given: predict(parse_model_command("predict", given, PredictConfig, many="paths")), argv)
 
 
 def predict(config: PredictConfig) -> None:
-    """Segment every image. Raises tmt.errors.TMTError."""
-    from tqdm import tqdm
-
+    """Segment every image that is not done. Raises tmt.errors.TMTError; an image that cannot be read is left out."""
     from tmt.engine.checks import check_writable
     from tmt.engine.distributed import join
     from tmt.engine.models import freeze, open_model
+    from tmt.engine.prediction import Record, find_images
 
-    images, out = find_images(Path(config.images)), Path(config.out)
+    if not config.save:
+        raise ConfigError("save: must name at least one kind of picture, got none; choose labels")
+    out = Path(config.out)
+    jobs = find_images(config.paths, out)
     check_writable(out)
+    options = {} if config.transferability is None else {"transferability": config.transferability}
     with join(config.device) as world:
-        model = open_model(config.model, {}).to(world.device)
+        model = open_model(config.model, options).to(world.device)
+        _check_model(config, model)
         freeze(model)
-        for path in tqdm(images[world.rank :: world.size], "predict", disable=not world.main):
-            _predict_one(model, path, out, config.opacity)
+        record = Record.of(config, out)
+        todo = record.check(jobs)
+        world.barrier()  # no process may look at the folder after another one has begun to fill it
+        if world.main:
+            record.write()
+        world.say(f"{len(todo)} of {len(jobs)} images to do")
+        _predict_all(config, model, todo, world)
 
 
-def _predict_one(model: "nn.Module", path: Path, out: Path, opacity: float) -> None:
-    from PIL import Image
+def _check_model(config: PredictConfig, model: "nn.Module") -> None:
+    from tmt.data import CITYSCAPES19
+    from tmt.engine.models import label_set_of, listed
 
-    from tmt.data import colourise
-    from tmt.data.files import read_image
-    from tmt.report import pictures
+    if "transferability" in config.save and not model.config.transferability:
+        raise ConfigError(f"save: {config.model} has no transferability, got {','.join(config.save)}; leave it out")
+    known = label_set_of(model)
+    if config.ids == "label" and known != CITYSCAPES19:
+        raise ConfigError(
+            f"ids: label ids exist for the 19 classes of Cityscapes, got a model of {listed(known.names)}; use train"
+        )
 
-    image = read_image(path)  # (H, W, 3) uint8
-    view = pictures.look(model, image)
-    overlay = (1 - opacity) * image + opacity * colourise(view.prediction)
-    drawn = {"labels": view.prediction, "overlay": overlay.round().astype("uint8")}
-    if view.transferability is not None:
-        drawn["transferability"] = pictures.heat(view.transferability)
-    for kind, pixels in drawn.items():
-        pictures.save(Image.fromarray(pixels), out / f"{path.stem}_{kind}.png")
+
+def _predict_all(config: PredictConfig, model: "nn.Module", todo: "list[Job]", world: "World") -> None:
+    """This process's share of the images."""
+    import torch
+    from tqdm import tqdm
+
+    from tmt.engine.prediction import Painter
+
+    painter, failures = Painter.of(config, model), []
+    for job in tqdm(todo[world.rank :: world.size], "predict", unit="image", disable=not world.main):
+        try:
+            painter.paint(job)
+        except DataError as error:
+            failures.append(error)
+            tqdm.write(f"left out: {error}")
+    count = int(world.sum(torch.tensor([len(failures)])))
+    if count == 1 and failures:
+        raise failures[0]
+    if count and world.main:
+        raise DataError(f"{count} of {len(todo)} images could not be read and were left out, see above; mend them")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ checkpoint.pt, done.json, and the models `model` (last weights) and `best`), res
 import sys
 from collections.abc import Sequence
 
-from tmt.config import Config, parse
+from tmt.arguments import parse
+from tmt.config import Config
 from tmt.engine.cli import command
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tmt import config as settings
-from tmt import evaluate, predict
+from tmt import arguments as settings
+from tmt import config, evaluate, predict
 from tmt.errors import ConfigError
 
 
@@ -30,7 +30,7 @@ def help_of(entry, capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     "entry, kind",
     [
-        (settings.parse, settings.Config),
+        (settings.parse, config.Config),
         (evaluate.main, evaluate.EvaluateConfig),
         (predict.main, predict.PredictConfig),
     ],
@@ -61,12 +61,17 @@ def test_presets_survive_a_round_trip(name: str, tmp_path: Path, capsys: pytest.
 def test_presets_differ_where_they_say() -> None:
     paper, foreground = (settings.parse(["--config", name]) for name in ("paper", "foreground"))
     assert settings.differences(paper, foreground) == ["model.mask_rule: uncertain -> foreground"]
-    assert paper == dataclasses.replace(settings.Config(), out="runs/paper")
+    assert paper == dataclasses.replace(config.Config(), out="runs/paper")
 
 
 def test_shorthands() -> None:
-    config = settings.parse(["--stages", "source,tmt", "--resume", "--out", "x"])
-    assert config.stages == ("source", "tmt") and config.resume and config.out == "x"
+    given = settings.parse(["--stages", "source,tmt", "--resume", "--out", "x", "--evaluation.window", "4,6"])
+    assert given.stages == ("source", "tmt") and given.resume and given.out == "x"
+    assert given.evaluation.window == (4, 6) and not given.evaluation.flip
+    argv = "m --flip a b --scales=0.5,1 --out o --save labels --overwrite --window null"
+    command = settings.parse_model_command("predict", argv.split(), predict.PredictConfig, many="paths")
+    assert command.paths == ("a", "b") and command.flip and command.overwrite and command.window is None
+    assert command.scales == (0.5, 1.0) and command.save == ("labels",)
 
 
 def test_values_need_no_parser_to_be_read() -> None:
@@ -89,6 +94,21 @@ BAD = {
     "--stages source,source": "once",
     "--data.source_root here": "both or neither",
     "--data.source cityscapes": "different domains",
+    "--data.source kitti": "data.source",
+    "--data.source folders": "a dataset of your own",
+    "--data.mapillary_version v1.2": "is for the dataset mapillary, got v1.2 for gtav and cityscapes",
+    "--data.mapillary_version v3": "mapillary_version",
+    "--data.mapillary_mapping broad": "data.mapillary_mapping",
+    "--data.mapillary_mapping loose": "mapillary_mapping",
+    "--target.images 0": "target.images",
+    "--target.images 101": "target.images: must be at most the 100 training images of data.synthetic_target, got 101",
+    "--augment.rare_class_temperature 0": "rare_class_temperature",
+    "--evaluation.window 4": "evaluation.window",
+    "--evaluation.window 0,4": "evaluation.window",
+    "--evaluation.stride 4,4": "without evaluation.window",
+    "--evaluation.window 8,8 --evaluation.stride 8,9": "stride: must be at most the window (8, 8), got (8, 9)",
+    "--evaluation.scales []": "evaluation.scales",
+    "--evaluation.scales 1,-1": "evaluation.scales",
     "--augment.scale [2.0,0.5]": "augment.scale",
     "--augment.crop 512": "augment.crop",
     "--model.hidden 60 --model.attention_heads 7": "model.hidden",

@@ -25,7 +25,7 @@ def first_gradients(argv: list[str], stage: str, path: Path, variables: dict[str
     """Loss, gradients and mask count of this process's share of the first batch of a stage, saved to `path`-rank."""
     os.environ.update(variables)
     runs.redirect(path.with_suffix(".log"))
-    from tmt.config import parse
+    from tmt.arguments import parse
     from tmt.engine.distributed import join
     from tmt.engine.estimation import estimator_task, new_discriminator
     from tmt.engine.interrupt import Stop
@@ -37,7 +37,7 @@ def first_gradients(argv: list[str], stage: str, path: Path, variables: dict[str
     config = parse(argv)
     with join("cpu") as world:
         run = open_run(config, argv, world, Stop())
-        model = new_model(config.model, method_of("full").model_options(config.model), seed=3)
+        model = new_model(config.model, method_of("full").model_options(config.model), seed=3, label_set=run.label_set)
         if stage == "estimator":
             freeze(model)
             task = estimator_task(run, model, new_discriminator(run, model))

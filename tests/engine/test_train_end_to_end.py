@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import tmt
-from tmt import evaluate, predict
-from tmt.data import CLASSES, colourise
+from tmt import evaluate
+from tmt.data import CLASSES
 from tmt.report import pictures
 
 
@@ -105,7 +105,7 @@ def test_evaluate_command(finished: Path, tmp_path: Path, target_root: Path) -> 
     for name in ("miou", "fwiou", "macc", "pacc", "iou", "pixels", "allowed_fraction"):
         assert found[name] == expected[name], name
     assert len(list((tmp_path / "out" / "pictures").glob("*.png"))) == 2
-    assert "| road " in (tmp_path / "out" / "classes.md").read_text()
+    assert "| road " in (tmp_path / "out" / "scores.md").read_text()
 
 
 def test_evaluate_with_transferability_off(finished: Path, tmp_path: Path, target_root: Path) -> None:
@@ -125,28 +125,3 @@ def test_panels_and_maps() -> None:
     colours = pictures.heat(np.array([[0.0, 1.0]]))
     assert colours[0, 0, 2] > colours[0, 0, 0] and colours[0, 1, 0] > colours[0, 1, 2]  # blue is low, red is high
     assert pictures.spread(3, 11) == [0, 5, 10] and pictures.spread(5, 2) == [0, 1] and pictures.spread(1, 9) == [0]
-
-
-def predicted(argv: list[str], log: Path) -> int:
-    runs.redirect(log)
-    return predict.main(argv)
-
-
-def test_predict_command(finished: Path, tmp_path: Path, target_root: Path) -> None:
-    images = target_root / "leftImg8bit" / "val" / "city"
-    argv = [f"{finished}/tmt/model", f"--images={images}", f"--out={tmp_path}/out", "--opacity=1", "--device=cpu"]
-    assert runs.finish(runs.start(predicted, argv, tmp_path / "log")) == 0, (tmp_path / "log").read_text()
-    assert len(list((tmp_path / "out").iterdir())) == 3 * 3
-    name = sorted(images.iterdir())[0].stem
-    labels, overlay, _ = (
-        np.asarray(Image.open(tmp_path / "out" / f"{name}_{kind}.png"))
-        for kind in ("labels", "overlay", "transferability")
-    )
-    assert labels.shape == (48, 96) and labels.max() < len(CLASSES)
-    assert np.array_equal(overlay, colourise(labels))
-
-
-def test_predict_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert predict.main(["model", f"--images={tmp_path}", f"--out={tmp_path}/out"]) == 2
-    error = capsys.readouterr().err
-    assert str(tmp_path) in error and error.count("\n") == 1 and not (tmp_path / "out").exists()

@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-from tmt import config as settings
+from tmt import arguments
 from tmt.config import Config
+from tmt.data import LabelSet
 from tmt.engine.distributed import World, share
 from tmt.engine.models import model_config, open_model
 from tmt.errors import CheckpointError, ConfigError
@@ -19,7 +20,7 @@ def check_folder(config: Config, folder: Path) -> None:
     if used and not (folder / "config.yaml").is_file():
         raise ConfigError(f"out: {folder} holds no run to resume (config.yaml); use another --out")
     if used:
-        changed = settings.differences(settings.from_yaml(folder / "config.yaml"), config)
+        changed = arguments.differences(arguments.from_yaml(folder / "config.yaml"), config)
         if changed:
             raise ConfigError(
                 f"resume: settings must be those {folder} was started with, got {'; '.join(changed)}; "
@@ -37,34 +38,34 @@ def check_writable(folder: Path) -> None:
         raise ConfigError(f"out: {folder} cannot be written ({place} is not a writable folder); choose another --out")
 
 
-def check_settings(config: Config, world: World) -> None:
+def check_settings(config: Config, world: World, label_set: LabelSet) -> None:
     """The model's settings must fit each other, and batches the number of processes."""
     for stage in config.stages:
         if stage != "estimator" and config.model.base is None:
-            model_config(config.model, method_of(stage).model_options(config.model))
+            model_config(config.model, method_of(stage).model_options(config.model), label_set)
     share(config.source.batch_size, world, "source.batch_size")
     share(config.target.batch_size, world, "target.batch_size")
     share(config.estimator.batch_size, world, "estimator.batch_size")
 
 
-def check_inputs(config: Config, folder: Path) -> None:
-    """Each stage's input must exist, or be made by an earlier stage of this run."""
+def check_inputs(config: Config, folder: Path, label_set: LabelSet) -> None:
+    """Each stage's input must exist and predict these classes, or be made by an earlier stage of this run."""
     if "source" not in config.stages:
-        _check_source_model(config, folder)
+        _check_source_model(config, folder, label_set)
     elif config.model.base is not None:
-        open_model(config.model.base, {})
+        open_model(config.model.base, {}, label_set)
     if "tmt" in config.stages and "estimator" not in config.stages:
         _check_estimator(config, folder)
 
 
-def _check_source_model(config: Config, folder: Path) -> None:
+def _check_source_model(config: Config, folder: Path, label_set: LabelSet) -> None:
     model = Path(config.source_model or folder / "source" / "model")
     if config.source_model is None and not model.is_dir():
         raise CheckpointError(
             f"{model}: stage {config.stages[0]} needs a source model there; run --stages source first, "
             f"or give --source_model"
         )
-    open_model(model, {})
+    open_model(model, {}, label_set)
 
 
 def _check_estimator(config: Config, folder: Path) -> None:

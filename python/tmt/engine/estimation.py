@@ -32,17 +32,22 @@ from tmt.model.estimator import DomainDiscriminator, discriminator_loss, proxy_a
 def train_estimator(run: Run) -> None:
     """Train the discriminator and report how well it tells the domains apart."""
     config = run.config.estimator
-    model = open_model(run.source_model, {"transferability": False, **region_options(run.config.model)})
+    options = {"transferability": False, **region_options(run.config.model)}
+    model = open_model(run.source_model, options, run.label_set)
     freeze(model.to(run.world.device))
     folder = run.stage_folder("estimator")
     task = estimator_task(run, model, new_discriminator(run, model))
-    run.world.say(f"\nestimator: {config.steps} steps of {config.batch_size} + {config.batch_size} images")
+    run.world.say(
+        f"\nestimator: {config.steps} steps of {config.batch_size} + {config.batch_size} images, from "
+        f"{len(run.source.train)} of {run.source.name} and {len(run.target.train)} of {run.target.name}"
+    )
     run.world.say(groups_table(task))
     state = Fit(task, folder, run.world, run.stop, run.config.seed).run()
     if run.world.main:
         write_atomically(run.folder / "estimator" / "estimator.safetensors", lambda path: write_weights(task, path))
     run.world.say(verdict(state.last, config.saturated))
-    run.finish("estimator", {"last": state.last, "best": state.best})
+    images = {"source": len(run.source.train), "target": len(run.target.train)}
+    run.finish("estimator", {"last": state.last, "best": state.best, "training_images": images})
 
 
 def new_discriminator(run: Run, model: TMTForSemanticSegmentation) -> DomainDiscriminator:

@@ -1,7 +1,9 @@
 """Making, loading and saving segmentation models."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -10,7 +12,8 @@ from transformers import PreTrainedConfig, ResNetConfig, SwinConfig
 from transformers.utils import logging as transformers_logging
 
 from tmt.config import ModelConfig
-from tmt.data import CLASSES
+from tmt.data.folders import default_colour
+from tmt.data.labels import LabelSet
 from tmt.engine.seeding import seed_all
 from tmt.errors import CheckpointError, ConfigError
 from tmt.model import TMTConfig, TMTForSemanticSegmentation, initialise_from_scratch, load_model
@@ -22,15 +25,17 @@ transformers_logging.set_verbosity_error()
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
-def new_model(config: ModelConfig, options: dict[str, object], seed: int) -> TMTForSemanticSegmentation:
-    """A model of the configured sizes with random weights, a function of `seed`."""
+def new_model(
+    config: ModelConfig, options: dict[str, object], seed: int, label_set: LabelSet
+) -> TMTForSemanticSegmentation:
+    """A model of the configured sizes and these classes with random weights, a function of `seed`."""
     seed_all(seed)
-    model = TMTForSemanticSegmentation(model_config(config, options))
+    model = TMTForSemanticSegmentation(model_config(config, options, label_set))
     initialise_from_scratch(model)
     return model
 
 
-def model_config(config: ModelConfig, options: dict[str, object]) -> TMTConfig:
+def model_config(config: ModelConfig, options: dict[str, object], label_set: LabelSet) -> TMTConfig:
     """The configuration of a new model; raises ConfigError for sizes that do not fit each other."""
     try:
         return TMTConfig(
@@ -46,7 +51,7 @@ def model_config(config: ModelConfig, options: dict[str, object]) -> TMTConfig:
             num_queries=config.queries,
             train_num_points=config.points,
             dropout=0.0,
-            **_labels(),
+            **_labels(label_set),
             **options,
         )
     except ValueError as error:
@@ -74,21 +79,56 @@ def _backbone(config: ModelConfig) -> PreTrainedConfig:
     )
 
 
-def _labels() -> dict[str, object]:
-    return {"id2label": dict(enumerate(CLASSES)), "label2id": {name: i for i, name in enumerate(CLASSES)}}
+def _labels(label_set: LabelSet) -> dict[str, object]:
+    """The fields of a configuration that remember the classes; `palette`, their colours, is an addition of ours."""
+    return {
+        "id2label": dict(enumerate(label_set.names)),
+        "label2id": {name: i for i, name in enumerate(label_set.names)},
+        "palette": label_set.palette.tolist(),
+    }
 
 
-def open_model(folder: str | Path, options: dict[str, object]) -> TMTForSemanticSegmentation:
+def label_set_of(model: TMTForSemanticSegmentation) -> LabelSet:
+    """The classes a model was saved with: their names, and their colours or, without those, default ones."""
+    names = tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
+    saved = getattr(model.config, "palette", None)
+    if saved is not None and np.shape(saved) == (len(names), 3):
+        return LabelSet(names, np.array(saved, dtype=np.uint8))
+    return LabelSet(names, np.array([default_colour(i) for i in range(len(names))], dtype=np.uint8))
+
+
+def adopt_classes(model: TMTForSemanticSegmentation, label_set: LabelSet, folder: str | Path) -> None:
+    """Make sure that the model of `folder` predicts these classes, and let it remember their names and colours.
+
+    Raises ConfigError for other classes. A model whose classes have no names of their own need only have as many.
+    """
+    known = label_set_of(model).names
+    nameless = all(name == f"LABEL_{i}" for i, name in enumerate(known))
+    if len(known) != len(label_set) or not (nameless or known == label_set.names):
+        raise ConfigError(
+            f"{folder}: model must predict the classes of the data, {listed(label_set.names)}, got {listed(known)}; "
+            "give a model trained on them"
+        )
+    for name, value in _labels(label_set).items():
+        setattr(model.config, name, value)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Class names for a message: their number and the first of them."""
+    return f"{len(names)} ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})"
+
+
+def open_model(
+    folder: str | Path, options: dict[str, object], label_set: LabelSet | None = None
+) -> TMTForSemanticSegmentation:
     """A saved model, ours or a plain Mask2Former, with some fields of its configuration replaced.
 
-    Raises CheckpointError for a folder without a model, damaged weights, another architecture or other classes.
+    Raises CheckpointError for a folder without a model, damaged weights or another architecture, and ConfigError for
+    other classes than those of `label_set`, where it is given.
     """
     model = load_model(folder, **options)
-    if model.config.num_labels != len(CLASSES):
-        raise CheckpointError(
-            f"{folder}: must predict the {len(CLASSES)} Cityscapes classes, got {model.config.num_labels} classes; "
-            f"give a model trained on them"
-        )
+    if label_set is not None:
+        adopt_classes(model, label_set, folder)
     return model
 
 

@@ -4,15 +4,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tmt import config as settings
-from tmt.config import AugmentConfig, Config, DataConfig, Stage
-from tmt.data import Augment, Dataset, open_dataset
+from tmt import arguments
+from tmt.config import AugmentConfig, Config, FitConfig, Stage, check_subset
+from tmt.data import (
+    CITYSCAPES19,
+    Augment,
+    Dataset,
+    LabelSet,
+    RareClasses,
+    Subset,
+    class_counts,
+    open_dataset,
+    rare_classes,
+)
 from tmt.data.synthetic import make
 from tmt.engine.checkpoint import write_text
 from tmt.engine.checks import check_folder, check_inputs, check_settings
 from tmt.engine.distributed import World
 from tmt.engine.interrupt import Stop
+from tmt.engine.models import listed
 from tmt.engine.record import describe, now, read_json, write_json
+from tmt.engine.seeding import derive
 from tmt.errors import ConfigError
 
 ORDER: tuple[Stage, ...] = ("source", "estimator", "full", "tmt")
@@ -22,10 +34,20 @@ ORDER: tuple[Stage, ...] = ("source", "estimator", "full", "tmt")
 class Domain:
     """One domain's two splits."""
 
+    role: str
+    """`source` or `target`."""
     name: str
     """What results call it: its role, the dataset, and whether its scenes are synthetic."""
     train: Dataset
+    """What is trained on: all of the training split, or a subset."""
     val: Dataset
+    available: int
+    """Images of the whole training split."""
+
+    @property
+    def share(self) -> str:
+        """What results add to the method where it was trained on a subset."""
+        return f" ({len(self.train)} of {self.available} images)" if len(self.train) < self.available else ""
 
 
 @dataclass(frozen=True)
@@ -38,6 +60,22 @@ class Run:
     folder: Path
     source: Domain
     target: Domain
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The classes of both domains."""
+        return self.target.val.label_set
+
+    def rare(self, domain: Domain) -> RareClasses | None:
+        """How to draw a domain's training images by their rare classes, where that is asked for; counted once a run."""
+        temperature = self.config.augment.rare_class_temperature
+        if temperature is None:
+            return None
+        cache = self.folder / f"class_counts-{domain.role}.json"
+        if self.world.main:
+            class_counts(domain.train, cache, self.config.data.workers)
+        self.world.barrier()
+        return rare_classes(class_counts(domain.train, cache, progress=False), temperature)
 
     def stage_folder(self, stage: str) -> Path:
         """The folder of a stage, made where it is missing."""
@@ -74,9 +112,10 @@ def open_run(config: Config, argv: Sequence[str], world: World, stop: Stop) -> R
     """
     folder = Path(config.out)
     check_folder(config, folder)
-    check_settings(config, world)
-    check_inputs(config, folder)
-    domains = _open_given(config.data)
+    domains = _open_given(config)
+    label_set = _common_classes(domains)
+    check_settings(config, world, label_set)
+    check_inputs(config, folder, label_set)
     world.barrier()  # no process may look at the folder after another one has begun to fill it
     if world.main:
         _prepare_folder(config, argv, folder, world)
@@ -85,6 +124,19 @@ def open_run(config: Config, argv: Sequence[str], world: World, stop: Stop) -> R
     world.barrier()
     source, target = domains or _open_synthetic(config, folder)
     return Run(config, world, stop, folder, source, target)
+
+
+def _common_classes(domains: tuple[Domain, Domain] | None) -> LabelSet:
+    """The classes that both domains have; raises ConfigError where they differ."""
+    if domains is None:
+        return CITYSCAPES19
+    source, target = (domain.train.label_set for domain in domains)
+    if source != target:
+        raise ConfigError(
+            f"data: source and target must have the same classes, got {listed(source.names)} in {domains[0].name} and "
+            f"{listed(target.names)} in {domains[1].name}; map the labels of one to the classes of the other"
+        )
+    return target
 
 
 def _prepare_folder(config: Config, argv: Sequence[str], folder: Path, world: World) -> None:
@@ -97,19 +149,30 @@ def _prepare_folder(config: Config, argv: Sequence[str], folder: Path, world: Wo
             record = describe("tmt.train", argv, config.seed, world.size, str(world.device))
         write_json(folder / "run.json", record)
         if not (folder / "config.yaml").exists():
-            write_text(folder / "config.yaml", settings.to_yaml(config))
+            write_text(folder / "config.yaml", arguments.to_yaml(config))
     except OSError as error:
         raise ConfigError(f"out: {folder} cannot be written ({error.strerror}); choose another --out") from error
 
 
-def _open_given(data: DataConfig) -> tuple[Domain, Domain] | None:
+def _open_given(config: Config) -> tuple[Domain, Domain] | None:
+    data = config.data
     if data.source_root is None or data.target_root is None:
         return None
-    return _open("source", data.source, data.source_root), _open("target", data.target, data.target_root)
+    return (
+        _open(config, "source", data.source, data.source_root, config.source),
+        _open(config, "target", data.target, data.target_root, config.target),
+    )
 
 
-def _open(role: str, dataset: str, root: str | Path, kind: str = "") -> Domain:
-    return Domain(f"{role} {dataset}{kind}", open_dataset(dataset, root, "train"), open_dataset(dataset, root, "val"))
+def _open(config: Config, role: str, dataset: str, root: str | Path, fit: FitConfig, kind: str = "") -> Domain:
+    data = config.data
+    options = {"mapping": data.mapillary_mapping, "version": data.mapillary_version}
+    train, val = (open_dataset(dataset, root, split, **options) for split in ("train", "val"))
+    available = len(train)
+    check_subset(role, fit.images, available, str(root))
+    if fit.images is not None and fit.images < available:
+        train = Subset(train, fit.images, derive(config.seed, "subset", role))
+    return Domain(role, f"{role} {dataset}{kind}", train, val, available)
 
 
 def synthetic_root(config: Config, folder: Path, dataset: str) -> Path:
@@ -128,8 +191,8 @@ def make_synthetic(config: Config, folder: Path) -> None:
 def _open_synthetic(config: Config, folder: Path) -> tuple[Domain, Domain]:
     first, second = config.data.source, config.data.target
     return (
-        _open("source", first, synthetic_root(config, folder, first), " (synthetic)"),
-        _open("target", second, synthetic_root(config, folder, second), " (synthetic)"),
+        _open(config, "source", first, synthetic_root(config, folder, first), config.source, " (synthetic)"),
+        _open(config, "target", second, synthetic_root(config, folder, second), config.target, " (synthetic)"),
     )
 
 

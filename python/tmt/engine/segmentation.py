@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from torch import Tensor, nn
 
 from tmt.config import FitConfig
-from tmt.data import CLASSES, Dataset, train_batches
+from tmt.data import Dataset, RareClasses, train_batches
 from tmt.engine.checkpoint import replace_folder
 from tmt.engine.distributed import World
 from tmt.engine.evaluation import evaluate
@@ -23,9 +23,9 @@ def train_source(run: Run, method: Method) -> None:
     """Stage `source`: a plain model on the source domain, in the end evaluated on the target too."""
     config, options = run.config, method.model_options(run.config.model)
     if config.model.base is None:
-        model = new_model(config.model, options, derive(config.seed, "weights"))
+        model = new_model(config.model, options, derive(config.seed, "weights"), run.label_set)
     else:
-        model = open_model(config.model.base, options)
+        model = open_model(config.model.base, options, run.label_set)
     state = _train(run, method, model, run.source, config.source)
     last = _score(run, model, run.target)
     same = state.best["step"] == state.last["step"]
@@ -36,7 +36,7 @@ def train_source(run: Run, method: Method) -> None:
 
 def fine_tune(run: Run, method: Method) -> None:
     """A target stage: the source model, trained on by one method on the target domain."""
-    model = open_model(run.source_model, method.model_options(run.config.model))
+    model = open_model(run.source_model, method.model_options(run.config.model), run.label_set)
     if method.needs_estimator:
         load_estimator(model, run.estimator_weights)
     state = _train(run, method, model, run.target, run.config.target)
@@ -63,7 +63,7 @@ def segmentation_task(run: Run, name: str, model: TMTForSemanticSegmentation, do
 
     def evaluate_model() -> dict[str, object] | None:
         world.share_buffers(model)
-        result = evaluate(model, domain.val, world, stop.asked)
+        result = evaluate(model, domain.val, world, run.config.evaluation, stop.asked)
         if result is not None:
             world.say(f"{name}: on {domain.name} val: {result.headline()}")
         return result and result.to_dict()
@@ -75,8 +75,8 @@ def segmentation_task(run: Run, name: str, model: TMTForSemanticSegmentation, do
         rate=poly(fit.steps, fit.power, fit.warmup),
         clip=fit.clip,
         pace=Pace(fit.steps, fit.eval_every, fit.checkpoint_every, fit.log_every, fit.batch_size),
-        batches=batches_of(run, domain.train, fit.batch_size, fit.steps, "source" if name == "source" else "target"),
-        loss=segmentation_loss(world.wrap(model), world, fit.amp),
+        batches=batches_of(run, domain.train, fit.batch_size, fit.steps, domain.role, run.rare(domain)),
+        loss=segmentation_loss(world.wrap(model), world, fit.amp, len(run.label_set)),
         evaluate=evaluate_model,
         save=model.save_pretrained,
     )
@@ -88,7 +88,7 @@ def groups_table(task: Task) -> str:
 
 
 def batches_of(
-    run: Run, dataset: Dataset, batch_size: int, steps: int, stream: str
+    run: Run, dataset: Dataset, batch_size: int, steps: int, stream: str, rare: RareClasses | None = None
 ) -> Callable[[int], Iterator[Batch]]:
     """This process's share of the training batches, from any step on. All methods on the target see the same ones."""
     config, world = run.config, run.world
@@ -97,24 +97,24 @@ def batches_of(
     def from_step(step: int) -> Iterator[Batch]:
         return train_batches(
             dataset, augmentation(config.augment), batch_size, seed, step, steps, world.rank, world.size,
-            config.data.workers,
+            config.data.workers, rare,
         )  # fmt: skip
 
     return from_step
 
 
 def segmentation_loss(
-    network: nn.Module, world: World, amp: bool
+    network: nn.Module, world: World, amp: bool, classes: int
 ) -> Callable[[Batch], tuple[Tensor, dict[str, object]]]:
-    """The loss of a batch, and its parts to be logged; `network` is the model or its DDP wrapper."""
+    """The loss of a batch, and its parts to be logged; `network` is the model of K `classes` or its DDP wrapper."""
 
     def loss_of(batch: Batch) -> tuple[Tensor, dict[str, object]]:
-        masks, classes = masks_from_labels(batch["labels"].to(world.device), len(CLASSES))
+        mask_labels, class_labels = masks_from_labels(batch["labels"].to(world.device), classes)
         with autocast(world.device, amp):
             outputs = network(
                 pixel_values=batch["pixel_values"].to(world.device),
-                mask_labels=masks,
-                class_labels=classes,
+                mask_labels=mask_labels,
+                class_labels=class_labels,
                 sample_seeds=batch["sample_seeds"],
             )
         return outputs.loss, logged_parts(outputs)
@@ -132,7 +132,8 @@ def logged_parts(outputs: TMTOutput) -> dict[str, object]:
 
 def _result(run: Run, method: Method, domain: Domain, state: State) -> dict[str, object]:
     return {
-        "method": method.title,
+        "method": method.title + domain.share,
+        "training_images": len(domain.train),
         "mask_rule": method.mask_rule(run.config.model),
         "domain": domain.name,
         "last": state.last,
@@ -141,7 +142,7 @@ def _result(run: Run, method: Method, domain: Domain, state: State) -> dict[str,
 
 
 def _score(run: Run, model: nn.Module, domain: Domain) -> dict[str, object]:
-    result = evaluate(model, domain.val, run.world, run.stop.asked)
+    result = evaluate(model, domain.val, run.world, run.config.evaluation, run.stop.asked)
     if result is None:
         raise Interrupted(run.stop.signum or 15, "while evaluating the source model on the target")
     run.world.say(f"on {domain.name} val: {result.headline()}")

@@ -32,8 +32,9 @@ def _draw(run: Run, titles: dict[str, str]) -> None:
         if run.stop.asked():
             raise Interrupted(run.stop.signum, "while drawing pictures")
         sample = run.target.val[index]
-        views = {title: pictures.look(model, sample.image) for title, model in loaded.items()}
-        sheet = pictures.compose(pictures.panels_of(sample.image, sample.label, views), columns=4)
+        views = {title: pictures.look(model, sample.image, run.config.evaluation) for title, model in loaded.items()}
+        panels = pictures.panels_of(sample.image, sample.label, views, run.label_set)
+        sheet = pictures.compose(panels, columns=4, label_set=run.label_set)
         pictures.save(sheet, run.folder / "pictures" / f"{sample.name}.png")
 
 

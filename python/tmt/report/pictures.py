@@ -8,14 +8,17 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
-from tmt.data import CLASSES, IGNORE, PALETTE, colourise, normalise
+from tmt.config import InferenceConfig
+from tmt.data import IGNORE, LabelSet, colourise, normalise
 from tmt.engine.checkpoint import write_atomically
+from tmt.engine.inference import WHOLE, segment
 
 PANEL_WIDTH = 480
 GAP = 8
 CAPTION_HEIGHT = 24
+SWATCH = 17  # a legend's colour and the gap to its name
+LEGEND_FONT = ImageFont.load_default(13)
 BORDER_COLOUR = (255, 230, 0)
 # Transferability from 0 (divergent, blue) to 1 (transferable, red); even steps of lightness up to the middle.
 HEAT = np.array([(33, 60, 140), (90, 150, 205), (235, 235, 225), (240, 150, 90), (165, 30, 40)], dtype=np.float32)
@@ -39,29 +42,17 @@ class View:
     transferability: np.ndarray | None
     """(H, W) float32 in [0, 1]; None for plain Mask2Former."""
     regions: np.ndarray | None
-    """(H, W) int64 region of each pixel; None for plain Mask2Former."""
+    """(H, W) int64 region of each pixel; None for plain Mask2Former, and where several passes were averaged."""
 
 
-@torch.no_grad()
-def look(model: nn.Module, image: np.ndarray) -> View:
+def look(model: nn.Module, image: np.ndarray, inference: InferenceConfig = WHOLE) -> View:
     """Apply a segmentation model in evaluation mode to an image (H, W, 3) uint8."""
-    device = next(model.parameters()).device
-    outputs = model(pixel_values=normalise(image)[None].to(device))
-    size = image.shape[:2]
-    prediction = model.semantic_probabilities(outputs, size).argmax(1)[0]
-    return View(
-        prediction.to(torch.uint8).cpu().numpy(),
-        _enlarge(outputs.transferability, size),
-        _enlarge(outputs.region_labels, size),
-    )
+    found = segment(model, normalise(image)[None].to(model.device), inference, maps=True)
+    return View(found.prediction().to(torch.uint8).cpu().numpy(), _array(found.transferability), _array(found.regions))
 
 
-def _enlarge(plane: Tensor | None, size: tuple[int, int]) -> np.ndarray | None:
-    """A map (1, h, w), at the image's size by nearest neighbour."""
-    if plane is None:
-        return None
-    enlarged = interpolate(plane[:, None].double(), size=size, mode="nearest")[0, 0]
-    return enlarged.to(plane.dtype).cpu().numpy()
+def _array(plane: Tensor | None) -> np.ndarray | None:
+    return None if plane is None else plane.cpu().numpy()
 
 
 def heat(values: np.ndarray) -> np.ndarray:
@@ -81,39 +72,42 @@ def outline(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
     return drawn
 
 
-def panels_of(image: np.ndarray, label: np.ndarray | None, views: dict[str, View]) -> list[Panel]:
+def panels_of(image: np.ndarray, label: np.ndarray | None, views: dict[str, View], label_set: LabelSet) -> list[Panel]:
     """Image and ground truth, each view's prediction, then the maps of the last view that has them.
 
     image (H, W, 3) uint8; label (H, W) train ids; views by the caption of their prediction.
     """
     panels = [Panel("image", image)]
     if label is not None:
-        panels.append(Panel("ground truth", colourise(label)))
+        panels.append(Panel("ground truth", colourise(label, label_set)))
     for caption, view in views.items():
         shown = view.prediction if label is None else np.where(label == IGNORE, IGNORE, view.prediction)
-        panels.append(Panel(caption, colourise(shown)))
+        panels.append(Panel(caption, colourise(shown, label_set)))
     for view in reversed(views.values()):
         if view.transferability is not None:
             low, high = view.transferability.min(), view.transferability.max()
             scaled = (view.transferability - low) / max(high - low, 1e-6)
             panels.append(Panel(f"transferability T, {low:.2f} (blue) to {high:.2f} (red)", heat(scaled)))
-            panels.append(Panel("superpixel borders", outline(image, view.regions)))
+            if view.regions is not None:
+                panels.append(Panel("superpixel borders", outline(image, view.regions)))
             break
     return panels
 
 
-def compose(panels: Sequence[Panel], columns: int) -> Image.Image:
+def compose(panels: Sequence[Panel], columns: int, label_set: LabelSet) -> Image.Image:
     """All panels on one sheet, `columns` in a row, captions above, the classes' colours below."""
     height = round(PANEL_WIDTH * panels[0].pixels.shape[0] / panels[0].pixels.shape[1])
     rows = -(-len(panels) // columns)
     cell = (PANEL_WIDTH + GAP, height + CAPTION_HEIGHT + GAP)
-    sheet = Image.new("RGB", (columns * cell[0] + GAP, rows * cell[1] + GAP + 2 * CAPTION_HEIGHT), "white")
+    width, top = columns * cell[0] + GAP, rows * cell[1] + GAP
+    lines = legend_lines(label_set.names, width)
+    sheet = Image.new("RGB", (width, top + len(lines) * CAPTION_HEIGHT), "white")
     for i, panel in enumerate(panels):
         left, top = GAP + i % columns * cell[0], GAP + i // columns * cell[1]
         ImageDraw.Draw(sheet).text((left, top), panel.caption, "black", ImageFont.load_default(16))
         resized = Image.fromarray(panel.pixels).resize((PANEL_WIDTH, height), _method(panel))
         sheet.paste(resized, (left, top + CAPTION_HEIGHT))
-    _draw_legend(sheet, rows * cell[1] + GAP)
+    _draw_legend(sheet, top, lines, label_set)
     return sheet
 
 
@@ -121,14 +115,22 @@ def _method(panel: Panel) -> Image.Resampling:
     return Image.Resampling.BICUBIC if panel.caption == "image" else Image.Resampling.NEAREST
 
 
-def _draw_legend(sheet: Image.Image, top: int) -> None:
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    per_line = -(-len(CLASSES) // 2)
-    step = (sheet.width - 2 * GAP) / per_line
-    for i, (name, colour) in enumerate(zip(CLASSES, PALETTE.tolist(), strict=True)):
-        left, line = GAP + i % per_line * step, top + i // per_line * CAPTION_HEIGHT
-        draw.rectangle((left, line + 3, left + 12, line + 15), fill=tuple(colour))
-        draw.text((left + 17, line), name, "black", font)
+def legend_lines(names: Sequence[str], width: int) -> list[range]:
+    """The classes of each line of a legend `width` pixels wide: as few lines as the names allow, evenly filled."""
+    longest = max(LEGEND_FONT.getlength(name) for name in names)
+    most = max(1, int((width - 2 * GAP) // (longest + SWATCH + GAP)))
+    per_line = -(-len(names) // -(-len(names) // most))
+    return [range(first, min(first + per_line, len(names))) for first in range(0, len(names), per_line)]
+
+
+def _draw_legend(sheet: Image.Image, top: int, lines: list[range], label_set: LabelSet) -> None:
+    draw = ImageDraw.Draw(sheet)
+    step = (sheet.width - 2 * GAP) / len(lines[0])
+    for line, classes in enumerate(lines):
+        for place, i in enumerate(classes):
+            left, y = GAP + place * step, top + line * CAPTION_HEIGHT
+            draw.rectangle((left, y + 3, left + 12, y + 15), fill=tuple(label_set.palette[i].tolist()))
+            draw.text((left + SWATCH, y), label_set.names[i], "black", LEGEND_FONT)
 
 
 def save(sheet: Image.Image, path: Path) -> None:
