@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -50,6 +51,40 @@ def set_order(seed):
 def set_architecture(number):
     """Which GPU is emulated: 80, 86, 89, 90 (at first) or 120; they differ in shared memory."""
     load().tmt_emulation_set_architecture(number)
+
+
+class Launch(NamedTuple):
+    """Of a kernel, by its demangled name."""
+
+    kernel: str
+    blocks: int
+    threads: int
+    shared_bytes: int
+
+
+def launches(call, architecture=90, multiprocessors=132):
+    """What `call` would launch on that GPU: nothing runs, and the tensors that it makes hold nothing."""
+    path = library(kernel_units())
+    emulation = load()
+    emulation.tmt_emulation_recorded.restype = ctypes.c_uint64
+    emulation.tmt_emulation_set_architecture(architecture)
+    emulation.tmt_emulation_only_record(multiprocessors)
+    call()
+    names, found = _symbols(path), []
+    numbers = [ctypes.c_uint64() for _ in range(3)]
+    while offset := emulation.tmt_emulation_recorded(ctypes.c_uint64(len(found)), *map(ctypes.byref, numbers)):
+        found.append(Launch(names[offset], *(number.value for number in numbers)))
+    emulation.tmt_emulation_only_record(0)
+    emulation.tmt_emulation_set_architecture(90)
+    return found
+
+
+def _symbols(path):
+    """{offset: demangled name} of a library's functions."""
+    command = ["nm", "--defined-only", "--demangle", str(path)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    words = [line.split(maxsplit=2) for line in lines]
+    return {int(address, 16): name for address, _, name in words}
 
 
 def kernel_units(csrc=CSRC):
