@@ -82,7 +82,7 @@ inline __attribute__((always_inline)) int64_t forward_scratch(int64_t padded) {
   return 2 * (kWordKeys + kBlockRows) * padded + kBlockRows * 16 + kGroupRows * kWordKeys;
 }
 inline __attribute__((always_inline)) int64_t backward_scratch(int64_t padded, int64_t queries) {
-  return 5 * kWordKeys * padded + 2 * kBlockRows * kWordKeys + 2 * queries * (padded + 1);
+  return 5 * kWordKeys * padded + 2 * kBlockRows * kWordKeys + 2 * queries * (padded + 1) + 16;
 }
 
 // Calls `function` for the storage type of `args`; inside the namespace of a SIMD level.

@@ -11,7 +11,7 @@ template <typename A>
 struct BackwardScratch {
   A *keys_transposed, *values_transposed, *keys, *grad_keys, *grad_values;  // (64, padded) each
   A *weights, *grad_scores;                                                 // (kBlockRows, 64) each
-  A *query, *grad_output, *lse, *delta;                                     // (N, padded) twice, (N) twice
+  A *query, *grad_output, *lse, *delta;  // (N, padded) twice, (N) twice, a vector more
   const A* key_rows[kTile];
   A *grad_key_rows[kTile], *grad_value_rows[kTile];
   const A *query_rows[kBlockRows], *grad_output_rows[kBlockRows];  // of the active rows
@@ -38,26 +38,37 @@ struct BackwardScratch {
   }
 };
 
-// a . b, rounded as products_with_keys rounds it: a row that attends a single key then gets exactly no gradient.
-template <typename T, typename A>
-TMT_INLINE A in_order_product(const A* a, const T* b, int64_t dim) {
-  Vector<A> total = {};
-  for (int64_t d = 0; d < dim; ++d) total += broadcast(a[d]) * load_one(b + d);
-  return total[0];
+// delta[n] = grad_output[n] . output[n] for up to 64 rows. Every row is summed as products_with_keys sums, so that the
+// difference between the two is exactly 0 where a row attends to a single key.
+template <typename T, typename A = Accumulate<T>>
+void load_deltas(const T* const* grads, const T* const* outputs, int64_t count, int64_t dim,
+                 BackwardScratch<A>& scratch, A* delta) {
+  load_tile_transposed(grads, count, dim, scratch.keys_transposed);
+  load_tile_transposed(outputs, count, dim, scratch.values_transposed);
+  for (int64_t j = 0; j < count; j += kLanes<A>) {
+    Vector<A> total = {};
+    for (int64_t d = 0; d < dim; ++d)
+      total += load(scratch.keys_transposed + d * kTile + j) * load(scratch.values_transposed + d * kTile + j);
+    store(delta + j, total);
+  }
 }
 
 template <typename T, typename A = Accumulate<T>>
 void load_queries(const AttentionArgs& args, int64_t b, int64_t h, BackwardScratch<A>& scratch) {
   const A scale = static_cast<A>(kLog2E / __builtin_sqrt(static_cast<double>(args.dim)));
   const int64_t head = (b * args.heads + h) * args.queries;
+  const T *grads[kTile], *outputs[kTile];
   for (int64_t n = 0; n < args.queries; ++n) {
-    A* grad = scratch.grad_output + n * args.padded;
+    const T* grad = head_of<T>(args.grad_output, b, h) + n * args.grad_output.row;
     load_row(head_of<T>(args.query, b, h) + n * args.query.row, scale, args.dim, args.padded,
              scratch.query + n * args.padded);
-    load_row(head_of<T>(args.grad_output, b, h) + n * args.grad_output.row, A{1}, args.dim, args.padded, grad);
+    load_row(grad, A{1}, args.dim, args.padded, scratch.grad_output + n * args.padded);
     scratch.lse[n] = static_cast<const A*>(args.lse)[head + n] * static_cast<A>(kLog2E);
-    const T* output = static_cast<const T*>(args.output) + (head + n) * args.dim;
-    scratch.delta[n] = in_order_product(grad, output, args.dim);
+    grads[n % kTile] = grad;
+    outputs[n % kTile] = static_cast<const T*>(args.output) + (head + n) * args.dim;
+    const int64_t first = n / kTile * kTile;
+    if (n % kTile == kTile - 1 || n == args.queries - 1)
+      load_deltas(grads, outputs, n - first + 1, args.dim, scratch, scratch.delta + first);
   }
 }
 
