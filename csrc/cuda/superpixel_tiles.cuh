@@ -51,8 +51,8 @@ __device__ void load_pieces(T* pixels, const T* features, const Plan& plan, cons
 #pragma unroll 4
     for (int channel = threadIdx.x / each; channel < plan.padded_channels; channel += rows) {
       const bool exists = inside && channel < plan.channels;
-      copy_piece<T, kPiece>(to + pixel_address<kPixels>(channel, p / 8), exists ? from + channel * plan.pixels() : image,
-                            exists);
+      copy_piece<T, kPiece>(to + pixel_address<kPixels>(channel, p / 8),
+                            exists ? from + channel * plan.pixels() : image, exists);
     }
   }
 }
@@ -163,7 +163,7 @@ __device__ __forceinline__ void similarities(Products<kSlices>& products, const 
   const T* at[kSlices];
 #pragma unroll
   for (int s = 0; s < kSlices; ++s) at[s] = tile + pixels_by_channels<kPixels>(slice + s);
-#pragma unroll 2
+#pragma unroll 1
   for (int channel = 0; channel < plan.padded_channels; channel += kChannelStep) {
     uint32_t ninth[4], pairs[4], pixels[kSlices][4];
     load_matrices(ninth, rows.ninth + channel);
