@@ -138,7 +138,7 @@ void run(const Context& context, const Tensor& features, const Outputs& outputs,
 template <typename T>
 bool run_on_tensor_cores(const Context& context, const Tensor& features, const Outputs& outputs, const Grid& grid,
                          int64_t iterations, float kappa) {
-  const auto plan = plan_image(grid);
+  const auto plan = plan_image(grid, features);
   if (!plan) return false;
   const ForwardArguments<T> arguments{*plan,
                                       input<T>(features),

@@ -3,6 +3,8 @@
 // tiles of kPixels. Group and halo are numbered row-major.
 #pragma once
 
+#include <array>
+
 #include "cuda/superpixel_common.cuh"
 
 namespace tmt::cuda {

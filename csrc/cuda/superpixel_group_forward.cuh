@@ -5,8 +5,8 @@
 // otherwise each step is one launch over all images (superpixel_step). Sums have a fixed order everywhere.
 #pragma once
 
+#include "cuda/superpixel_group_work.cuh"
 #include "cuda/superpixel_plan.cuh"
-#include "cuda/superpixel_tiles.cuh"
 
 namespace tmt::cuda {
 
@@ -24,31 +24,15 @@ struct ForwardArguments {
   float kappa;
 };
 
-// One block's work on one group of an image. `lane` is where the image's parts are.
+// One block's work on one group of an image.
 template <typename T, int kPixels>
-class ForwardGroup {
+class ForwardGroup : public GroupWork<T, kPixels> {
+  using Work = GroupWork<T, kPixels>;
+  using Work::group_, Work::memory_, Work::plan_;
+
  public:
   __device__ ForwardGroup(const ForwardArguments<T>& arguments, int image, int lane, int number)
-      : given_(arguments),
-        plan_(arguments.plan),
-        group_(plan_, image, number),
-        memory_(plan_),
-        lane_(lane),
-        number_(number) {}
-
-  __device__ void load(int first, int slot) const {
-    load_tiles<T, kPixels>(memory_.pixels(0), given_.features, plan_, group_, first, slot);
-  }
-
-  // Inverse norms of the pixels of the round's tiles.
-  __device__ void measure(int first, int slot) const {
-    constexpr int kSlices = kPixels / kSlice;
-    for (int i = warp_index(); i < plan_.round * kSlices; i += kGroupWarps) {
-      if (Tile(plan_, group_, first + i / kSlices).empty()) continue;
-      const int at = slot + i / kSlices;
-      measure_slice<T, kPixels>(memory_.inverse_norms(at), memory_.pixels(at), plan_, i % kSlices);
-    }
-  }
+      : Work(arguments.plan, arguments.features, arguments.parts, image, lane, number), given_(arguments) {}
 
   // The regions' features f_(step-1) from the parts in `set`: of the halo as unit vectors to shared memory, of the
   // group to the history, with their masses; the last ones, step L + 1, to the result as well. Clears the sums.
@@ -58,7 +42,8 @@ class ForwardGroup {
       const HaloRegion region(plan_, group_, number);
       if (step > given_.iterations && !region.own) continue;
       if (step > 0 && region.exists) gather_region(region, number, step, set);
-      clear_sums(number);
+      Work::clear_sums(number);
+      if (lane_index() == 0) memory_.masses()[number] = 0.f;
     }
   }
 
@@ -69,51 +54,35 @@ class ForwardGroup {
       const Tile tile(plan_, group_, first + i / kUnits);
       const int slice = i % kUnits * kTogether;
       if (tile.empty()) continue;
-      Products<kTogether> products;
+      Products<kTogether> products[1];
       if (step > 0) {
-        const TableRows<T> rows(memory_.centres(), plan_, tile);
-        similarities<T, kPixels, kTogether>(products, memory_.pixels(slot + i / kUnits), rows, plan_, slice);
+        const TableRows<T> rows[] = {{memory_.centres(), plan_, tile}};
+        similarities<T, kPixels>(products, memory_.pixels(slot + i / kUnits), rows, plan_, slice);
       }
 #pragma unroll
       for (int s = 0; s < kTogether; ++s)
-        assign_slice(products, s, tile, i / kUnits, slot + i / kUnits, slice + s, step);
+        assign_slice(products[0], s, tile, i / kUnits, slot + i / kUnits, slice + s, step);
     }
   }
 
   // Adds the round's weighted pixels and masses to the halo's.
   __device__ void accumulate_round(int first, int slot) const {
-    for (int i = 0; i < plan_.round; ++i) {
-      const Tile tile(plan_, group_, first + i);
-      if (tile.empty()) continue;
-      accumulate<T, kPixels>(memory_.sums(), memory_.pixels(slot + i), memory_.weights(i), plan_, tile,
-                             1.f / kWeightScale<T>);
-    }
+    Work::accumulate_round(first, slot, 1.f / kWeightScale<T>);
     for (int number = threadIdx.x; number < plan_.halo(); number += kGroupThreads) add_masses_of(number, first);
   }
 
   // Writes the halo's sums and masses to the parts in `set`.
   __device__ void publish(int set) const {
-    const int64_t row = given_.parts.row(plan_, set, lane_, number_, 0);
-    const int quads = plan_.padded_channels / 4;
-    float4* to = reinterpret_cast<float4*>(given_.parts.sums + row * plan_.padded_channels);
-    for (int i = threadIdx.x; i < plan_.halo() * quads; i += kGroupThreads)
-      to[i] = reinterpret_cast<const float4*>(memory_.sums() + i / quads * plan_.stride)[i % quads];
-    for (int i = threadIdx.x; i < plan_.halo(); i += kGroupThreads) given_.parts.masses[row + i] = memory_.masses()[i];
+    Work::publish(set);
+    for (int i = threadIdx.x; i < plan_.halo(); i += kGroupThreads)
+      given_.parts.masses[Work::part(set, i)] = memory_.masses()[i];
   }
 
  private:
-  __device__ void clear_sums(int number) const {
-    warp_barrier();
-    for (int channel = lane_index(); channel < plan_.stride; channel += kWarpSize)
-      memory_.sums()[number * plan_.stride + channel] = 0.f;
-    if (lane_index() == 0) memory_.masses()[number] = 0.f;
-  }
-
   __device__ void gather_region(const HaloRegion& region, int number, int step, int set) const {
     float mass = 0.f, squares = 0.f, scaled = 0.f;
-    for_groups_around(plan_, region, [&](int group, int at) {
-      mass += given_.parts.masses[given_.parts.row(plan_, set, lane_, group, at)];
-    });
+    for_groups_around(plan_, region,
+                      [&](int group, int at) { mass += given_.parts.masses[Work::part(set, group, at)]; });
     const float divisor = fmaxf(mass, kMassEps);
     float* row = memory_.sums() + number * plan_.stride;
     for (int quad = lane_index(); quad < plan_.padded_channels / 4; quad += kWarpSize) {
@@ -127,13 +96,13 @@ class ForwardGroup {
     const float norm = norm_of(warp_sum(squares), warp_sum(scaled));
     warp_barrier();
     if (region.own) keep(region, row, step, mass);
-    if (step <= given_.iterations) write_centre(row, number, 1.f / fmaxf(norm, kNormEps));
+    if (step <= given_.iterations) Work::write_row(memory_.centres(), row, number, 1.f / fmaxf(norm, kNormEps));
   }
 
   __device__ float4 region_mean(const HaloRegion& region, int set, int quad, float divisor) const {
     float4 total = {0.f, 0.f, 0.f, 0.f};
     for_groups_around(plan_, region, [&](int group, int at) {
-      const int64_t part = given_.parts.row(plan_, set, lane_, group, at) * plan_.padded_channels;
+      const int64_t part = Work::part(set, group, at) * plan_.padded_channels;
       const float4 given = reinterpret_cast<const float4*>(given_.parts.sums + part)[quad];
       total = {total.x + given.x, total.y + given.y, total.z + given.z, total.w + given.w};
     });
@@ -151,16 +120,6 @@ class ForwardGroup {
     }
     if (step < 2 || lane_index() != 0) return;
     given_.masses[(int64_t{group_.image} * given_.iterations + step - 2) * regions + region.index(plan_)] = mass;
-  }
-
-  __device__ void write_centre(const float* row, int number, float inverse_norm) const {
-    T* high = memory_.centres() + number * plan_.stride;
-    T* low = high + plan_.halo() * plan_.stride;
-    for (int channel = lane_index(); channel < plan_.padded_channels; channel += kWarpSize) {
-      const Halves<T> halves(row[channel] * inverse_norm);
-      high[channel] = halves.high;
-      low[channel] = halves.low;
-    }
   }
 
   template <int kTogether>
@@ -232,10 +191,6 @@ class ForwardGroup {
   }
 
   const ForwardArguments<T>& given_;
-  const Plan& plan_;
-  const Group group_;
-  const GroupMemory<T> memory_;
-  const int lane_, number_;
 };
 
 // Assigns and sums all tiles of the group, which are in shared memory.
@@ -304,14 +259,6 @@ __global__ void __launch_bounds__(kGroupThreads, 2)
   group.publish(step & 1);
 }
 
-// Memory for the parts of `lanes` images.
-inline Parts new_parts(const Tensor& like, const Plan& plan, int lanes, Tensor (&memory)[2]) {
-  const int64_t rows = int64_t{2} * lanes * plan.groups() * plan.halo();
-  memory[0] = torch::stable::new_empty(like, {rows, plan.padded_channels}, ScalarType::Float);
-  memory[1] = torch::stable::new_empty(like, {rows}, ScalarType::Float);
-  return {output<float>(memory[0]), output<float>(memory[1]), lanes};
-}
-
 // Runs with every image on the chip. False where that is not possible.
 template <typename T, int kPixels>
 bool run_resident(const Context& context, const Tensor& features, ForwardArguments<T> arguments, const Plan& image) {
@@ -322,7 +269,7 @@ bool run_resident(const Context& context, const Tensor& features, ForwardArgumen
   const int64_t resident = resident_blocks(context, superpixel_resident<T, kPixels>, kGroupThreads, bytes);
   const int64_t teams = std::min<int64_t>(plan->batch, resident / plan->groups());
   if (teams == 0) return false;
-  Tensor memory[2];
+  std::array<Tensor, 2> memory;
   arguments.plan = *plan;
   arguments.parts = new_parts(features, *plan, static_cast<int>(teams), memory);
   const Tensor flags = zeroed_counters(context, features, teams * plan->groups());
@@ -336,7 +283,7 @@ template <typename T, int kPixels>
 bool run_steps(const Context& context, const Tensor& features, ForwardArguments<T> arguments, const Plan& image) {
   const auto plan = plan_streamed(image, Tables::centres, kWeightRows, static_cast<int64_t>(context.shared_limit()));
   if (!plan) return false;
-  Tensor memory[2];
+  std::array<Tensor, 2> memory;
   arguments.plan = *plan;
   arguments.parts = new_parts(features, *plan, plan->batch, memory);
   const Blocks blocks{int64_t{plan->batch} * plan->groups(), kGroupThreads, static_cast<size_t>(plan->shared.bytes)};

@@ -35,8 +35,8 @@ inline SharedOffsets shared_offsets(const Plan& plan, Tables tables, int weight_
   return at;
 }
 
-// What does not depend on the group: no value where the kernels' 32-bit indices do not suffice.
-inline std::optional<Plan> plan_image(const Grid& grid) {
+// What does not depend on the group: no value where the kernels' 32-bit indices do not suffice. features (B, C, H, W).
+inline std::optional<Plan> plan_image(const Grid& grid, const Tensor& features) {
   constexpr int64_t kLimit = int64_t{1} << 30;
   if (grid.batch > kLimit || grid.channels > 4096 || grid.height * grid.width > kLimit || grid.cell > 4096) return {};
   Plan plan{};
@@ -53,7 +53,11 @@ inline std::optional<Plan> plan_image(const Grid& grid) {
   plan.tile_pixels = pixels <= 16 ? 16 : 64;
   plan.tiles_per_cell = (pixels + plan.tile_pixels - 1) / plan.tile_pixels;
   plan.piece = 8;
-  while (plan.cell % plan.piece != 0 || plan.width % plan.piece != 0) plan.piece /= 2;
+  const auto address = reinterpret_cast<uintptr_t>(features.const_data_ptr());
+  const auto fits = [&](int piece) {
+    return plan.cell % piece == 0 && plan.width % piece == 0 && address % (piece * features.element_size()) == 0;
+  };
+  while (!fits(plan.piece)) plan.piece /= 2;
   return plan;
 }
 
