@@ -262,8 +262,8 @@ __global__ void __launch_bounds__(kGroupThreads, 2)
 // Runs with every image on the chip. False where that is not possible.
 template <typename T, int kPixels>
 bool run_resident(const Context& context, const Tensor& features, ForwardArguments<T> arguments, const Plan& image) {
-  const auto plan = plan_resident(image, Tables::centres, kWeightRows, context.multiprocessors(),
-                                  static_cast<int64_t>(context.shared_limit()));
+  const auto plan =
+      plan_resident(image, Tables::centres, context.multiprocessors(), static_cast<int64_t>(context.shared_limit()));
   if (!plan) return false;
   const size_t bytes = plan->shared.bytes;
   const int64_t resident = resident_blocks(context, superpixel_resident<T, kPixels>, kGroupThreads, bytes);
@@ -281,7 +281,7 @@ bool run_resident(const Context& context, const Tensor& features, ForwardArgumen
 // Runs with one launch a step. False where not even two tiles and the regions around one cell fit.
 template <typename T, int kPixels>
 bool run_steps(const Context& context, const Tensor& features, ForwardArguments<T> arguments, const Plan& image) {
-  const auto plan = plan_streamed(image, Tables::centres, kWeightRows, static_cast<int64_t>(context.shared_limit()));
+  const auto plan = plan_streamed(image, Tables::centres, static_cast<int64_t>(context.shared_limit()));
   if (!plan) return false;
   std::array<Tensor, 2> memory;
   arguments.plan = *plan;

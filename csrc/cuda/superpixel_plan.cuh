@@ -14,7 +14,7 @@ namespace tmt::cuda {
 enum class Tables { centres = 1, centres_and_gradients = 2 };
 
 // Lays out the shared memory. Everything begins at a multiple of 128 bytes.
-inline SharedOffsets shared_offsets(const Plan& plan, Tables tables, int weight_rows) {
+inline SharedOffsets shared_offsets(const Plan& plan, Tables tables) {
   SharedOffsets at{};
   int64_t used = 0;
   const auto take = [&](int64_t bytes) {
@@ -27,7 +27,7 @@ inline SharedOffsets shared_offsets(const Plan& plan, Tables tables, int weight_
   at.centres = take(halo_row * 2 * 2);
   at.gradients = take(tables == Tables::centres ? 0 : halo_row * 2 * 2);
   at.sums = take(halo_row * 4);
-  at.weights = take(int64_t{plan.round} * weight_rows * (plan.tile_pixels + kRowPadding) * 2);
+  at.weights = take(int64_t{plan.round} * kWeightRows * (plan.tile_pixels + kRowPadding) * 2);
   at.inverse_norms = take(int64_t{plan.slots} * plan.tile_pixels * 4);
   at.slice_masses = take(int64_t{plan.round} * slices * kNeighbours * 4);
   at.masses = take(int64_t{plan.halo()} * 4);
@@ -89,7 +89,7 @@ inline double resident_cost(const Plan& plan, int64_t multiprocessors, int64_t s
 }
 
 // The best group with which every pixel of an image stays on the chip.
-inline std::optional<Plan> plan_resident(const Plan& image, Tables tables, int weight_rows, int64_t multiprocessors,
+inline std::optional<Plan> plan_resident(const Plan& image, Tables tables, int64_t multiprocessors,
                                          int64_t shared_limit) {
   std::optional<Plan> best;
   double least = std::numeric_limits<double>::infinity();
@@ -99,7 +99,7 @@ inline std::optional<Plan> plan_resident(const Plan& image, Tables tables, int w
       plan.slots = plan.tiles();
       plan.round = 1;
       while (plan.round * 2 <= plan.tiles() && plan.round * plan.tile_pixels < 256) plan.round *= 2;
-      plan.shared = shared_offsets(plan, tables, weight_rows);
+      plan.shared = shared_offsets(plan, tables);
       const double cost = resident_cost(plan, multiprocessors, shared_limit);
       if (cost >= least) continue;
       least = cost;
@@ -110,14 +110,14 @@ inline std::optional<Plan> plan_resident(const Plan& image, Tables tables, int w
 }
 
 // The largest group whose tables leave room for two rounds of tiles, for two blocks on a multiprocessor where possible.
-inline std::optional<Plan> plan_streamed(const Plan& image, Tables tables, int weight_rows, int64_t shared_limit) {
+inline std::optional<Plan> plan_streamed(const Plan& image, Tables tables, int64_t shared_limit) {
   std::optional<Plan> found;
   for (const int64_t wanted : {2, 1}) {
     for (const auto& [rows, columns] : std::initializer_list<std::pair<int, int>>{{2, 2}, {1, 2}, {1, 1}}) {
       Plan plan = with_group(image, rows, columns);
       plan.round = plan.tile_pixels == 64 ? 1 : 4;
       plan.slots = 2 * plan.round;
-      plan.shared = shared_offsets(plan, tables, weight_rows);
+      plan.shared = shared_offsets(plan, tables);
       if (blocks_each(plan, shared_limit) >= wanted) return plan;
     }
   }
