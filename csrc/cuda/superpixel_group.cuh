@@ -3,6 +3,8 @@
 // tiles of kPixels. Group and halo are numbered row-major.
 #pragma once
 
+#include <array>
+
 #include "cuda/superpixel_common.cuh"
 
 namespace tmt::cuda {
@@ -11,8 +13,9 @@ constexpr int kGroupThreads = 256;
 constexpr int kGroupWarps = kGroupThreads / kWarpSize;
 constexpr int kChannelStep = 32;  // channels in shared memory are padded to this with zeros
 constexpr int kRowPadding = 8;    // elements after each row of a table, so that rows begin in different banks
-constexpr int kWeightRows = 24;   // of eight neighbours the high, then the low halves; then both of the ninth, six unused
-constexpr int kSlice = 16;        // pixels of one matrix product
+constexpr int kWeightRows =
+    24;                     // of eight neighbours the high, then the low halves; then both of the ninth, six unused
+constexpr int kSlice = 16;  // pixels of one matrix product
 
 // Bytes of dynamic shared memory at which each piece begins.
 struct SharedOffsets {
@@ -43,7 +46,7 @@ __host__ __device__ inline int larger(int a, int b) { return a > b ? a : b; }
 
 // The block's rectangle of cells.
 struct Group {
-  int image, row, column;     // of the batch; on the grid of groups
+  int image, row, column;       // of the batch; on the grid of groups
   int first_row, first_column;  // its first cell
 
   __device__ Group(const Plan& plan, int image_, int number)
@@ -103,27 +106,41 @@ struct Tile {
 
 // The block's shared memory.
 template <typename T>
-struct GroupMemory {
-  T* pixels;             // (slots, padded_channels, tile_pixels), see pixel_address
-  T* centres;            // (2, halo, stride): unit vectors rounded to T, and what the rounding left
-  T* gradients;          // likewise, of the regions' gradients; backward only
-  float* sums;           // (halo, stride): what the group gives its halo's regions
-  T* weights;            // (round, kWeightRows, tile_pixels + kRowPadding)
-  float* inverse_norms;  // (slots, tile_pixels)
-  float* slice_masses;   // (round, tile_pixels / kSlice, 9)
-  float* masses;         // (halo)
+class GroupMemory {
+ public:
+  __device__ explicit GroupMemory(const Plan& plan) : plan_(plan) {}
 
-  __device__ explicit GroupMemory(const SharedOffsets& at) {
-    unsigned char* memory = shared_memory();
-    pixels = reinterpret_cast<T*>(memory + at.pixels);
-    centres = reinterpret_cast<T*>(memory + at.centres);
-    gradients = reinterpret_cast<T*>(memory + at.gradients);
-    sums = reinterpret_cast<float*>(memory + at.sums);
-    weights = reinterpret_cast<T*>(memory + at.weights);
-    inverse_norms = reinterpret_cast<float*>(memory + at.inverse_norms);
-    slice_masses = reinterpret_cast<float*>(memory + at.slice_masses);
-    masses = reinterpret_cast<float*>(memory + at.masses);
+  // (slots, padded_channels, tile_pixels), see pixel_address
+  __device__ T* pixels(int slot) const {
+    return at<T>(plan_.shared.pixels) + slot * plan_.padded_channels * plan_.tile_pixels;
   }
+  // (2, halo, stride): unit vectors rounded to T, and what the rounding left
+  __device__ T* centres() const { return at<T>(plan_.shared.centres); }
+  // likewise, of the regions' gradients; backward only
+  __device__ T* gradients() const { return at<T>(plan_.shared.gradients); }
+  // (halo, stride): what the group gives its halo's regions
+  __device__ float* sums() const { return at<float>(plan_.shared.sums); }
+  // (round, kWeightRows, tile_pixels + kRowPadding)
+  __device__ T* weights(int i) const {
+    return at<T>(plan_.shared.weights) + i * kWeightRows * (plan_.tile_pixels + kRowPadding);
+  }
+  // (slots, tile_pixels)
+  __device__ float* inverse_norms(int slot) const {
+    return at<float>(plan_.shared.inverse_norms) + slot * plan_.tile_pixels;
+  }
+  // (round, tile_pixels / kSlice, 9)
+  __device__ float* slice_masses(int i, int slice) const {
+    return at<float>(plan_.shared.slice_masses) + (i * (plan_.tile_pixels / kSlice) + slice) * kNeighbours;
+  }
+  // (halo)
+  __device__ float* masses() const { return at<float>(plan_.shared.masses); }
+
+ private:
+  template <typename Element>
+  __device__ static Element* at(int offset) {
+    return reinterpret_cast<Element*>(shared_memory() + offset);
+  }
+  const Plan& plan_;
 };
 
 // What the groups give their halos' regions, in global memory; `set` alternates, so that one step's are read while the
@@ -151,6 +168,27 @@ __device__ __forceinline__ void for_groups_around(const Plan& plan, const HaloRe
       visit(y * plan.columns_of_groups + x, down * plan.halo_columns() + across);
     }
   }
+}
+
+// Tells the neighbours that this block has done one more step: what it wrote before is there. Every thread must call.
+__device__ __forceinline__ void tell_neighbours(unsigned* flag) {
+  block_barrier();
+  if (threadIdx.x == 0) add_release(flag, 1u);
+}
+
+// Waits until the groups around `number` have done `steps` steps, too. Every thread must call.
+__device__ __forceinline__ void wait_for_neighbours(const unsigned* flags, const Plan& plan, int number,
+                                                    unsigned steps) {
+  if (threadIdx.x < kNeighbours) {
+    const int k = static_cast<int>(threadIdx.x), row = number / plan.columns_of_groups;
+    const int column = number % plan.columns_of_groups;
+    const int other = number + superpixel::neighbour_row(k) * plan.columns_of_groups + superpixel::neighbour_column(k);
+    if (superpixel::neighbour_exists(k, row, column, plan.rows_of_groups, plan.columns_of_groups)) {
+      while (load_acquire(flags + other) < steps) {
+      }
+    }
+  }
+  block_barrier();
 }
 
 // A value as two of half precision: high + low is the value, but for a rounding of the low half.

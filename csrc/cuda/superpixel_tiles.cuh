@@ -7,67 +7,13 @@
 // third with both halves of neighbour 8. In a lane, g = lane / 4 and t = lane % 4, as in ptx.cuh.
 #pragma once
 
-#include "cuda/superpixel_group.cuh"
+#include "cuda/superpixel_pieces.cuh"
 
 namespace tmt::cuda {
 
 // fp16 has no small numbers: weights are scaled by this before they are rounded, and the sums by its inverse.
 template <typename T>
 constexpr float kWeightScale = std::is_same_v<T, Half> ? 16384.f : 1.f;
-
-// Where pixels 8 chunk .. 8 chunk + 7 of a channel are in a tile: the chunks of eight successive channels lie in
-// different banks, so that ldmatrix reads them at once.
-template <int kPixels>
-__device__ __forceinline__ int pixel_address(int channel, int chunk) {
-  constexpr int kChunks = kPixels / 8;
-  return channel * kPixels + (chunk ^ (channel / (8 / kChunks) % kChunks)) * 8;
-}
-
-// Copies one piece to shared memory, or zeros. Pieces of 16 bytes come asynchronously.
-template <typename T, int kPiece>
-__device__ __forceinline__ void copy_piece(T* to, const T* from, bool inside) {
-  if constexpr (kPiece * sizeof(T) == 16) {
-    copy_async(to, from, inside);
-  } else {
-    using Word = std::conditional_t<kPiece == 4, uint64_t, std::conditional_t<kPiece == 2, uint32_t, uint16_t>>;
-    *reinterpret_cast<Word*>(to) = inside ? *reinterpret_cast<const Word*>(from) : Word{0};
-  }
-}
-
-// Loads `plan.round` tiles from `first` on into the slots from `slot` on. Thread mapping: tiles side by side first, so
-// that a warp reads whole sectors of a pixel row, then pieces of a tile, then channels.
-template <typename T, int kPixels, int kPiece>
-__device__ void load_pieces(T* pixels, const T* features, const Plan& plan, const Group& group, int first, int slot) {
-  constexpr int kPieces = kPixels / kPiece;
-  const int each = plan.round * kPieces, rows = larger(kGroupThreads / each, 1);
-  const T* image = features + group.image * plan.channels * plan.pixels();
-  for (int i = threadIdx.x % smaller(each, kGroupThreads); i < each; i += kGroupThreads) {
-    const int number = i % plan.round, p = i / plan.round * kPiece;
-    const Tile tile(plan, group, first + number);
-    if (tile.empty()) continue;
-    const bool inside = tile.first + p < tile.count;
-    T* to = pixels + (slot + number) * plan.padded_channels * kPixels + p % 8;
-    const T* from = image + (inside ? tile.offset(plan, p) : 0);
-#pragma unroll 4
-    for (int channel = threadIdx.x / each; channel < plan.padded_channels; channel += rows) {
-      const bool exists = inside && channel < plan.channels;
-      copy_piece<T, kPiece>(to + pixel_address<kPixels>(channel, p / 8), exists ? from + channel * plan.pixels() : image,
-                            exists);
-    }
-  }
-}
-
-template <typename T, int kPixels>
-__device__ __forceinline__ void load_tiles(T* pixels, const T* features, const Plan& plan, const Group& group,
-                                           int first, int slot) {
-  switch (plan.piece) {
-    case 8: load_pieces<T, kPixels, 8>(pixels, features, plan, group, first, slot); break;
-    case 4: load_pieces<T, kPixels, 4>(pixels, features, plan, group, first, slot); break;
-    case 2: load_pieces<T, kPixels, 2>(pixels, features, plan, group, first, slot); break;
-    default: load_pieces<T, kPixels, 1>(pixels, features, plan, group, first, slot);
-  }
-  commit_copies();
-}
 
 // This lane's row of the four matrices of a tile that are the pixels of a slice as the left operand of a product that
 // contracts channels (transposed by the load) or pixels; for channels 0 .. 15.
@@ -156,24 +102,29 @@ __device__ __forceinline__ void multiply(Products<kSlices>& products, const uint
   }
 }
 
-// The products of kSlices slices of a tile from `slice` on with the nine vectors that `rows` points at. A warp's work.
-template <typename T, int kPixels, int kSlices>
-__device__ __forceinline__ void similarities(Products<kSlices>& products, const T* tile, const TableRows<T>& rows,
-                                             const Plan& plan, int slice) {
+// The products of kSlices slices of a tile from `slice` on with the nine vectors of each table that `rows` point at. A
+// warp's work.
+template <typename T, int kPixels, int kSlices, int kTables>
+__device__ __forceinline__ void similarities(Products<kSlices> (&products)[kTables], const T* tile,
+                                             const TableRows<T> (&rows)[kTables], const Plan& plan, int slice) {
   const T* at[kSlices];
 #pragma unroll
   for (int s = 0; s < kSlices; ++s) at[s] = tile + pixels_by_channels<kPixels>(slice + s);
-#pragma unroll 2
+#pragma unroll 1
   for (int channel = 0; channel < plan.padded_channels; channel += kChannelStep) {
-    uint32_t ninth[4], pairs[4], pixels[kSlices][4];
-    load_matrices(ninth, rows.ninth + channel);
+    uint32_t ninth[kTables][4], pairs[4], pixels[kSlices][4];
+#pragma unroll
+    for (int i = 0; i < kTables; ++i) load_matrices(ninth[i], rows[i].ninth + channel);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      load_matrices(pairs, rows.pairs + channel + half * kSlice);
 #pragma unroll
       for (int s = 0; s < kSlices; ++s)
         load_matrices_transposed(pixels[s], at[s] + (channel + half * kSlice) * kPixels);
-      multiply<T, kSlices>(products, pixels, pairs, {ninth[2 * half], ninth[2 * half + 1]});
+#pragma unroll
+      for (int i = 0; i < kTables; ++i) {
+        load_matrices(pairs, rows[i].pairs + channel + half * kSlice);
+        multiply<T, kSlices>(products[i], pixels, pairs, {ninth[i][2 * half], ninth[i][2 * half + 1]});
+      }
     }
   }
 }
