@@ -121,6 +121,12 @@ __device__ __forceinline__ void store_pair(T* to, float low, float high) {
   *reinterpret_cast<uint32_t*>(to) = pack_pair<T>(low, high);
 }
 
+// As many splits as the chip holds blocks at once: a few more would run after the others, with most of it idle.
+inline int count_splits(const AttentionShape& s, int64_t blocks, int64_t resident) {
+  const int64_t tiles = std::max<int64_t>(mask_words(s.keys), 1);
+  return static_cast<int>(std::clamp<int64_t>(resident / std::max<int64_t>(blocks, 1), 1, tiles));
+}
+
 // Calls function(std::integral_constant<int, kDim>{}) with the head dimension of the tensor-core kernels that holds
 // `dim`, at most 128; what lies between is zeros.
 template <typename Function>

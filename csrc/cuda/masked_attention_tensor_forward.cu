@@ -330,12 +330,6 @@ RowBlocks share_rows(int64_t queries) {
   return {blocks, static_cast<int>((warps + blocks - 1) / std::max<int64_t>(blocks, 1)) * kWarpSize};
 }
 
-// As many splits as the chip holds blocks at once: a few more would run after the others, with most of it idle.
-int count_splits(const AttentionShape& s, int64_t blocks, int64_t resident) {
-  const int64_t tiles = std::max<int64_t>(mask_words(s.keys), 1);
-  return static_cast<int>(std::clamp<int64_t>(resident / std::max<int64_t>(blocks, 1), 1, tiles));
-}
-
 template <typename T, int kDim>
 void run(const Context& context, ForwardInputs<T> in, const Tensor& query, const Tensor& result, const Tensor& lse) {
   const AttentionShape& s = in.shape;
