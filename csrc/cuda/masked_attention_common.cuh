@@ -190,6 +190,19 @@ __device__ inline unsigned key_row_flags(const Attention& attention, int64_t ima
   return flags;
 }
 
+// delta of every row of (B * heads, N). Warp = row.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    multiply_rows(const T* grad_output, const T* output, float* delta, int64_t rows, int64_t dim) {
+  const int64_t row = int64_t{blockIdx.x} * kWarps + warp_index();
+  if (row >= rows) return;
+  float sum = 0.f;
+  for (int64_t d = lane_index(); d < dim; d += kWarpSize)
+    sum += static_cast<float>(grad_output[row * dim + d]) * static_cast<float>(output[row * dim + d]);
+  sum = warp_sum(sum);
+  if (lane_index() == 0) delta[row] = sum;
+}
+
 // lse and output of a row from its splits. Warp = row of (B * heads, N); lanes share the head dimension.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) merge_splits(const float* partial, const float* partial_lse, T* output,

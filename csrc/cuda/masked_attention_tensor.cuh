@@ -80,58 +80,38 @@ __device__ __forceinline__ void to_left(uint32_t (&left)[4], const float (&first
 __device__ __forceinline__ int fragment_row() { return lane_index() / 4; }
 __device__ __forceinline__ int fragment_column() { return lane_index() % 4 * 2; }
 
-// A thread's part in fetching tiles of 64 keys from two matrices (S, dim) in the order of the plan. `step` tiles lie
-// between one tile and the next.
-template <typename T, int kDim>
-class KeyStream {
- public:
-  using Tile = MatrixTile<kTileKeys, kDim>;
+// The keys of a tile, two to a lane, the same in every warp; -1 beyond the count.
+struct TileKeys {
+  int keys[2];
 
-  // first and second (S, dim) of a head; order (S,), of which `count` positions are fetched, others give zeros.
-  __device__ KeyStream(const T* first, const T* second, const int32_t* order, int count, int dim, int tile, int step)
-      : first_(first + chunk() * kChunkElements),
-        second_(second + chunk() * kChunkElements),
-        order_(order),
-        count_(count),
-        dim_(dim),
-        fits_(chunk() * kChunkElements < dim),
-        next_(tile * kTileKeys + lane_index()),
-        step_(step * kTileKeys) {
-    load_order();
-  }
-
-  // Starts to fetch the next tile; all warps of the block call together, as many as there are.
-  __device__ __forceinline__ void fetch(Tile& first, Tile& second) {
-    const int rows = blockDim.x / Tile::kRowChunks;
-#pragma unroll 1
-    for (int row = threadIdx.x / Tile::kRowChunks; row < kTileKeys; row += rows) {
-      const int key = shuffle(row < kWarpSize ? keys_[0] : keys_[1], row % kWarpSize);  // a warp's rows: in one half
-      const bool inside = key >= 0 && fits_;
-      const int64_t offset = inside ? int64_t{key} * dim_ : 0;
-      copy_async(&first.at(row, chunk()), first_ + offset, inside);
-      copy_async(&second.at(row, chunk()), second_ + offset, inside);
-    }
-    next_ += step_;
-    load_order();
-  }
-
- private:
-  static __device__ __forceinline__ int chunk() { return threadIdx.x % Tile::kRowChunks; }
-
-  // Each warp keeps the next tile's 64 keys, two to a lane, one tile ahead of their use.
-  __device__ __forceinline__ void load_order() {
+  __device__ __forceinline__ void load(const int32_t* order, int tile, int count) {
+    const int first = tile * kTileKeys + lane_index();
 #pragma unroll
     for (int half = 0; half < 2; ++half)
-      keys_[half] = next_ + half * kWarpSize < count_ ? order_[next_ + half * kWarpSize] : -1;
+      keys[half] = first + half * kWarpSize < count ? order[first + half * kWarpSize] : -1;
   }
-
-  const T *first_, *second_;
-  const int32_t* order_;
-  int count_, dim_;
-  bool fits_;  // the thread's chunk lies within dim
-  int next_, step_;
-  int keys_[2];
+  // The key at `row`; the rows of a warp are all in one half. Every lane calls.
+  __device__ __forceinline__ int at(int row) const {
+    return shuffle(row < kWarpSize ? keys[0] : keys[1], row % kWarpSize);
+  }
 };
+
+// Starts to fetch the keys' rows of two matrices (S, dim), zeros beyond dim and for key -1. The block shares the work.
+template <typename T, int kDim>
+__device__ __forceinline__ void gather(MatrixTile<kTileKeys, kDim>& first_tile, MatrixTile<kTileKeys, kDim>& second_tile,
+                                       const T* first, const T* second, const TileKeys& keys, int dim) {
+  constexpr int kRowChunks = MatrixTile<kTileKeys, kDim>::kRowChunks;
+  const int chunk = threadIdx.x % kRowChunks;
+  const bool fits = chunk * kChunkElements < dim;
+#pragma unroll 1
+  for (int row = threadIdx.x / kRowChunks; row < kTileKeys; row += blockDim.x / kRowChunks) {
+    const int key = keys.at(row);
+    const bool inside = key >= 0 && fits;
+    const int64_t offset = inside ? int64_t{key} * dim + chunk * kChunkElements : 0;
+    copy_async(&first_tile.at(row, chunk), first + offset, inside);
+    copy_async(&second_tile.at(row, chunk), second + offset, inside);
+  }
+}
 
 __device__ __forceinline__ void store_pair(float* to, float low, float high) {
   *reinterpret_cast<float2*>(to) = make_float2(low, high);
@@ -139,6 +119,12 @@ __device__ __forceinline__ void store_pair(float* to, float low, float high) {
 template <typename T>
 __device__ __forceinline__ void store_pair(T* to, float low, float high) {
   *reinterpret_cast<uint32_t*>(to) = pack_pair<T>(low, high);
+}
+
+// As many splits as the chip holds blocks at once: a few more would run after the others, with most of it idle.
+inline int count_splits(const AttentionShape& s, int64_t blocks, int64_t resident) {
+  const int64_t tiles = std::max<int64_t>(mask_words(s.keys), 1);
+  return static_cast<int>(std::clamp<int64_t>(resident / std::max<int64_t>(blocks, 1), 1, tiles));
 }
 
 // Calls function(std::integral_constant<int, kDim>{}) with the head dimension of the tensor-core kernels that holds

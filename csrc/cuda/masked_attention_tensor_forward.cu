@@ -29,9 +29,16 @@ struct ForwardStage {
   MatrixTile<kTileKeys, kDim> key, value;
   uint64_t words[kMaxRowWarps * kFragmentRows];
 };
+
+// Where a block works.
+struct ForwardPlace {
+  int head, image, split, first_row;
+};
+
 template <int kDim>
-struct ForwardStages {
+struct ForwardTile {
   ForwardStage<kDim> stage[kStages<kDim>];
+  ForwardPlace place;  // kept here while the tiles go by: registers are short
 };
 
 // What a launch is given. Of query, key and value (B * heads, count, D).
@@ -154,12 +161,12 @@ __device__ __forceinline__ void take_off(float (&scores)[kTiles][4], float (&bas
   }
 }
 
-// Scores become weights relative to the largest so far. `scale` leads to the exponent of 2.
+// Raises the largest scores so far and with them the base of the weights. Returns the base that the new weights have.
 template <int kDim, int kTiles>
-__device__ __forceinline__ void advance(RowState<kDim>& state, float (&scores)[kTiles][4], float scale) {
+__device__ __forceinline__ void advance(RowState<kDim>& state, float (&base)[2], float (&scores)[kTiles][4],
+                                        float scale) {
   const float before[2] = {state.base[0], state.base[1]};
   raise_largest(state.largest, scores);
-  float base[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     state.base[half] = state.largest[half] * scale;
@@ -167,28 +174,32 @@ __device__ __forceinline__ void advance(RowState<kDim>& state, float (&scores)[k
   }
   if (ballot(before[0] != state.base[0] || before[1] != state.base[1]) != 0) rescale<kDim>(state, before, base);
   take_off(scores, base, state.largest);
-#pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile)
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      scores[tile][e] = exp2_fast(fmaf(scores[tile][e], scale, -base[e / 2]));
-      state.total[e / 2] += scores[tile][e];
-    }
 }
 
-// sums += weights . value, for the keys from `first` on.
+// Scores become weights, 2^(scale score - base), and add to the total.
+__device__ __forceinline__ void weigh(float (&scores)[4], float (&total)[2], const float (&base)[2], float scale) {
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    scores[e] = exp2_fast(fmaf(scores[e], scale, -base[e / 2]));
+    total[e / 2] += scores[e];
+  }
+}
+
+// sums += weights . value, for the keys from `first` on, 16 at a time.
 template <typename T, int kDim, int kTiles>
-__device__ __forceinline__ void add_values(float (&sums)[kDim / 8][4], const float (&weights)[kTiles][4],
-                                           const MatrixTile<kTileKeys, kDim>& values, int first) {
+__device__ __forceinline__ void add_values(RowState<kDim>& state, float (&scores)[kTiles][4], const float (&base)[2],
+                                           const MatrixTile<kTileKeys, kDim>& values, int first, float scale) {
 #pragma unroll
   for (int step = 0; step < kTiles / 2; ++step) {
+    weigh(scores[2 * step], state.total, base, scale);
+    weigh(scores[2 * step + 1], state.total, base, scale);
     uint32_t left[4];
-    to_left<T>(left, weights[2 * step], weights[2 * step + 1]);
+    to_left<T>(left, scores[2 * step], scores[2 * step + 1]);
 #pragma unroll
     for (int pair = 0; pair < kDim / 16; ++pair) {
       uint32_t right[4];
       load_right(right, values, first + step * 16, pair * 2);
-      multiply_pair<T>(sums[2 * pair], sums[2 * pair + 1], left, right);
+      multiply_pair<T>(state.sums[2 * pair], state.sums[2 * pair + 1], left, right);
     }
   }
 }
@@ -201,13 +212,14 @@ __device__ __forceinline__ void attend_tile(RowState<kDim>& state, const Forward
   uint64_t words[2] = {stage.words[row], stage.words[row + 8]};
   if (ballot((words[0] | words[1]) != 0) == 0) return;
   const bool whole = ballot((words[0] & words[1]) != ~uint64_t{0}) == 0;
-#pragma unroll
+#pragma unroll 1
   for (int first = 0; first < kTileKeys; first += kKeys) {
     float scores[kKeys / 8][4] = {};
     multiply_keys<T, kDim>(scores, state.query, stage.key, first);
     if (!whole) exclude(scores, words);
-    advance<kDim>(state, scores, scale);
-    add_values<T, kDim>(state.sums, scores, stage.value, first);
+    float base[2];
+    advance<kDim>(state, base, scores, scale);
+    add_values<T, kDim>(state, scores, base, stage.value, first, scale);
     words[0] >>= kKeys % kWordKeys, words[1] >>= kKeys % kWordKeys;
   }
 }
@@ -238,10 +250,6 @@ __device__ void finish_rows(Out* output, float* lse, RowState<kDim>& state, int6
   }
 }
 
-// Where a block works.
-struct ForwardPlace {
-  int head, image, split, first_row;
-};
 template <typename T>
 __device__ ForwardPlace find_place(const ForwardInputs<T>& in) {
   const unsigned rows = in.row_blocks, heads = static_cast<unsigned>(in.shape.batch * in.shape.heads);
@@ -251,63 +259,64 @@ __device__ ForwardPlace find_place(const ForwardInputs<T>& in) {
           static_cast<int>(blockIdx.x % rows * (blockDim.x / kWarpSize * kFragmentRows))};
 }
 
-// A warp's part in fetching its own 16 rows' words of one tile after the other.
-class WordStream {
- public:
-  __device__ WordStream(const KeyPlan& plan, int image, int64_t tiles, int first_row, int tile, int step)
-      : words_(plan.words + (image * tiles + tile) * plan.rows + first_row + 2 * lane_index()),
-        step_(step * plan.rows),
-        mine_(lane_index() < kFragmentRows / 2),
-        exists_(first_row < plan.rows) {}
+// Starts to fetch a warp's own 16 words, 0 for rows that do not exist. `words` are those of the tile for the block's
+// rows, of which `left` exist; `to` has 16 for each warp.
+__device__ __forceinline__ void fetch_words(uint64_t* to, const uint64_t* words, int left) {
+  if (lane_index() >= kFragmentRows / 2) return;
+  const int row = warp_index() * kFragmentRows + 2 * lane_index();
+  copy_async(to + row, row < left ? words + row : words, row < left);
+}
 
-  // `words` are the block's, 16 to a warp; those of rows that do not exist become 0.
-  __device__ __forceinline__ void fetch(uint64_t* words) {
-    if (mine_) copy_async(words + warp_index() * kFragmentRows + 2 * lane_index(), words_, exists_);
-    words_ += step_;
+// Starts to fetch a tile and its words, and looks up the keys of the one that follows; nothing beyond the count.
+template <typename T, int kDim>
+__device__ __forceinline__ void fetch_tile(ForwardStage<kDim>& stage, TileKeys& keys, const ForwardInputs<T>& in,
+                                           const ForwardPlace& place, int tile, int count) {
+  if (tile * kTileKeys < count) {
+    const AttentionShape& s = in.shape;
+    const int64_t head_keys = place.head * s.keys * s.dim;
+    gather<T, kDim>(stage.key, stage.value, in.key + head_keys, in.value + head_keys, keys, static_cast<int>(s.dim));
+    const int rows = static_cast<int>(in.plan.rows);
+    const uint64_t* words = in.plan.words + (place.image * mask_words(s.keys) + tile) * rows + place.first_row;
+    fetch_words(stage.words, words, rows - place.first_row);
+    keys.load(in.plan.order + place.image * s.keys, tile + in.splits, count);
   }
-
- private:
-  const uint64_t* words_;
-  int64_t step_;
-  bool mine_, exists_;
-};
+  commit_copies();
+}
 
 // Block = (split, head, row block), the row block fastest.
 template <typename T, int kDim>
 __global__ void __launch_bounds__(kMaxRowWarps* kWarpSize, kResident<kDim>)
     attend_rows(ForwardInputs<T> in, ForwardOutputs<T> out) {
   constexpr int kDepth = kStages<kDim>;
-  auto& stages = shared_tile<ForwardStages<kDim>>().stage;
+  auto& shared = shared_tile<ForwardTile<kDim>>();
+  if (threadIdx.x == 0) shared.place = find_place(in);
+  block_barrier();
   const AttentionShape& s = in.shape;
-  const ForwardPlace place = find_place(in);
-  const int64_t head_keys = place.head * s.keys * s.dim;
-  const int count = in.plan.counts[place.image], warp_row = place.first_row + warp_index() * kFragmentRows;
-  KeyStream<T, kDim> keys(in.key + head_keys, in.value + head_keys, in.plan.order + place.image * s.keys, count,
-                          static_cast<int>(s.dim), place.split, in.splits);
-  WordStream words(in.plan, place.image, mask_words(s.keys), warp_row, place.split, in.splits);
-  const auto fetch = [&](ForwardStage<kDim>& stage, int tile) {
-    if (tile * kTileKeys < count) {
-      keys.fetch(stage.key, stage.value);
-      words.fetch(stage.words);
-    }
-    commit_copies();
-  };
+  const int split = shared.place.split, count = in.plan.counts[shared.place.image];
+  TileKeys keys;
+  keys.load(in.plan.order + shared.place.image * s.keys, split, count);
 #pragma unroll
-  for (int i = 0; i < kDepth - 1; ++i) fetch(stages[i], place.split + i * in.splits);
+  for (int i = 0; i < kDepth - 1; ++i)
+    fetch_tile<T, kDim>(shared.stage[i], keys, in, shared.place, split + i * in.splits, count);
   RowState<kDim> state;
-  load_query<T, kDim>(state, in.query + place.head * s.queries * s.dim, warp_row, s.queries, s.dim);
+  load_query<T, kDim>(state, in.query + shared.place.head * s.queries * s.dim,
+                      shared.place.first_row + warp_index() * kFragmentRows, s.queries, s.dim);
   const float scale = in.scale * static_cast<float>(kLog2E);
   int at = 0;
-  for (int tile = place.split; tile * kTileKeys < count; tile += in.splits) {
+  for (int tile = split; tile * kTileKeys < count; tile += in.splits) {
     wait_copies<kDepth - 2>();
     block_barrier();
-    fetch(stages[at == 0 ? kDepth - 1 : at - 1], tile + (kDepth - 1) * in.splits);
-    attend_tile<T, kDim>(state, stages[at], scale);
+    fetch_tile<T, kDim>(shared.stage[at == 0 ? kDepth - 1 : at - 1], keys, in, shared.place,
+                        tile + (kDepth - 1) * in.splits, count);
+    attend_tile<T, kDim>(state, shared.stage[at], scale);
     at = at + 1 == kDepth ? 0 : at + 1;
   }
-  if (out.partial == nullptr) return finish_rows<T, kDim>(out.output, out.lse, state, place.head, warp_row, s);
+  block_barrier();  // so that the place is read again
+  const ForwardPlace place = shared.place;
   const int64_t head = place.split * s.batch * s.heads + place.head;
-  finish_rows<float, kDim>(out.partial, out.partial_lse, state, head, warp_row, s);
+  const int64_t first = place.first_row + warp_index() * kFragmentRows;
+  if (out.partial == nullptr) return finish_rows<T, kDim>(out.output, out.lse, state, head, first, s);
+  finish_rows<float, kDim>(out.partial, out.partial_lse, state, head, first, s);
 }
 
 // How the rows of a head are shared out: blocks of at most kMaxRowWarps warps, as equal as can be.
@@ -321,19 +330,13 @@ RowBlocks share_rows(int64_t queries) {
   return {blocks, static_cast<int>((warps + blocks - 1) / std::max<int64_t>(blocks, 1)) * kWarpSize};
 }
 
-// As many splits as the chip holds blocks at once: a few more would run after the others, with most of it idle.
-int count_splits(const AttentionShape& s, int64_t blocks, int64_t resident) {
-  const int64_t tiles = std::max<int64_t>(mask_words(s.keys), 1);
-  return static_cast<int>(std::clamp<int64_t>(resident / std::max<int64_t>(blocks, 1), 1, tiles));
-}
-
 template <typename T, int kDim>
 void run(const Context& context, ForwardInputs<T> in, const Tensor& query, const Tensor& result, const Tensor& lse) {
   const AttentionShape& s = in.shape;
   const RowBlocks rows = share_rows(s.queries);
   const int64_t blocks = s.batch * s.heads * rows.count, all_rows = s.batch * s.heads * s.queries;
   if (blocks == 0) return;
-  constexpr size_t kShared = sizeof(ForwardStages<kDim>);
+  constexpr size_t kShared = sizeof(ForwardTile<kDim>);
   in.row_blocks = static_cast<int>(rows.count);
   in.splits = count_splits(s, blocks, resident_blocks(context, attend_rows<T, kDim>, rows.threads, kShared));
   ForwardOutputs<T> out{output<T>(result), output<float>(lse), nullptr, nullptr};
