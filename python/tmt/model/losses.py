@@ -228,7 +228,7 @@ def sample_features(maps: Tensor, points: Tensor) -> Tensor:
 
 
 def bilinear_taps(points: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """points (B, P, 2) in [0, 1] -> the four pixels y * width + x around each (B, P, 4) and their weights, 0 outside."""
+    """points (B, P, 2) in [0, 1] -> the four pixels y * width + x around each (B, P, 4) and their weights."""
     size = torch.tensor([width, height], device=points.device)
     place = points * size - 0.5
     corner = place.floor()
