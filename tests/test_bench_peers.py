@@ -9,14 +9,18 @@ from bench import inputs, peers
 KAPPA = 1 / 0.07
 
 
-@pytest.mark.parametrize("peer", [peers.superpixel_unfold, peers.compiled_unfold(), peers.superpixel_scatter])
+EAGER = [peers.superpixel_unfold, peers.superpixel_windows, peers.superpixel_scatter]
+COMPILED = [peers.compiled_unfold(), peers.compiled_windows()]
+
+
+@pytest.mark.parametrize("peer", EAGER + COMPILED)
 def test_superpixel_peers_equal_the_operator(peer):
     features = torch.randn(2, 12, 24, 32, dtype=torch.float64)
     expected = tmt_ext.superpixel(features, 8, iterations=6, kappa=KAPPA).region_features
     torch.testing.assert_close(peer(features, 8, 6, KAPPA), expected, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("peer", [peers.superpixel_unfold, peers.superpixel_scatter])
+@pytest.mark.parametrize("peer", EAGER)
 def test_superpixel_peers_have_the_same_gradient(peer):
     features = torch.randn(2, 12, 24, 32, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(2, 12, 3, 4, dtype=torch.float64)

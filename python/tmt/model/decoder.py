@@ -171,7 +171,12 @@ class TransformerModule(Mask2FormerTransformerModule):
             record: whether attention weights are returned.
         """
         levels = [self._level(i, features, mask_features, transferability) for i, features in enumerate(maps)]
-        if transferability is not None and self.decoder.mask_maker.drops_keys and not record and _counts_freely(maps[0]):
+        if (
+            transferability is not None
+            and self.decoder.mask_maker.drops_keys
+            and not record
+            and _counts_freely(maps[0])
+        ):
             levels = [level._replace(passing=without_excluded(level)) for level in levels]
         batch = mask_features.shape[0]
         hidden = self.queries_features.weight.expand(batch, -1, -1)
@@ -204,7 +209,7 @@ def without_excluded(level: Level) -> Level:
 
 
 def _counts_freely(tensor: Tensor) -> bool:
-    """Whether a number of positions can shape tensors: on the CPU; a GPU would wait for it, a compiler cannot know it."""
+    """Whether a count of positions may shape tensors: a GPU would have to wait for it, a compiler cannot know it."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
