@@ -69,6 +69,7 @@ def _picture_options(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--out", required=True, help="file to write")
     command.add_argument("--scenes", type=int, default=4, help="of each domain")
+    command.add_argument("--first", type=int, default=8, help="number of the first one")
     command.add_argument("--distance", type=float, default=1.0, help="as for make")
 
 
@@ -111,10 +112,10 @@ def print_report(report: Report) -> None:
 
 def picture(values: argparse.Namespace) -> int:
     """Runs `picture`."""
-    if values.scenes < 1:
-        raise DataError(f"picture: scenes must be at least 1, got {values.scenes}")
+    if values.scenes < 1 or values.first < 0:
+        raise DataError(f"picture: scenes must be at least 1 and first 0, got {values.scenes} and {values.first}")
     try:
-        domains_picture(values.scenes, values.distance).save(values.out, optimize=True)
+        domains_picture(values.scenes, values.first, values.distance).save(values.out, optimize=True)
     except (OSError, ValueError) as error:
         raise DataError(f"picture: out {values.out} must be a writable PNG file, got {error}") from error
     print(values.out)

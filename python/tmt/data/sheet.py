@@ -64,10 +64,10 @@ def contact_sheet(
     return sheet(rows, 320, 160) if rows else None
 
 
-def domains_picture(scenes: int = 4, distance: float = 1.0) -> Image.Image:
-    """Scenes of every synthetic domain, a row each, in few enough colours to be a small file."""
+def domains_picture(scenes: int = 4, first: int = 8, distance: float = 1.0) -> Image.Image:
+    """Scenes from number `first` on of every synthetic domain, a row each, in few enough colours to be a small file."""
     rows = []
     for name in DOMAINS:
-        shown = [render(name, 0, index, (96, 192), distance)[0] for index in range(scenes)]
+        shown = [render(name, 0, first + i, (96, 192), distance)[0] for i in range(scenes)]
         rows.append((f"{name} (synthetic)", shown))
     return sheet(rows, 192, 96).quantize(255, dither=Image.Dither.NONE)
