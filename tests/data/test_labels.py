@@ -1,11 +1,15 @@
 """The label tables against the official ones."""
 
+import csv
+from functools import partial
+
 import numpy as np
 import pytest
 from cityscapesscripts.helpers.labels import labels as official
+from trees import png, put
 
-from tmt.data import CLASSES, IGNORE, PALETTE, colourise, lookup_table
-from tmt.data.labels import known_ids
+from tmt.data import CLASSES, IGNORE, PALETTE, cityscapes, colourise, gtav, lookup_table, mapillary, synthia
+from tmt.data.labels import TABLES, known_ids
 from tmt.errors import DataError
 
 TRAINED = {label.trainId: label for label in official if 0 <= label.trainId < 19}
@@ -25,6 +29,33 @@ def test_tables_map_every_id_as_the_official_scripts_do(dataset):
             assert table[label.id] == expected, label.name
             assert known_ids(dataset)[label.id]
     assert table.dtype == np.uint8 and (table[35:] == IGNORE).all()
+
+
+READERS = {
+    ("cityscapes", "train_id"): cityscapes.read_label,
+    ("gtav", "train_id"): gtav.read_label,
+    ("synthia", "train_id"): synthia.read_label,
+} | {
+    (f"mapillary_{version}", mapping): partial(mapillary.read_label, table=f"mapillary_{version}", mapping=mapping)
+    for version in ("v1.2", "v2.0")
+    for mapping in ("strict", "broad")
+}
+
+
+@pytest.mark.parametrize(("table", "column"), READERS)
+def test_readers_map_every_id_of_every_table(tmp_path, table, column):
+    with (TABLES / f"{table}.csv").open(newline="") as file:
+        rows = [(int(row["id"]), int(row[column])) for row in csv.DictReader(file)]
+    ids, expected = (np.array(values, dtype=np.uint8)[None] for values in zip(*rows, strict=True))
+    deep = np.stack([ids.astype(np.uint16), ids * 7, ids * 0], axis=-1)
+    path = put(tmp_path / "x_labelIds.png", png(deep, 16, 2) if table == "synthia" else png(ids, 8, 0))
+    np.testing.assert_array_equal(READERS[table, column](path), expected)
+    assert len(rows) == len(set(ids[0])) == {"cityscapes": 34, "gtav": 35, "synthia": 23}.get(table, len(rows))
+    assert set(expected[0].tolist()) <= {*range(19), IGNORE} and (expected != IGNORE).sum() >= 16
+
+
+def test_every_table_is_read_by_a_reader():
+    assert {table for table, _ in READERS} == {path.stem for path in TABLES.glob("*.csv")}
 
 
 def test_known_ids_end_where_the_tables_end():

@@ -7,7 +7,7 @@ from scipy.io import savemat
 
 from tmt.data import IGNORE, Cityscapes, open_dataset
 from tmt.data.synthetic import render
-from tmt.data.synthetic.writer import VAL_START
+from tmt.data.synthetic.layouts import VAL_START
 from tmt.errors import DataError
 
 SIZE = (32, 64)

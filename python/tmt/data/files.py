@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from tmt.data.labels import CITYSCAPES19, LabelSet
-from tmt.data.png import check_png, is_png
+from tmt.data.png import GREY, check_png, is_png, read_header
 from tmt.errors import DataError
 
 ORIENTATION = 0x0112  # EXIF tag; 1: stored upright, 5-8: stored on its side
@@ -99,8 +99,8 @@ def require_folder(folder: Path, dataset: str) -> Path:
     return folder
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file. Raises DataError for one that is missing, empty or cannot be read."""
+def read_bytes(path: Path, kind: str = "image file") -> bytes:
+    """The content of a file, called a `kind` in messages. Raises DataError for a missing, empty or unreadable one."""
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -108,7 +108,7 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         raise DataError(f"{path}: must be a readable file, got {error.strerror}; copy or make it again") from error
     if not data:
-        raise DataError(f"{path}: must be a complete image file, got an empty file; copy or make it again")
+        raise DataError(f"{path}: must be a complete {kind}, got an empty file; copy or make it again")
     return data
 
 
@@ -123,6 +123,7 @@ def decode(data: bytes, path: Path) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(data))
             picture.load()
+            picture.getexif()  # kept by the picture; here its damages are caught
     except Exception as error:  # pillow raises many kinds for a damaged file
         text = str(error).split(" <_io.")[0]
         raise DataError(f"{path}: must be a complete image file, got {text}; copy or make it again") from error
@@ -139,6 +140,9 @@ def read_pixels(path: Path, modes: tuple[str, ...], mend: str) -> np.ndarray:
         kind = decode(data, path).format
         raise DataError(f"{path}: label must be a PNG file, got {kind}, which may have changed the ids; {mend}")
     picture = decode(data, path)
+    header = read_header(data)
+    if header.colour == GREY and header.depth < 8:
+        raise DataError(f"{path}: label must have 8 bits, got {header.depth}, which decode into other ids; {mend}")
     if picture.mode not in modes:
         raise DataError(f"{path}: image mode must be {' or '.join(modes)}, got {picture.mode}; {mend}")
     return np.array(picture)

@@ -34,7 +34,7 @@ class Classes:
 def read_classes(path: Path) -> Classes:
     """The table of a dataset of one's own. Raises DataError, naming the line, for whatever is wrong with it."""
     try:
-        text = read_bytes(path).decode("utf-8-sig")
+        text = read_bytes(path, "table of classes").decode("utf-8-sig")
         lines = list(csv.DictReader(io.StringIO(text)))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: must be a CSV file in UTF-8, got {error}; save it as such") from error

@@ -23,7 +23,7 @@ def read_split(path: Path, split: str) -> list[int]:
     except Exception as error:  # scipy raises many kinds for a damaged file
         raise DataError(f"{path}: must be a MATLAB file, got {error}; copy it again") from error
     numbers = np.asarray(content.get(SPLIT_KEYS[split], ())).ravel()
-    if not numbers.size or numbers.min() < 1:
+    if not numbers.size or numbers.dtype.kind not in "uif" or not (numbers >= 1).all() or (numbers % 1).any():
         raise DataError(f"{path}: `{SPLIT_KEYS[split]}` must hold 1-based file numbers, got {numbers[:3].tolist()}")
     return sorted(int(number) for number in numbers)
 

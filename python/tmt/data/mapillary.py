@@ -41,7 +41,7 @@ def find_release(root: Path, version: str | None) -> Release:
         if (root / release.config).is_file():
             return release
     names = " or ".join(release.config for release in asked)
-    raise DataError(f"mapillary: {root} must hold {names}, got neither; it comes with the dataset: check the root")
+    raise DataError(f"mapillary: {root} must hold {names}, got none of them; it comes with the dataset: check the root")
 
 
 def check_config(path: Path, table: str) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tmt.errors import DataError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-RGB = 2  # colour type
+GREY, RGB = 0, 2  # colour types
 
 
 class Header(NamedTuple):
@@ -25,13 +25,18 @@ def is_png(data: bytes) -> bool:
     return data.startswith(SIGNATURE)
 
 
+def read_header(data: bytes) -> Header:
+    """The header of a file that `check_png` found whole."""
+    return Header(*struct.unpack_from(">IIBB", data, len(SIGNATURE) + 8))
+
+
 def check_png(data: bytes, path: Path) -> Header:
     """The header of a PNG file whose chunks are all there and undamaged.
 
     Decoders skip the checksums of pixel data, and a damaged label can decode into wrong ids without any error. Raises
     DataError, naming `path`, for a truncated or damaged file.
     """
-    place, header = len(SIGNATURE), None
+    place, first = len(SIGNATURE), data[len(SIGNATURE) + 4 : len(SIGNATURE) + 8]
     while place + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
         end = place + 12 + length
@@ -42,9 +47,7 @@ def check_png(data: bytes, path: Path) -> Header:
             raise DataError(
                 f"{path}: must be a complete image file, got a wrong checksum in {kind!r}; copy or make it again"
             )
-        if kind == b"IHDR" and length == 13:
-            header = Header(*struct.unpack_from(">IIBB", data, place + 8))
-        if kind == b"IEND" and header:
-            return header
+        if kind == b"IEND" and first == b"IHDR":
+            return read_header(data)
         place = end
     raise DataError(f"{path}: must be a complete image file, got a truncated PNG; copy or make it again")

@@ -1,5 +1,6 @@
 """SYNTHIA-RAND-CITYSCAPES: `RGB/%07d.png` with 16-bit `GT/LABELS/%07d.png`, whose first channel is the class."""
 
+from collections import Counter
 from pathlib import Path
 
 import kornia_rs.io
@@ -29,7 +30,14 @@ def split_numbers(names: list[str], split: str) -> list[str]:
 
 def read_list(path: Path) -> list[str]:
     """The names in a split list: one image a line, a number or a file name with or without folders and `.png`."""
-    names = [Path(line.strip()).stem for line in path.read_text().splitlines() if line.strip()]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: must be a text file, got {error}; copy or make it again") from error
+    names = [Path(line.strip()).stem for line in lines if line.strip()]
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise DataError(f"{path}: must list each image once, got {name} twice; remove a line")
     return require_some(sorted(names), f"{path}: must list one image name a line", "remove the file to use the rule")
 
 

@@ -138,7 +138,7 @@ def _pane(
     bright, pixels = stage.pick((0.6, 1.5)), face.pixels(start, end)
     if pixels < 1.2:
         return
-    glass = Paint(BUILDING, tuple(bright * channel for channel in style.glass))
+    glass = Paint(BUILDING, tuple(bright * channel for channel in style.glass), glow=0.3)
     if pixels > 5:
         face.quad(start - 0.12, end + 0.12, low - 0.12, high + 0.12, style.trim.lit(shade))
     face.quad(start, end, low, high, glass)
@@ -169,7 +169,7 @@ def _shop(stage: Stage, face: Face, style: Style, length: float, shade: float) -
     for bay in range(bays):
         start, end = (bay + 0.08) * length / bays, (bay + 0.92) * length / bays
         bright = stage.pick((0.5, 1.6))
-        face.quad(start, end, 0.4, top, Paint(BUILDING, tuple(bright * channel for channel in style.glass)))
+        face.quad(start, end, 0.4, top, Paint(BUILDING, tuple(bright * channel for channel in style.glass), glow=0.7))
         board = Paint(BUILDING, stage.colour(stage.domain.colours.sign))
         face.quad(start, end, top, top + 0.6, board.lit(shade))
         if stage.chance(0.35):

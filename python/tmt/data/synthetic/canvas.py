@@ -33,6 +33,7 @@ class Paint(NamedTuple):
     amount: float = 0.0  # relative deviation of brightness
     size: float = 1.0  # magnification of the texture
     ground: bool = False  # the texture lies in the ground plane, and shadows fall on it
+    glow: float = 0.0  # probability that it shines in the dark
 
     def lit(self, factor: float) -> "Paint":
         """The same with its colour brighter or darker."""

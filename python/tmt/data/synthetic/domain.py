@@ -41,6 +41,11 @@ class Optics:
     cast: float  # largest gain of a colour channel, relative
     hue: float  # largest rotation of all colours, degrees
     bonnet: float  # probability that the own bonnet is in the picture
+    side: Range = (0.6, 2.4)  # metres to the right of the street's middle
+    distortion: Range = (0.0, 0.0)  # of the radius at the picture's corner; above 0 barrel, below 0 pincushion
+    mirror: float = 0.0  # probability that traffic keeps left
+    windscreen: float = 0.0  # strength of reflections in the windscreen, and of dirt on it
+    jpeg: Range = (92.0, 95.0)  # quality, where the layout has JPEG files
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,10 @@ class Weather:
     sun: Range  # strength
     shadow: Range  # darkness at full sun
     shadow_length: Range  # per metre of height
+    night: float = 0.0  # probability, as of the next three
+    dusk: float = 0.0
+    rain: float = 0.0
+    snow: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,7 @@ class Street:
     tiles: float  # probability of paving slabs
     palms: float  # share of palms among the trees
     conifers: float
+    grass: bool = True  # grass is terrain; else it counts as vegetation
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,9 @@ class Population:
     plates: bool  # licence plates have a label of their own
     hanging_lights: float  # share of traffic lights on arms over the road
     round_signs: float  # share of round and triangular signs, the others are rectangular
+    trucks: bool = True  # large vehicles are trucks and buses, else buses
+    nearest: float = 0.0  # where traffic begins, at least
+    reach: float = 42.0  # distance to which lamps stand
 
 
 @dataclass(frozen=True)

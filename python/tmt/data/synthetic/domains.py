@@ -25,6 +25,8 @@ LAWN = Swatch((75, 110), (0.4, 0.65), (0.4, 0.6))
 RED = Swatch((350, 370), (0.7, 0.95), (0.6, 0.85))
 BLUE = Swatch((210, 225), (0.6, 0.9), (0.45, 0.8))
 GREEN = Swatch((140, 165), (0.6, 0.9), (0.35, 0.6))
+TIMBER = Swatch((20, 40), (0.25, 0.5), (0.22, 0.45))
+TROPICAL = Swatch((90, 140), (0.5, 0.8), (0.2, 0.45))
 AMBER = Swatch((42, 52), (0.7, 0.95), (0.7, 0.95))
 
 CITYSCAPES = Domain(
@@ -113,4 +115,136 @@ GTAV = Domain(
     ),
 )  # fmt: skip
 
-DOMAINS = {domain.name: domain for domain in (CITYSCAPES, GTAV)}
+BDD100K = Domain(
+    name="bdd100k",
+    optics=Optics(
+        focal=(0.8, 1.05), horizon=(0.46, 0.58), height=(1.2, 1.45), ahead=(0.38, 0.62), bend=8e-4, climb=5e-4,
+        blur=(0.35, 0.85), noise=(0.01, 0.03), vignette=(0.1, 0.35), exposure=(-0.2, 0.55), contrast=(0.85, 1.25),
+        saturation=(0.55, 1.0), cast=0.07, hue=6, bonnet=0.55, side=(1.2, 5.0), windscreen=1.0, jpeg=(55.0, 82.0),
+    ),
+    weather=Weather(
+        skies=(
+            ((0.4, 0.58, 0.82), (0.82, 0.88, 0.93)), ((0.55, 0.68, 0.84), (0.97, 0.96, 0.92)),
+            ((0.75, 0.78, 0.82), (0.9, 0.91, 0.92)), ((0.92, 0.94, 0.96), (0.99, 0.99, 0.98)),
+        ),
+        clouds=(0.03, 0.15), haze=(0.002, 0.009), sun=(0.0, 1.0), shadow=(0.35, 0.6), shadow_length=(0.4, 1.6),
+        night=0.3, dusk=0.16, rain=0.18, snow=0.04,
+    ),
+    colours=Colours(
+        road=(GREYS, GREYS, CONCRETE, ASPHALT),
+        sidewalk=(Swatch((25, 55), (0.02, 0.14), (0.5, 0.72)), CONCRETE, GREYS),
+        building=(BRICKS, BRICKS, EARTHS, GREYS, GREYS, BLUES, DARKS, PALES),
+        wall=(CONCRETE, CONCRETE, EARTHS, BRICKS),
+        fence=(GREYS, GREYS, DARKS, EARTHS),
+        pole=(TIMBER, GREYS, GREYS, DARKS),
+        sign=(GREEN, RED, AMBER, PALES, BLUE),
+        leaf=(SHADE_LEAF, SHADE_LEAF, FOLIAGE, AUTUMN, AUTUMN),
+        grass=(Swatch((55, 85), (0.25, 0.5), (0.35, 0.6)), DRY_GRASS, EARTHS),
+        vehicle=(PALES, PALES, GREYS, GREYS, DARKS, DARKS, Swatch((350, 370), (0.6, 0.85), (0.3, 0.6)), BLUES),
+        cloth=(DARKS, DARKS, GREYS, BLUES, VIVID),
+        light=(Swatch((42, 54), (0.65, 0.9), (0.5, 0.8)), DARKS, DARKS),
+        marking=(Swatch((42, 50), (0.55, 0.85), (0.75, 0.92)), Swatch((42, 50), (0.55, 0.85), (0.75, 0.92)), PALES),
+    ),
+    street=Street(
+        lanes=(2, 3), lane=(3.4, 3.9), parking=0.55, sidewalk=(2.0, 4.0), verge=0.3,
+        lots=(0.44, 0.14, 0.18, 0.12, 0.12), lot=(9, 24), setback=(0.0, 3.0), floors=(2, 8), floor=(3.0, 4.2),
+        window=(1.8, 3.6), brick=0.4, gable=0.12, shop=0.5, ribbon=0.25, texture=(0.04, 0.13), tiles=0.35, palms=0.1,
+        conifers=0.05,
+    ),
+    population=Population(
+        parked=0.75, cars=(3, 7), large=(1, 2), persons=(5, 11), riders=(1, 3), bicycles=(3, 7), motorcycles=(0, 2),
+        poles=(15, 30), trees=(10, 26), signs=(2, 6), lights=(2, 6), clutter=(0, 3),
+        vehicle_types=(0.35, 0.05, 0.2, 0.15, 0.25), far=18, plates=False, hanging_lights=0.75, round_signs=0.15,
+    ),
+)  # fmt: skip
+
+MAPILLARY = Domain(
+    name="mapillary",
+    optics=Optics(
+        focal=(0.6, 1.35), horizon=(0.3, 0.62), height=(1.0, 2.7), ahead=(0.25, 0.75), bend=1.8e-3, climb=1.2e-3,
+        blur=(0.0, 0.7), noise=(0.0, 0.035), vignette=(0.0, 0.45), exposure=(-0.45, 0.45), contrast=(0.7, 1.35),
+        saturation=(0.4, 1.35), cast=0.09, hue=7, bonnet=0.2, side=(-1.0, 5.5), distortion=(-0.06, 0.22), mirror=0.4,
+        windscreen=0.25, jpeg=(70.0, 95.0),
+    ),
+    weather=Weather(
+        skies=(
+            ((0.2, 0.45, 0.85), (0.65, 0.8, 0.93)), ((0.35, 0.6, 0.9), (0.9, 0.93, 0.95)),
+            ((0.7, 0.72, 0.75), (0.85, 0.85, 0.85)), ((0.5, 0.55, 0.62), (0.75, 0.77, 0.78)),
+            ((0.85, 0.82, 0.72), (0.93, 0.88, 0.76)), ((0.95, 0.96, 0.97), (0.99, 0.99, 0.99)),
+            ((0.45, 0.5, 0.7), (0.97, 0.78, 0.6)),
+        ),
+        clouds=(0.02, 0.22), haze=(0.0005, 0.02), sun=(0.0, 1.0), shadow=(0.25, 0.65), shadow_length=(0.2, 2.2),
+        night=0.04, dusk=0.12, rain=0.1, snow=0.16,
+    ),
+    colours=Colours(
+        road=(GREYS, ASPHALT, CONCRETE, EARTHS, Swatch((15, 35), (0.3, 0.55), (0.4, 0.65))),
+        sidewalk=(GREYS, CONCRETE, BRICKS, EARTHS, Swatch((15, 35), (0.2, 0.4), (0.5, 0.75)), PALES),
+        building=(PALES, EARTHS, BRICKS, GREYS, BLUES, VIVID, Swatch((20, 60), (0.3, 0.65), (0.6, 0.9)), DARKS),
+        wall=(PALES, BRICKS, GREYS, EARTHS, VIVID),
+        fence=(GREYS, DARKS, PALES, VIVID, Swatch((20, 40), (0.3, 0.6), (0.25, 0.5))),
+        pole=(GREYS, PALES, DARKS, TIMBER, Swatch((100, 160), (0.2, 0.5), (0.2, 0.4))),
+        sign=(RED, BLUE, GREEN, AMBER, PALES),
+        leaf=(FOLIAGE, SHADE_LEAF, AUTUMN, TROPICAL, Swatch((55, 85), (0.4, 0.8), (0.35, 0.65))),
+        grass=(LAWN, DRY_GRASS, EARTHS, Swatch((10, 25), (0.45, 0.7), (0.4, 0.6)), FOLIAGE),
+        vehicle=(GREYS, DARKS, PALES, PALES, VIVID, VIVID, BLUES),
+        cloth=(DARKS, VIVID, PALES, BLUES, EARTHS),
+        light=(DARKS, Swatch((42, 52), (0.6, 0.9), (0.5, 0.85)), GREEN),
+        marking=(PALES, PALES, Swatch((42, 50), (0.5, 0.8), (0.7, 0.9))),
+    ),
+    street=Street(
+        lanes=(1, 3), lane=(2.6, 3.9), parking=0.4, sidewalk=(1.2, 6.0), verge=0.5,
+        lots=(0.36, 0.16, 0.18, 0.2, 0.1), lot=(5, 30), setback=(0.0, 7.0), floors=(1, 9), floor=(2.6, 4.4),
+        window=(1.5, 4.5), brick=0.3, gable=0.45, shop=0.4, ribbon=0.25, texture=(0.02, 0.18), tiles=0.5, palms=0.22,
+        conifers=0.2,
+    ),
+    population=Population(
+        parked=0.5, cars=(1, 6), large=(0, 2), persons=(5, 15), riders=(1, 4), bicycles=(1, 6), motorcycles=(1, 4),
+        poles=(9, 32), trees=(6, 32), signs=(2, 8), lights=(1, 5), clutter=(0, 6),
+        vehicle_types=(0.3, 0.3, 0.15, 0.15, 0.1), far=19, plates=False, hanging_lights=0.4, round_signs=0.5,
+    ),
+)  # fmt: skip
+
+SYNTHIA = Domain(
+    name="synthia",
+    optics=Optics(
+        focal=(0.55, 0.75), horizon=(0.06, 0.24), height=(4.0, 10.0), ahead=(0.3, 0.7), bend=6e-4, climb=1e-4,
+        blur=(0.0, 0.1), noise=(0.0, 0.002), vignette=(0.0, 0.05), exposure=(-0.15, 0.15), contrast=(1.1, 1.35),
+        saturation=(1.15, 1.6), cast=0.03, hue=4, bonnet=0.0, side=(-4.0, 4.0),
+    ),
+    weather=Weather(
+        skies=(
+            ((0.3, 0.55, 0.95), (0.6, 0.8, 1.0)), ((0.35, 0.6, 0.98), (0.75, 0.88, 1.0)),
+            ((0.5, 0.55, 0.65), (0.85, 0.82, 0.85)), ((0.75, 0.55, 0.55), (1.0, 0.8, 0.5)),
+        ),
+        clouds=(0.0, 0.05), haze=(0.0, 0.002), sun=(0.5, 1.0), shadow=(0.45, 0.7), shadow_length=(0.4, 1.4),
+    ),
+    colours=Colours(
+        road=(ASPHALT, DARKS, GREYS, Swatch((250, 290), (0.06, 0.18), (0.3, 0.5))),
+        sidewalk=(Swatch((20, 45), (0.2, 0.42), (0.5, 0.8)), Swatch((200, 230), (0.1, 0.25), (0.5, 0.7)), PALES, GREYS),
+        building=(VIVID, VIVID, Swatch((20, 50), (0.3, 0.6), (0.6, 0.95)), BLUES, BRICKS, PALES, GREYS),
+        wall=(VIVID, BRICKS, Swatch((20, 50), (0.2, 0.5), (0.5, 0.8)), PALES),
+        fence=(VIVID, BLUES, Swatch((90, 150), (0.3, 0.6), (0.3, 0.5)), PALES),
+        pole=(VIVID, DARKS, BLUES, GREYS),
+        sign=(RED, BLUE, AMBER, PALES),
+        leaf=(Swatch((85, 135), (0.6, 0.9), (0.4, 0.7)), Swatch((60, 90), (0.6, 0.9), (0.5, 0.8)), AUTUMN, FOLIAGE),
+        grass=(Swatch((85, 120), (0.6, 0.9), (0.45, 0.7)), LAWN, EARTHS),
+        vehicle=(VIVID, VIVID, VIVID, PALES, DARKS),
+        cloth=(VIVID, VIVID, PALES, DARKS),
+        light=(DARKS, GREEN, Swatch((42, 52), (0.7, 0.95), (0.6, 0.9))),
+        marking=(PALES,),
+    ),
+    street=Street(
+        lanes=(1, 2), lane=(3.2, 3.8), parking=0.6, sidewalk=(3.5, 6.5), verge=0.3,
+        lots=(0.36, 0.2, 0.22, 0.14, 0.08), lot=(10, 22), setback=(0.0, 2.0), floors=(2, 7), floor=(3.2, 4.2),
+        window=(2.2, 4.0), brick=0.15, gable=0.35, shop=0.35, ribbon=0.3, texture=(0.0, 0.035), tiles=0.7, palms=0.1,
+        conifers=0.3, grass=False,
+    ),
+    population=Population(
+        parked=0.55, cars=(3, 7), large=(1, 2), persons=(12, 22), riders=(3, 6), bicycles=(4, 9), motorcycles=(2, 5),
+        poles=(12, 22), trees=(12, 26), signs=(4, 10), lights=(3, 8), clutter=(0, 4),
+        vehicle_types=(0.35, 0.3, 0.2, 0.15, 0.0), far=36, plates=False, hanging_lights=0.3, round_signs=0.6,
+        trucks=False, nearest=9.0, reach=60.0,
+    ),
+)  # fmt: skip
+
+DOMAINS = {domain.name: domain for domain in (CITYSCAPES, BDD100K, MAPILLARY, GTAV, SYNTHIA)}

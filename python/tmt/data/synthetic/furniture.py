@@ -33,7 +33,7 @@ def draw_lamp(stage: Stage, side: int, x: float, z: float) -> None:
     if stage.chance(0.7):
         reach = -side * stage.pick((0.8, 2.2))
         _arm(stage, x, z, reach, height, stage.pick((0.0, 0.5)), paint)
-        stage.canvas.disc((x, 0, z), (reach, height), (0.4, 0.13), paint.lit(stage.pick((0.7, 1.6))))
+        stage.canvas.disc((x, 0, z), (reach, height), (0.4, 0.13), paint.lit(stage.pick((0.7, 1.6)))._replace(glow=1.0))
 
 
 def draw_light(stage: Stage, side: int, x: float, z: float) -> None:
@@ -58,7 +58,7 @@ def _housing(stage: Stage, x: float, z: float, low: float) -> None:
         return
     burning = stage.rng.randrange(3)
     for index, colour in enumerate(LAMPS):
-        paint = Paint(LIGHT, colour).lit(1.1 if index == burning else 0.22)
+        paint = Paint(LIGHT, colour, glow=float(index == burning)).lit(1.1 if index == burning else 0.22)
         stage.canvas.disc(foot, (0, high - 0.27 - 0.48 * index), (0.66 * half, 0.2), paint)
 
 

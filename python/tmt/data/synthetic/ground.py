@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tmt.data.synthetic.canvas import ROAD, SIDEWALK, TERRAIN, Paint, Stage
+from tmt.data.synthetic.canvas import ROAD, SIDEWALK, TERRAIN, VEGETATION, Paint, Stage
 from tmt.data.synthetic.texture import GRAIN, GRASS, TILE
 
 NEAR, FAR = 0.7, 260.0
@@ -69,7 +69,8 @@ def draw_ground(stage: Stage, plan: Plan) -> None:
     road = Paint(ROAD, stage.colour(colours.road), GRAIN, rough, 1.5, ground=True)
     texture = TILE if stage.chance(street.tiles) else GRAIN
     walk = Paint(SIDEWALK, stage.colour(colours.sidewalk), texture, rough, stage.pick((1.0, 1.8)), ground=True)
-    grass = Paint(TERRAIN, stage.colour(colours.grass), GRASS, 2 * rough, 2.0, ground=True)
+    label = TERRAIN if street.grass else VEGETATION
+    grass = Paint(label, stage.colour(colours.grass), GRASS, 2 * rough, 2.0, ground=True)
     for side in (-1, 1):
         strip(stage, plan.walk_end(side), side * 300, grass if stage.chance(0.5) else walk)
         strip(stage, plan.walk_start(side), plan.walk_end(side), walk)

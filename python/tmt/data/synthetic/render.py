@@ -7,38 +7,93 @@ from scipy.ndimage import gaussian_filter
 
 from tmt.data.labels import lookup_table
 from tmt.data.synthetic.canvas import SKY, Stage
-from tmt.data.synthetic.domain import Domain
+from tmt.data.synthetic.domain import Domain, Optics
 from tmt.data.synthetic.domains import DOMAINS
+from tmt.data.synthetic.lens import distortion_maps, drops, windscreen
 from tmt.data.synthetic.scene import draw_scene
+from tmt.data.synthetic.spectrum import domain_at
 from tmt.data.synthetic.texture import CLOUD, SIDE, TEXELS_PER_METRE, bank
+from tmt.data.synthetic.weather import (
+    Conditions,
+    bloom,
+    darken,
+    draw_conditions,
+    glow_map,
+    overcast,
+    settle_snow,
+    soak,
+)
 from tmt.data.transforms import hue_matrix, saturation_matrix
 from tmt.errors import DataError
 
 SAMPLES = 2  # canvas pixels per picture pixel, each way
 
 
-def render_ids(domain: str, seed: int, index: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def render_ids(
+    domain: str, seed: int, index: int, size: tuple[int, int], distance: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Scene `index` of a seed: image uint8 (H, W, 3) and Cityscapes label ids uint8 (H, W), 34 for licence plates.
 
-    A pure function of its arguments. `size` is (H, W) in pixels. Raises DataError for an unknown domain or a bad size.
+    A pure function of its arguments. `size` is (H, W) in pixels; `distance` is how much of the domain's own look it
+    has, from 0, the look that all domains have in common, to 1. Raises DataError for an unknown domain, a bad size and
+    a bad distance.
     """
     if domain not in DOMAINS:
         raise DataError(f"render: domain must be one of {', '.join(DOMAINS)}, got {domain!r}")
     height, width = size
     if height < 16 or width < 16:
         raise DataError(f"render: size must be at least 16 x 16 pixels, got {height} x {width}")
-    look, rng = DOMAINS[domain], Random(f"{domain} {seed} {index}")
+    look, rng = domain_at(domain, distance), Random(f"{domain} {seed} {index}")
+    extra = Random(f"{domain} {seed} {index} air and glass")  # of its own, so that the street stays the same
     stage = draw_scene(look, rng, width * SAMPLES, height * SAMPLES)
+    conditions = draw_conditions(look.weather, extra)
+    picture, glow, ids = _daylight(stage, conditions, extra)
+    picture, ids = _shrink(picture), _majority(ids)
+    if conditions.dark:
+        picture = bloom(picture, _shrink(glow), conditions.dark)
+    picture = _behind_glass(look.optics, picture, conditions, extra)
+    if look.optics.mirror and extra.random() < look.optics.mirror:
+        picture, ids = picture[:, ::-1], ids[:, ::-1]
+    return _photograph(look, rng, picture), np.ascontiguousarray(ids)
+
+
+def render(
+    domain: str, seed: int, index: int, size: tuple[int, int] = (96, 192), distance: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `render_ids`, with training ids (19 classes, 255 = ignore)."""
+    image, ids = render_ids(domain, seed, index, size, distance)
+    return image, lookup_table("gtav")[ids]
+
+
+def _daylight(stage: Stage, conditions: Conditions, extra: Random) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The canvas in colour under its light and weather and through its lens: picture and what shines by itself, float32
+    (h, w, 3) each, and label ids (h, w)."""
     numbers, shadows = stage.canvas.arrays()
     ids = np.array([paint.label for paint in stage.canvas.paints], dtype=np.uint8)[numbers]
-    picture = _airlight(stage, _sky(stage, _surfaces(stage, numbers, shadows), ids), numbers, ids)
-    return _photograph(look, rng, _shrink(picture)), _majority(ids)
+    picture = _sky(stage, _surfaces(stage, numbers, shadows), ids)
+    if conditions.snow:
+        picture = settle_snow(stage, picture, ids, conditions.snow)
+    picture, glow = _airlight(stage, picture, numbers, ids), np.zeros((), dtype=np.float32)
+    if conditions.wet:
+        picture = overcast(picture, ids, conditions.wet)
+    if conditions.dark:
+        glow = glow_map(stage, numbers)
+        picture = darken(stage, picture, ids, _distance(stage, numbers), glow, conditions.dark)
+    if conditions.wet:
+        picture = soak(stage, picture, ids, conditions.wet)
+    if any(stage.domain.optics.distortion):
+        rows, columns = distortion_maps(ids.shape, extra.uniform(*stage.domain.optics.distortion))
+        picture, ids = picture[rows, columns], ids[rows, columns]
+        glow = glow[rows, columns] if glow.ndim else glow
+    return picture, glow, ids
 
 
-def render(domain: str, seed: int, index: int, size: tuple[int, int] = (96, 192)) -> tuple[np.ndarray, np.ndarray]:
-    """As `render_ids`, with training ids (19 classes, 255 = ignore)."""
-    image, ids = render_ids(domain, seed, index, size)
-    return image, lookup_table("gtav")[ids]
+def _behind_glass(optics: Optics, picture: np.ndarray, conditions: Conditions, extra: Random) -> np.ndarray:
+    """The windscreen, if the camera is behind one, with what the weather leaves on it."""
+    if not optics.windscreen:
+        return picture
+    picture = windscreen(picture, optics.windscreen * (1 - 0.6 * conditions.dark), extra)
+    return drops(picture, optics.windscreen * conditions.wet, extra) if conditions.wet else picture
 
 
 def _surfaces(stage: Stage, numbers: np.ndarray, shadows: np.ndarray) -> np.ndarray:
@@ -99,12 +154,17 @@ def _sky(stage: Stage, picture: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return picture
 
 
-def _airlight(stage: Stage, picture: np.ndarray, numbers: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Mixes in the air's colour with distance; the sky already has it."""
+def _distance(stage: Stage, numbers: np.ndarray) -> np.ndarray:
+    """Metres to what each pixel shows, float32 (h, w)."""
     depths = np.array(stage.canvas.depths, dtype=np.float32)[numbers]
     distance, _, _ = _ground_texels(stage)
     ground = np.array([paint.ground for paint in stage.canvas.paints])[numbers]
-    depths = np.where(ground, np.minimum(distance, 250), depths)
+    return np.where(ground, np.minimum(distance, 250), depths)
+
+
+def _airlight(stage: Stage, picture: np.ndarray, numbers: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Mixes in the air's colour with distance; the sky already has it."""
+    depths = _distance(stage, numbers)
     clear = np.exp(-np.float32(stage.pick(stage.domain.weather.haze)) * depths)
     clear = np.where(ids == SKY, np.float32(1), clear)[..., None]
     air = picture[ids == SKY].mean(axis=0) if (ids == SKY).any() else np.float32(0.7)

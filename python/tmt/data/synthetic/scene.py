@@ -45,7 +45,7 @@ def _view(domain: Domain, rng: Random, width: int, height: int) -> View:
         focal=rng.uniform(*optics.focal) * width,
         centre=rng.uniform(*optics.ahead) * width,
         horizon=rng.uniform(*optics.horizon) * height,
-        camera_x=rng.uniform(0.6, 2.4),
+        camera_x=rng.uniform(*optics.side),
         camera_y=rng.uniform(*optics.height),
         bend=rng.uniform(-1, 1) * optics.bend,
         climb=rng.uniform(-1, 1) * optics.climb,
@@ -114,7 +114,7 @@ def _sidewalk(stage: Stage, plan: Plan, side: int) -> list[Task]:
         share = [index for index in range(rng.randint(*count)) if index % 2 == (side > 0)]
         return [near + (many.far - near) * rng.random() ** 1.6 for _ in share]
 
-    tasks = [(z, partial(draw_lamp, stage, side, edge, z)) for z in _rows(stage, many.poles, 42)]
+    tasks = [(z, partial(draw_lamp, stage, side, edge, z)) for z in _rows(stage, many.poles, many.reach)]
     if stage.chance(0.6):
         tasks += [(z, partial(draw_tree, stage, edge + side * 0.3, z)) for z in _rows(stage, many.trees, 45)]
     tasks += [(z, partial(draw_light, stage, side, edge, z)) for z in spots(many.lights)]
@@ -162,15 +162,21 @@ def _traffic(stage: Stage, plan: Plan) -> list[Task]:
         (partial(draw_motorcycle, ridden=True), many.motorcycles, 2.0, stage.view.near),
     ):  # fmt: skip
         for _ in range(rng.randint(*count)):
-            if spot := place(length, near, many.far if length < 3 else 40):
+            if spot := place(length, max(near, many.nearest), many.far if length < 3 else max(40, many.far)):
                 tasks.append((spot[1], _moving(stage, draw, *spot)))
     return tasks
+
+
+def _large(stage: Stage) -> tuple[Callable, ...]:
+    """The kinds of large vehicles; always two, so that each has its share."""
+    return (draw_truck, draw_bus) if stage.domain.population.trucks else (draw_bus, draw_bus)
 
 
 def _moving(stage: Stage, draw: Callable | None, x: float, z: float, towards: bool) -> Callable[[], None]:
     """The task of one moving thing; `draw` None stands for a truck or a bus."""
     if draw is None:
-        return partial(stage.rng.choice((draw_truck, draw_bus)), stage, Pose(x, z, towards=towards))
+        draw = stage.rng.choice(_large(stage))
+        return partial(draw, stage, Pose(x, z, towards=towards))
     if draw is draw_car:
         return partial(draw_car, stage, Pose(x, z, towards=towards))
     return partial(draw, stage, x, z)
@@ -181,7 +187,7 @@ def _crossing(stage: Stage, plan: Plan) -> list[Task]:
     tasks = []
     for near, _ in plan.crossings:
         if stage.chance(0.6):
-            draw = stage.rng.choice((draw_car, draw_car, draw_truck, draw_bus))
+            draw = stage.rng.choice((draw_car, draw_car, *_large(stage)))
             x, towards = stage.pick((-14, 6)), stage.chance(0.5)
             tasks.append((near + 2, partial(draw, stage, Pose(x, near + 2, across=True, towards=towards))))
         for _ in range(stage.rng.randint(0, 3)):

@@ -211,7 +211,7 @@ class Part:
         up, tyre = min(foot + 0.5, 1.1), Paint(self.profile.label, (0.05, 0.05, 0.05))
         for side in (-1, 1):
             self._patch(tail, side * (half - 0.22), 0.13, 0.0, foot, tyre)
-            self._patch(tail, side * (half - 0.2), 0.16, up, up + 0.2, Paint(self.profile.label, lamp))
+            self._patch(tail, side * (half - 0.2), 0.16, up, up + 0.2, Paint(self.profile.label, lamp, glow=1.0))
         self._patch(tail, 0, half - 0.02, foot, foot + 0.15, self._paint(BODY, 0.45))
         if self.profile is BOX:
             self._patch(tail, 0, half - 0.15, 1.0, 3.25, self._paint(BODY, 0.85)._replace(texture=STRIPE, amount=0.15))
