@@ -271,3 +271,23 @@ def test_saved_model(finished: Path, tmp_path: Path, target_root: Path) -> None:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert read(tmp_path / "one" / found[0]).shape == (48, 96)
     assert json.loads((tmp_path / "one" / "predict.json").read_text())["ids"] == "train"
+
+
+def test_killed_and_called_again(finished: Path, tmp_path: Path, target_root: Path) -> None:
+    """Whatever moment it is killed at, what is there is whole, and the next call makes the rest."""
+    (photo, *_) = sorted((target_root / "leftImg8bit" / "val").rglob("*.png"))
+    (tmp_path / "in").mkdir()
+    for i in range(40):
+        shutil.copy(photo, tmp_path / "in" / f"{i}.png")
+    argv = [f"{finished}/tmt/model", f"{tmp_path}/in", f"--out={tmp_path}/out", "--device=cpu"]
+    process = runs.start(predicted, argv, tmp_path / "log")
+    runs.wait_for(lambda: len(list((tmp_path / "out").glob("labels/[0-9]*.png"))) >= 5, process)
+    process.kill()
+    runs.finish(process)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/[0-9]*.png")}
+    assert 5 <= len(kept) < 80
+    assert runs.finish(runs.start(predicted, argv, tmp_path / "log")) == 0, (tmp_path / "log").read_text()
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    made = [read(path) for path in sorted((tmp_path / "out" / "labels").iterdir())]
+    assert len(made) == 40 and all(np.array_equal(label, made[0]) for label in made)
+    assert len(list((tmp_path / "out" / "overlay").iterdir())) == 40
