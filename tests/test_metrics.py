@@ -7,6 +7,7 @@ import torch
 from torchmetrics import classification
 
 from tmt import metrics
+from tmt.data import CLASSES
 
 
 def fixture_confusion() -> torch.Tensor:
@@ -64,11 +65,14 @@ def test_equal_to_torchmetrics(seed: int) -> None:
 
 def test_synthia_subsets_leave_out_what_synthia_lacks() -> None:
     truth, prediction = random_labels(0, present=19)
-    result = metrics.scores(metrics.confusion_matrix(truth, prediction, 19))
+    confusion = metrics.confusion_matrix(truth, prediction, 19)
+    result = metrics.scores(confusion, CLASSES)
     sixteen = [value for i, value in enumerate(result.iou) if i not in (9, 14, 16)]
     thirteen = [value for i, value in enumerate(result.iou) if i not in (3, 4, 5, 9, 14, 16)]
     assert result.miou_16 == pytest.approx(sum(sixteen) / 16)
     assert result.miou_13 == pytest.approx(sum(thirteen) / 13)
+    other = metrics.scores(confusion, [f"thing {i}" for i in range(19)])
+    assert math.isnan(other.miou_16) and math.isnan(other.miou_13) and other.miou == result.miou
 
 
 def test_absent_classes_do_not_count_in_the_headline() -> None:
@@ -105,6 +109,9 @@ def test_json_has_no_nan_and_table_names_every_class() -> None:
     assert all(name in table for name in ("road", "pole", "sky", "car", "mean over present"))
     assert len({len(line) for line in table.splitlines()}) == 1
     assert "mIoU 70.00" in metrics.summary_line(result)
+    means = metrics.score_table(result)
+    assert "| mIoU (headline)          | 70.00 |" in means and "SYNTHIA" not in means
+    assert "46.67" in means and "| mIoU over all 4          | 35.00 |" in means and "70.36" in means
 
 
 def test_nothing_labelled_gives_nan_not_an_error() -> None:

@@ -67,6 +67,8 @@ class DataConfig:
     """Synthetic training images of the target domain."""
     synthetic_val: PositiveInt = 50
     """Synthetic validation images of each domain."""
+    synthetic_distance: NonNegativeFloat = 1.0
+    """How far the synthetic domains' looks are from what they have in common: 1, their own in full; 0, alike."""
     synthetic_size: tuple[PositiveInt, PositiveInt] = (192, 384)
     """Height and width of synthetic images, in pixels."""
     workers: NonNegativeInt = 4

@@ -111,8 +111,9 @@ def _predict_all(config: PredictConfig, model: "nn.Module", todo: "list[Job]", w
 
     from tmt.engine.prediction import Painter
 
-    painter, failures = Painter.of(config, model), []
-    for job in tqdm(todo[world.rank :: world.size], "predict", unit="image", disable=not world.main):
+    painter, failures, share = Painter.of(config, model), [], todo[world.rank :: world.size]
+    pace = 0.5 if sys.stderr.isatty() else 20  # seconds
+    for job in tqdm(share, "predict", unit="image", mininterval=pace, disable=not world.main):
         try:
             painter.paint(job)
         except DataError as error:

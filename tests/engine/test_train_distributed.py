@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,12 +12,6 @@ import pytest
 import torch
 
 BATCH = 4
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
 
 
 def first_gradients(argv: list[str], stage: str, path: Path, variables: dict[str, str]) -> int:
@@ -61,7 +54,7 @@ def gradients_of(processes: int, stage: str, folder: Path, roots: tuple[Path, Pa
     batch = (f"--source.batch_size={BATCH}", f"--estimator.batch_size={BATCH}")
     more = ("--model.drop_path=0", "--augment.scale=[1.5,2.5]", *batch)
     argv = runs.arguments(folder / f"run-{path.name}", *roots, *more)
-    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes)}
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(runs.free_port()), "WORLD_SIZE": str(processes)}
     started = [
         runs.start(first_gradients, argv, stage, path, {**world, "RANK": str(rank)}) for rank in range(processes)
     ]
@@ -102,7 +95,13 @@ def test_losses_are_normalised_by_the_global_mask_count(tmp_path: Path, source_r
 def torchrun(tmp_path: Path, source_root: Path, target_root: Path) -> Iterator[Path]:
     """A run of two steps on two processes, by the command in the documentation."""
     argv = runs.arguments(tmp_path / "run", source_root, target_root, *SHORT)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        f"--master_port={runs.free_port()}",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [*launcher, "-m", "tmt.train", *argv]
     result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180)

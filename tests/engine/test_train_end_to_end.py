@@ -11,7 +11,7 @@ from PIL import Image
 
 import tmt
 from tmt import evaluate
-from tmt.data import CLASSES
+from tmt.data import CLASSES, LabelSet
 from tmt.report import pictures
 
 
@@ -115,6 +115,20 @@ def test_evaluate_with_transferability_off(finished: Path, tmp_path: Path, targe
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
     expected = json.loads((finished / "tmt" / "done.json").read_text())["last"]
     assert found["allowed_fraction"] != expected["allowed_fraction"]
+
+
+@pytest.mark.parametrize("classes, lines", [(3, 1), (19, 2), (65, 4)])
+def test_legend_shows_every_class_below_the_panels(classes: int, lines: int) -> None:
+    palette = np.random.default_rng(0).integers(0, 200, (classes, 3)).astype(np.uint8)
+    label_set = LabelSet(tuple(f"traffic thing {i}" for i in range(classes)), palette)
+    label = np.zeros((24, 48), dtype=np.uint8)
+    panels = pictures.panels_of(np.zeros((24, 48, 3), dtype=np.uint8), label, {}, label_set)
+    sheet = np.asarray(pictures.compose(panels, 4, label_set))
+    below = pictures.PANEL_WIDTH // 2 + pictures.CAPTION_HEIGHT + 2 * pictures.GAP
+    assert sheet.shape[0] == below + lines * pictures.CAPTION_HEIGHT
+    shown = {tuple(pixel) for pixel in sheet[below:].reshape(-1, 3)}
+    assert {tuple(colour) for colour in palette} <= shown
+    assert (sheet[below - pictures.GAP - 5, 600] == palette[0]).all()  # the ground truth's panel
 
 
 def test_panels_and_maps() -> None:

@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 
 from tmt.config import InferenceConfig
 from tmt.engine.models import autocast
+from tmt.errors import TMTError
 from tmt.model import TMTOutput
 
 WHOLE = InferenceConfig()
@@ -132,8 +133,15 @@ def _apply(model: nn.Module, pixels: Tensor, one: Pass, amp: bool) -> TMTOutput:
     part = pixels[..., one.rows.slice, one.columns.slice]
     if one.size != one.extent:  # antialiased, as training images are resized
         part = interpolate(part, size=one.size, mode="bilinear", align_corners=False, antialias=True)
-    with autocast(pixels.device, amp):
-        return model(pixel_values=_flip(part, one))
+    try:
+        with autocast(pixels.device, amp):
+            return model(pixel_values=_flip(part, one))
+    except torch.OutOfMemoryError as error:
+        height, width = pixels.shape[-2:]
+        raise TMTError(
+            f"segment: image of {height}x{width} pixels does not fit into the GPU's memory, seen at "
+            f"{one.size[0]}x{one.size[1]}; use --window 512,1024 or another smaller one"
+        ) from error
 
 
 def _flip(plane: Tensor, one: Pass) -> Tensor:

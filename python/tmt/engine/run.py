@@ -184,8 +184,15 @@ def make_synthetic(config: Config, folder: Path) -> None:
     """Draw the synthetic scenes that are not there yet."""
     data = config.data
     for dataset, train in ((data.source, data.synthetic_source), (data.target, data.synthetic_target)):
-        root = synthetic_root(config, folder, dataset)
-        make(dataset, root, train=train, val=data.synthetic_val, size=data.synthetic_size, seed=config.seed)
+        make(
+            dataset,
+            synthetic_root(config, folder, dataset),
+            train=train,
+            val=data.synthetic_val,
+            size=data.synthetic_size,
+            seed=config.seed,
+            distance=data.synthetic_distance,
+        )
 
 
 def _open_synthetic(config: Config, folder: Path) -> tuple[Domain, Domain]:

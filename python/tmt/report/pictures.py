@@ -99,15 +99,15 @@ def compose(panels: Sequence[Panel], columns: int, label_set: LabelSet) -> Image
     height = round(PANEL_WIDTH * panels[0].pixels.shape[0] / panels[0].pixels.shape[1])
     rows = -(-len(panels) // columns)
     cell = (PANEL_WIDTH + GAP, height + CAPTION_HEIGHT + GAP)
-    width, top = columns * cell[0] + GAP, rows * cell[1] + GAP
+    width, bottom = columns * cell[0] + GAP, rows * cell[1] + GAP
     lines = legend_lines(label_set.names, width)
-    sheet = Image.new("RGB", (width, top + len(lines) * CAPTION_HEIGHT), "white")
+    sheet = Image.new("RGB", (width, bottom + len(lines) * CAPTION_HEIGHT), "white")
     for i, panel in enumerate(panels):
         left, top = GAP + i % columns * cell[0], GAP + i // columns * cell[1]
         ImageDraw.Draw(sheet).text((left, top), panel.caption, "black", ImageFont.load_default(16))
         resized = Image.fromarray(panel.pixels).resize((PANEL_WIDTH, height), _method(panel))
         sheet.paste(resized, (left, top + CAPTION_HEIGHT))
-    _draw_legend(sheet, top, lines, label_set)
+    _draw_legend(sheet, bottom, lines, label_set)
     return sheet
 
 
