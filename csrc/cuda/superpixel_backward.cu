@@ -1,6 +1,7 @@
-// tmt::superpixel_backward on CUDA. Nothing was kept but the region features f_0 .. f_L and the masses, so each
-// iteration's assignment a is computed again, from the last to the first. With g the gradient of f_t, D the mass, x^
-// and f^ unit vectors:
+// tmt::superpixel_backward on CUDA. bf16 goes to the tensor cores (superpixel_group_backward.cuh); here is what float32
+// and fp16 do, whose range is too small for gradients in it. Nothing was kept but the region features f_0 .. f_L and
+// the masses, so each iteration's assignment a is computed again, from the last to the first. With g the gradient of
+// f_t, D the mass, x^ and f^ unit vectors:
 //   G(r) = g(r) / D(r)
 //   da(p, r) = <G(r), x(p) - f_t(r)>  (plus the given gradient of the assignment in the last iteration)
 //   ds = a (da - sum_r a da)
@@ -8,7 +9,7 @@
 //   df^_(t-1)(r) = kappa sum_p ds x^(p),   g of f_(t-1) = (I - f^ f^T) df^ / |f|
 // and at last dx += g(own cell) / pixels of the cell. A norm at its clamp is a constant: no projection; likewise the
 // mass. Sums over pixels go through per-cell parts as in the forward pass: no atomics, the same bits every time.
-#include "cuda/superpixel_common.cuh"
+#include "cuda/superpixel_group_backward.cuh"
 
 namespace tmt::cuda {
 namespace {
@@ -237,14 +238,35 @@ void run_iteration(const Context& context, const Given& given, const Workspace& 
 }
 
 template <typename T>
-void run(const Given& given, const Tensor& result, const Grid& grid, int64_t iterations, float kappa) {
-  const Context context(result);
+void run(const Context& context, const Given& given, const Tensor& result, const Grid& grid, int64_t iterations,
+         float kappa) {
   const Workspace work(given.features, result, grid);
   launch(context, one_thread_each(grid.batch * grid.regions() * grid.channels), read_region_gradient<T>,
          input<T>(given.grad_region_features), output<float>(work.gradient), grid);
   for (int64_t t = iterations; t >= 1; --t) run_iteration<T>(context, given, work, grid, t, iterations, kappa);
   launch(context, one_thread_each(grid.batch * grid.channels * grid.pixels()), finish<T>,
          input<float>(work.grad_features), input<float>(work.gradient), output<T>(result), grid);
+}
+
+// False where the tensor cores cannot do it.
+template <typename T>
+bool run_on_tensor_cores(const Context& context, const Given& given, const Tensor& result, const Grid& grid,
+                         int64_t iterations, float kappa) {
+  const auto plan = plan_image(grid, given.features);
+  if (!plan) return false;
+  const BackwardArguments<T> arguments{*plan,
+                                       input<T>(given.grad_region_features),
+                                       input<T>(given.grad_assignment),
+                                       input<T>(given.features),
+                                       input<float>(given.history),
+                                       input<float>(given.masses),
+                                       output<T>(result),
+                                       {},
+                                       {},
+                                       static_cast<int>(iterations),
+                                       kappa};
+  return plan->tile_pixels == 16 ? run_backward_groups<T, 16>(context, arguments, *plan, result)
+                                 : run_backward_groups<T, 64>(context, arguments, *plan, result);
 }
 
 // grad_region_features (B, C, h, w), grad_assignment (B, 9, H, W), features (B, C, H, W), history (B, L + 1, h * w, C),
@@ -259,7 +281,13 @@ Tensor superpixel_backward(const std::optional<Tensor>& grad_region_features,
                     torch::stable::contiguous(masses), contiguous(grad_region_features), contiguous(grad_assignment)};
   const Tensor result = torch::stable::new_empty(features, {grid.batch, grid.channels, grid.height, grid.width});
   dispatch_dtype("superpixel_backward", features, [&](auto type) {
-    run<typename decltype(type)::type>(given, result, grid, iterations, static_cast<float>(kappa));
+    using T = typename decltype(type)::type;
+    if (grid.batch == 0) return;
+    const Context context(result);
+    const float sharpness = static_cast<float>(kappa);
+    if constexpr (std::is_same_v<T, BFloat16>)
+      if (run_on_tensor_cores<T>(context, given, result, grid, iterations, sharpness)) return;
+    run<T>(context, given, result, grid, iterations, sharpness);
   });
   return result;
 }

@@ -1,7 +1,9 @@
-// tmt::superpixel on CUDA (Eqs. 6-9). Per iteration: one kernel over cells assigns every pixel and writes, for each of
-// the nine regions around the cell, what the cell's pixels give it; a second one adds up, per region, the parts of the
-// nine cells around it in a fixed order and divides. No atomics: the same input gives the same bits.
-#include "cuda/superpixel_common.cuh"
+// tmt::superpixel on CUDA (Eqs. 6-9). bf16 and fp16 go to the tensor cores (superpixel_group_forward.cuh); here is what
+// float32 does, and images too large for those kernels. Per iteration: one kernel over cells assigns every pixel and
+// writes, for each of the nine regions around the cell, what the cell's pixels give it; a second one adds up, per
+// region, the parts of the nine cells around it in a fixed order and divides. No atomics: the same input gives the same
+// bits.
+#include "cuda/superpixel_group_forward.cuh"
 
 namespace tmt::cuda {
 namespace {
@@ -106,8 +108,8 @@ struct Outputs {
 };
 
 template <typename T>
-void run(const Tensor& features, const Outputs& outputs, const Grid& grid, int64_t iterations, float kappa) {
-  const Context context(features);
+void run(const Context& context, const Tensor& features, const Outputs& outputs, const Grid& grid, int64_t iterations,
+         float kappa) {
   const int64_t cells = grid.batch * grid.regions(), plane = grid.regions() * grid.channels;
   const int64_t stride = (iterations + 1) * plane;
   const Tensor sums = torch::stable::new_empty(features, {cells, kNeighbours, grid.channels}, ScalarType::Float);
@@ -132,6 +134,26 @@ void run(const Tensor& features, const Outputs& outputs, const Grid& grid, int64
          output<T>(outputs.region_features), stride, grid);
 }
 
+// False where the tensor cores cannot do it.
+template <typename T>
+bool run_on_tensor_cores(const Context& context, const Tensor& features, const Outputs& outputs, const Grid& grid,
+                         int64_t iterations, float kappa) {
+  const auto plan = plan_image(grid, features);
+  if (!plan) return false;
+  const ForwardArguments<T> arguments{*plan,
+                                      input<T>(features),
+                                      output<T>(outputs.region_features),
+                                      output<T>(outputs.assignment),
+                                      output<int64_t>(outputs.labels),
+                                      output<float>(outputs.history),
+                                      output<float>(outputs.masses),
+                                      {},
+                                      static_cast<int>(iterations),
+                                      kappa};
+  return plan->tile_pixels == 16 ? run_groups<T, 16>(context, features, arguments, *plan)
+                                 : run_groups<T, 64>(context, features, arguments, *plan);
+}
+
 // features (B, C, H, W) -> region_features (B, C, h, w), assignment (B, 9, H, W), labels (B, H, W) int64,
 // history (B, L + 1, h * w, C) float32, masses (B, L, h * w) float32
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor& given, int64_t cell, int64_t iterations,
@@ -146,7 +168,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor& give
                                ScalarType::Float),
       torch::stable::new_empty(features, {grid.batch, iterations, grid.regions()}, ScalarType::Float)};
   dispatch_dtype("superpixel", features, [&](auto type) {
-    run<typename decltype(type)::type>(features, outputs, grid, iterations, static_cast<float>(kappa));
+    using T = typename decltype(type)::type;
+    const Context context(features);
+    const float sharpness = static_cast<float>(kappa);
+    if (grid.batch == 0) return;
+    if constexpr (kIsHalfPrecision<T>)
+      if (run_on_tensor_cores<T>(context, features, outputs, grid, iterations, sharpness)) return;
+    run<T>(context, features, outputs, grid, iterations, sharpness);
   });
   return {outputs.region_features, outputs.assignment, outputs.labels, outputs.history, outputs.masses};
 }
