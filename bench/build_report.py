@@ -239,7 +239,7 @@ def report(kernels: list[Built], problems: list[str]) -> list[str]:
         "Launches at B, C, H, W, cell " + "; ".join(map(str, SUPERPIXEL_SIZES)) + " and B, heads, N, S, D "
         ""
         + "; ".join(map(str, ATTENTION_SIZES))
-        + ", all dtypes; float16 is as bfloat16. blocks: on one multiprocessor. local: LDL and STL in the machine code.",
+        + ", all dtypes; float16 is as bfloat16. blocks: on one multiprocessor. local: LDL and STL.",
         "",
         *table(kernels),
         "",

@@ -4,12 +4,11 @@
 // row skip; keys that nobody attends come last and are not visited.
 #pragma once
 
-#include "cuda/launch.cuh"
+#include "cuda/masked_attention_tile.cuh"
 #include "masked_attention.h"
 
 namespace tmt::cuda {
 
-constexpr int kFragmentRows = 16;  // rows of a tensor-core operand
 constexpr int kTileKeys = kWordKeys;
 
 // Device pointers.
@@ -19,7 +18,7 @@ struct KeyPlan {
   // (B, tiles, rows): bit j of word (tile, n) says whether row n may attend key order[64 tile + j]. Only tiles within
   // the count are written.
   const uint64_t* words;
-  int64_t rows;  // N rounded up to a multiple of 16; the words of rows that do not exist are 0
+  int64_t rows;  // N rounded up to a multiple of kFragmentRows; the words of rows that do not exist are 0
 };
 
 // A plan and the memory it lies in.

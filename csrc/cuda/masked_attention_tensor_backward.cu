@@ -247,7 +247,7 @@ __device__ void store_keys(T* grad, MatrixTile<kTileKeys, S::kDim>& scratch, con
       scratch.at(first + fragment_row() + half * 8, tile).pairs[lane_index() % 4] =
           pack_pair<T>(factor * sums[tile][half * 2], factor * sums[tile][half * 2 + 1]);
   warp_barrier();
-#pragma unroll
+#pragma unroll 1
   for (int i = lane_index(); i < kFragmentRows * kRowChunks; i += kWarpSize) {
     const int row = first + i / kRowChunks, chunk = i % kRowChunks;
     if (row < left && chunk * kChunkElements < dim)

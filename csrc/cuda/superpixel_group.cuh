@@ -155,21 +155,6 @@ struct Parts {
   }
 };
 
-// Calls visit(group, region's number in that group's halo) for every group that a region's sum has parts of, always in
-// the same order.
-template <typename Visit>
-__device__ __forceinline__ void for_groups_around(const Plan& plan, const HaloRegion& region, const Visit& visit) {
-  const int top = larger(region.row - 1, 0) / plan.group_rows, left = larger(region.column - 1, 0) / plan.group_columns;
-  const int bottom = smaller(region.row + 1, plan.rows - 1) / plan.group_rows;
-  const int right = smaller(region.column + 1, plan.columns - 1) / plan.group_columns;
-  for (int y = top; y <= bottom; ++y) {
-    for (int x = left; x <= right; ++x) {
-      const int down = region.row + 1 - y * plan.group_rows, across = region.column + 1 - x * plan.group_columns;
-      visit(y * plan.columns_of_groups + x, down * plan.halo_columns() + across);
-    }
-  }
-}
-
 // Tells the neighbours that this block has done one more step: what it wrote before is there. Every thread must call.
 __device__ __forceinline__ void tell_neighbours(unsigned* flag) {
   block_barrier();

@@ -43,14 +43,7 @@ class BackwardGroup : public GroupWork<T, kPixels> {
   __device__ void gather(int step, int set) const {
     for (int number = warp_index(); number < plan_.halo(); number += kGroupWarps) {
       const HaloRegion region(plan_, group_, number);
-      float* row = memory_.sums() + number * plan_.stride;
-      if (region.exists && (step > 0 || region.own)) {
-        read_gradient(row, region, step, set);
-        if (step > 0)
-          write_tables(row, region, number, step);
-        else
-          keep_mean(row, region);
-      }
+      if (region.exists && (step > 0 || region.own)) gather_region(region, number, step, set);
       Work::clear_sums(number);
     }
   }
@@ -94,86 +87,116 @@ class BackwardGroup : public GroupWork<T, kPixels> {
   }
 
  private:
-  // f_t (C) of a region.
-  __device__ const float* feature(const HaloRegion& region, int t) const {
+  // Squared norm of a vector, plain and scaled, as its parts in a warp's lanes add up.
+  struct Squares {
+    float plain = 0.f, scaled = 0.f;
+
+    __device__ void add(const float4& value) {
+      for (const float v : {value.x, value.y, value.z, value.w}) {
+        plain += v * v;
+        scaled += scaled_square(v);
+      }
+    }
+    __device__ float inverse_norm() const { return 1.f / fmaxf(norm_of(warp_sum(plain), warp_sum(scaled)), kNormEps); }
+  };
+
+  // Channels 4 quad .. 4 quad + 3 of f_t of a region; zeros beyond the channels.
+  __device__ float4 feature(const HaloRegion& region, int t, int quad) const {
     const int64_t map = int64_t{group_.image} * (given_.iterations + 1) + t;
-    return given_.history + (map * plan_.regions() + region.index(plan_)) * plan_.channels;
+    const float* from = given_.history + (map * plan_.regions() + region.index(plan_)) * plan_.channels + 4 * quad;
+    const int left = plan_.channels - 4 * quad;
+    if (left >= 4 && reinterpret_cast<uintptr_t>(from) % sizeof(float4) == 0)
+      return *reinterpret_cast<const float4*>(from);
+    return {left > 0 ? from[0] : 0.f, left > 1 ? from[1] : 0.f, left > 2 ? from[2] : 0.f, left > 3 ? from[3] : 0.f};
   }
 
-  // 1 / max(|f|, eps), and <f, row>. A warp's work.
-  __device__ float2 measure_region(const float* feature, const float* row) const {
-    float squares = 0.f, scaled = 0.f, product = 0.f;
-    for (int channel = lane_index(); channel < plan_.channels; channel += kWarpSize) {
-      const float value = feature[channel];
-      squares += value * value;
-      scaled += scaled_square(value);
-      product += value * row[channel];
+  // The given gradient of f_L, zeros where none is.
+  __device__ float4 given_gradient(const HaloRegion& region, int quad) const {
+    const int64_t regions = plan_.regions(), first = int64_t{group_.image} * plan_.channels + 4 * quad;
+    const T* from = given_.grad_region_features + first * regions + region.index(plan_);
+    const int left = given_.grad_region_features == nullptr ? 0 : plan_.channels - 4 * quad;
+    return {left > 0 ? static_cast<float>(from[0]) : 0.f, left > 1 ? static_cast<float>(from[regions]) : 0.f,
+            left > 2 ? static_cast<float>(from[2 * regions]) : 0.f,
+            left > 3 ? static_cast<float>(from[3 * regions]) : 0.f};
+  }
+
+  // The gradient g of f_step is df * scale + f_step * turn, where df is the row of the sums: the given gradient, or
+  // what the pixels left in the parts. f_step is at right angles to it, but in the last step or where its norm is
+  // clamped.
+  __device__ void gather_region(const HaloRegion& region, int number, int step, int set) const {
+    const bool last = step == given_.iterations;
+    const typename Work::PartRows rows = Work::part_rows(region, set);
+    Squares own, before;
+    float product = 0.f;
+    for (int quad = lane_index(); quad - lane_index() < Work::quads(); quad += 2 * kWarpSize) {
+      const int quads[2] = {quad, quad + kWarpSize};
+      float4 total[2], now[2], past[2];
+#pragma unroll
+      for (int q = 0; q < 2; ++q) {
+        now[q] = feature(region, step, quads[q]);
+        past[q] = step > 0 ? feature(region, step - 1, quads[q]) : now[q];
+        if (last) total[q] = given_gradient(region, quads[q]);
+      }
+      if (!last) Work::sum_parts(total, rows, quad);
+#pragma unroll
+      for (int q = 0; q < 2; ++q) {
+        own.add(now[q]);
+        before.add(past[q]);
+        product += dot(total[q], now[q]);
+        if (quads[q] < Work::quads()) Work::sum_quads(number)[quads[q]] = total[q];
+      }
     }
-    const float norm = norm_of(warp_sum(squares), warp_sum(scaled));
-    return {1.f / fmaxf(norm, kNormEps), warp_sum(product)};
+    product = warp_sum(product);
+    const float inverse_norm = own.inverse_norm(), other = before.inverse_norm();
+    const bool projects = !last && inverse_norm < 1.f / kNormEps;
+    const float scale = last ? 1.f : inverse_norm;
+    const float turn = projects ? -product * inverse_norm * inverse_norm * inverse_norm : 0.f;
+    if (step > 0)
+      write_tables(region, number, step, scale, turn, projects ? 0.f : product * scale, other);
+    else
+      keep_mean(region, number, scale, turn);
   }
 
-  // The gradient of f_step to `row`: the given one, or from the parts of df^.
-  __device__ void read_gradient(float* row, const HaloRegion& region, int step, int set) const {
-    if (step == given_.iterations) return read_given(row, region);
-    for (int channel = lane_index(); channel < plan_.padded_channels; channel += kWarpSize) {
-      float total = 0.f;
-      for_groups_around(plan_, region, [&](int group, int at) {
-        total += given_.parts.sums[Work::part(set, group, at) * plan_.padded_channels + channel];
-      });
-      row[channel] = total;
-    }
-    const float* own = feature(region, step);
-    const float2 measure = measure_region(own, row);
-    const bool clamped = measure.x >= 1.f / kNormEps;
-    const float along = clamped ? 0.f : measure.y * measure.x;  // of df^ along f^
-    for (int channel = lane_index(); channel < plan_.channels; channel += kWarpSize)
-      row[channel] = (row[channel] - along * own[channel] * measure.x) * measure.x;
+  __device__ static float dot(const float4& a, const float4& b) {
+    return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
   }
 
-  __device__ void read_given(float* row, const HaloRegion& region) const {
-    const int64_t regions = plan_.regions();
-    const T* given = given_.grad_region_features;
-    given += given == nullptr ? 0 : int64_t{group_.image} * plan_.channels * regions + region.index(plan_);
-    for (int channel = lane_index(); channel < plan_.padded_channels; channel += kWarpSize) {
-      const bool there = given != nullptr && channel < plan_.channels;
-      row[channel] = there ? static_cast<float>(given[channel * regions]) : 0.f;
-    }
+  __device__ float4 gradient(const HaloRegion& region, int number, int step, int quad, float scale, float turn) const {
+    return Work::add(Work::scale(Work::sum_quads(number)[quad], scale), Work::scale(feature(region, step, quad), turn));
   }
 
-  // From the gradient `row` of f_step: G and f^_(step-1) to the tables, and <G, f_step>, 0 where the mean does not move
-  // with the mass, to the masses.
-  __device__ void write_tables(float* row, const HaloRegion& region, int number, int step) const {
+  // G_step and f^_(step-1) to the tables and, of the group's regions, to `kept`; <G, f_step>, 0 where the mean does not
+  // move with the mass, to the masses. `product` is <g, f_step>.
+  __device__ void write_tables(const HaloRegion& region, int number, int step, float scale, float turn, float product,
+                               float inverse_norm) const {
     const int64_t map = int64_t{group_.image} * given_.iterations + step - 1;
     const float mass = given_.masses[map * plan_.regions() + region.index(plan_)];
     const float factor = 1.f / fmaxf(mass, kMassEps);
-    const float* before = feature(region, step - 1);
-    const float product = measure_region(feature(region, step), row).y * factor;
-    const float inverse_norm = measure_region(before, row).x;
-    if (lane_index() == 0) memory_.masses()[number] = mass < kMassEps ? 0.f : product;
-    write_operand(memory_.gradients(), row, region, number, step, 0, factor);
-    warp_barrier();
-    for (int channel = lane_index(); channel < plan_.channels; channel += kWarpSize) row[channel] = before[channel];
-    write_operand(memory_.centres(), row, region, number, step, 1, inverse_norm);
+    if (lane_index() == 0) memory_.masses()[number] = mass < kMassEps ? 0.f : product * factor;
+    for (int quad = lane_index(); quad < Work::quads(); quad += kWarpSize) {
+      const float4 slope = Work::scale(gradient(region, number, step, quad, scale, turn), factor);
+      const float4 centre = Work::scale(feature(region, step - 1, quad), inverse_norm);
+      Work::write_quad(memory_.gradients(), number, quad, slope);
+      Work::write_quad(memory_.centres(), number, quad, centre);
+      if (!region.own) continue;
+      keep_quad(region, step, 0, quad, slope);
+      keep_quad(region, step, 1, quad, centre);
+    }
   }
 
-  __device__ void write_operand(T* table, const float* row, const HaloRegion& region, int number, int step, int which,
-                                float factor) const {
-    warp_barrier();
-    Work::write_row(table, row, number, factor);
-    if (!region.own) return;
+  __device__ void keep_quad(const HaloRegion& region, int step, int which, int quad, const float4& value) const {
     uint32_t* kept = given_.kept.operand(plan_, lane_, given_.iterations, step, which, region.index(plan_));
-    for (int channel = lane_index(); channel < plan_.padded_channels; channel += kWarpSize)
-      kept[channel] = pack_halves<T>(row[channel] * factor);
+    reinterpret_cast<uint4*>(kept)[quad] = {pack_halves<T>(value.x), pack_halves<T>(value.y), pack_halves<T>(value.z),
+                                            pack_halves<T>(value.w)};
   }
 
-  __device__ void keep_mean(const float* row, const HaloRegion& region) const {
+  // g_0 / pixels of the cell.
+  __device__ void keep_mean(const HaloRegion& region, int number, float scale, float turn) const {
     const int pixels = smaller(plan_.cell, plan_.height - region.row * plan_.cell) *
                        smaller(plan_.cell, plan_.width - region.column * plan_.cell);
-    float* mean = given_.kept.mean(plan_, lane_, region.index(plan_));
-    warp_barrier();
-    for (int channel = lane_index(); channel < plan_.padded_channels; channel += kWarpSize)
-      mean[channel] = row[channel] / static_cast<float>(pixels);
+    float4* mean = reinterpret_cast<float4*>(given_.kept.mean(plan_, lane_, region.index(plan_)));
+    for (int quad = lane_index(); quad < Work::quads(); quad += kWarpSize)
+      mean[quad] = Work::scale(gradient(region, number, 0, quad, scale, turn), 1.f / static_cast<float>(pixels));
   }
 
   // From a pixel's inner products with the centres and with the gradients: v, in place of the latter; a and v to

@@ -80,44 +80,47 @@ class ForwardGroup : public GroupWork<T, kPixels> {
 
  private:
   __device__ void gather_region(const HaloRegion& region, int number, int step, int set) const {
-    float mass = 0.f, squares = 0.f, scaled = 0.f;
-    for_groups_around(plan_, region,
-                      [&](int group, int at) { mass += given_.parts.masses[Work::part(set, group, at)]; });
-    const float divisor = fmaxf(mass, kMassEps);
-    float* row = memory_.sums() + number * plan_.stride;
-    for (int quad = lane_index(); quad < plan_.padded_channels / 4; quad += kWarpSize) {
-      const float4 feature = region_mean(region, set, quad, divisor);
-      reinterpret_cast<float4*>(row)[quad] = feature;
-      for (const float value : {feature.x, feature.y, feature.z, feature.w}) {
-        squares += value * value;
-        scaled += scaled_square(value);
+    const typename Work::PartRows rows = Work::part_rows(region, set);
+    const float part = rows.lanes >> lane_index() & 1u ? given_.parts.masses[rows.row] : 0.f;
+    float squares = 0.f, scaled = 0.f;
+    for (int quad = lane_index(); quad - lane_index() < Work::quads(); quad += 2 * kWarpSize) {
+      float4 total[2];
+      Work::sum_parts(total, rows, quad);
+#pragma unroll
+      for (int q = 0; q < 2; ++q) {
+        if (quad + q * kWarpSize < Work::quads()) Work::sum_quads(number)[quad + q * kWarpSize] = total[q];
+        for (const float value : {total[q].x, total[q].y, total[q].z, total[q].w}) {
+          squares += value * value;
+          scaled += scaled_square(value);
+        }
       }
     }
-    const float norm = norm_of(warp_sum(squares), warp_sum(scaled));
-    warp_barrier();
-    if (region.own) keep(region, row, step, mass);
-    if (step <= given_.iterations) Work::write_row(memory_.centres(), row, number, 1.f / fmaxf(norm, kNormEps));
+    const float mass = warp_sum(part), factor = 1.f / fmaxf(mass, kMassEps);
+    const float norm = norm_of(warp_sum(squares), warp_sum(scaled)) * factor;
+    if (step <= given_.iterations) write_centre(number, factor, 1.f / fmaxf(norm, kNormEps));
+    if (region.own) keep(region, number, step, mass, factor);
   }
 
-  __device__ float4 region_mean(const HaloRegion& region, int set, int quad, float divisor) const {
-    float4 total = {0.f, 0.f, 0.f, 0.f};
-    for_groups_around(plan_, region, [&](int group, int at) {
-      const int64_t part = Work::part(set, group, at) * plan_.padded_channels;
-      const float4 given = reinterpret_cast<const float4*>(given_.parts.sums + part)[quad];
-      total = {total.x + given.x, total.y + given.y, total.z + given.z, total.w + given.w};
-    });
-    return {total.x / divisor, total.y / divisor, total.z / divisor, total.w / divisor};
+  __device__ void write_centre(int number, float factor, float inverse_norm) const {
+    for (int quad = lane_index(); quad < Work::quads(); quad += kWarpSize) {
+      const float4 feature = Work::scale(Work::sum_quads(number)[quad], factor);
+      Work::write_quad(memory_.centres(), number, quad, Work::scale(feature, inverse_norm));
+    }
   }
 
-  // The features `row` of a region of the group, f_(step-1).
-  __device__ void keep(const HaloRegion& region, const float* row, int step, float mass) const {
+  // Writes f_(step-1) of a region of the group.
+  __device__ void keep(const HaloRegion& region, int number, int step, float mass, float factor) const {
     const int64_t map = int64_t{group_.image} * (given_.iterations + 1) + step - 1, regions = plan_.regions();
     float* history = given_.history + (map * regions + region.index(plan_)) * plan_.channels;
     T* result = given_.region_features + int64_t{group_.image} * plan_.channels * regions + region.index(plan_);
+    const float* sums = memory_.sums() + number * plan_.stride;
+    warp_barrier();
     for (int channel = lane_index(); channel < plan_.channels; channel += kWarpSize) {
-      history[channel] = row[channel];
-      if (step > given_.iterations) result[channel * regions] = static_cast<T>(row[channel]);
+      const float feature = sums[channel] * factor;
+      history[channel] = feature;
+      if (step > given_.iterations) result[channel * regions] = static_cast<T>(feature);
     }
+    warp_barrier();
     if (step < 2 || lane_index() != 0) return;
     given_.masses[(int64_t{group_.image} * given_.iterations + step - 2) * regions + region.index(plan_)] = mass;
   }

@@ -55,22 +55,73 @@ class GroupWork {
   __device__ int64_t part(int set, int region) const { return part(set, number_, region); }
   __device__ int64_t part(int set, int group, int region) const { return parts_.row(plan_, set, lane_, group, region); }
 
-  // A warp's work on a region of the halo.
-  __device__ void clear_sums(int number) const {
-    warp_barrier();
-    for (int channel = lane_index(); channel < plan_.stride; channel += kWarpSize)
-      memory_.sums()[number * plan_.stride + channel] = 0.f;
+  // The rows of the parts that a region's sum consists of: each of `lanes` holds one.
+  struct PartRows {
+    int64_t row;
+    unsigned lanes;
+  };
+
+  // A group gives to the regions around it, so that a region has parts of at most nine. Every lane must call.
+  __device__ PartRows part_rows(const HaloRegion& region, int set) const {
+    const int y = larger(region.row - 1, 0) / plan_.group_rows + lane_index() / 3;
+    const int x = larger(region.column - 1, 0) / plan_.group_columns + lane_index() % 3;
+    const bool exists = lane_index() < kNeighbours && y * plan_.group_rows <= smaller(region.row + 1, plan_.rows - 1) &&
+                        x * plan_.group_columns <= smaller(region.column + 1, plan_.columns - 1);
+    const int down = region.row + 1 - y * plan_.group_rows, across = region.column + 1 - x * plan_.group_columns;
+    const int group = y * plan_.columns_of_groups + x;
+    return {exists ? part(set, group, down * plan_.halo_columns() + across) : 0, ballot(exists)};
   }
 
-  // Puts `factor` times a vector of padded_channels floats into a table, as halves. A warp's work.
-  __device__ void write_row(T* table, const float* values, int number, float factor) const {
-    T* high = table + number * plan_.stride;
-    T* low = high + plan_.halo() * plan_.stride;
-    for (int channel = lane_index(); channel < plan_.padded_channels; channel += kWarpSize) {
-      const Halves<T> halves(values[channel] * factor);
-      high[channel] = halves.high;
-      low[channel] = halves.low;
+  // The sum of a region's parts, always in the same order: channels 4 q .. 4 q + 3 for q = quad and quad + 32. All
+  // loads of four parts are on their way before the first is waited for. Every lane must call.
+  __device__ void sum_parts(float4 (&total)[2], const PartRows& rows, int quad) const {
+    total[0] = total[1] = {0.f, 0.f, 0.f, 0.f};
+    for (unsigned left = rows.lanes; left != 0;) {
+      float4 given[4][2] = {};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const bool there = left != 0;
+        const int64_t row = broadcast_from(rows.row, there ? lowest_bit(left) : 0);
+        const float4* from = reinterpret_cast<const float4*>(parts_.sums + row * plan_.padded_channels);
+#pragma unroll
+        for (int q = 0; q < 2; ++q)
+          if (there && quad + q * kWarpSize < quads()) given[i][q] = from[quad + q * kWarpSize];
+        left &= left - 1;
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        total[0] = add(total[0], given[i][0]);
+        total[1] = add(total[1], given[i][1]);
+      }
     }
+  }
+
+  __device__ int quads() const { return plan_.padded_channels / 4; }
+  __device__ static float4 add(const float4& a, const float4& b) {
+    return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
+  }
+  __device__ static float4 scale(const float4& a, float factor) {
+    return {a.x * factor, a.y * factor, a.z * factor, a.w * factor};
+  }
+
+  // Row of the sums of a region of the halo, in quads of channels.
+  __device__ float4* sum_quads(int number) const {
+    return reinterpret_cast<float4*>(memory_.sums() + number * plan_.stride);
+  }
+
+  // A warp's work on a region of the halo; each lane clears what it wrote.
+  __device__ void clear_sums(int number) const {
+    for (int quad = lane_index(); quad < quads(); quad += kWarpSize) sum_quads(number)[quad] = {0.f, 0.f, 0.f, 0.f};
+  }
+
+  // Puts four channels of a region of the halo into a table, as halves.
+  __device__ void write_quad(T* table, int number, int quad, const float4& value) const {
+    const uint2 high = {pack_pair<T>(value.x, value.y), pack_pair<T>(value.z, value.w)};
+    const float2 left = unpack_pair<T>(high.x), right = unpack_pair<T>(high.y);
+    uint2* to = reinterpret_cast<uint2*>(table + number * plan_.stride) + quad;
+    *to = high;
+    to[plan_.halo() * plan_.stride / 4] = {pack_pair<T>(value.x - left.x, value.y - left.y),
+                                           pack_pair<T>(value.z - right.x, value.w - right.y)};
   }
 
   const Plan& plan_;
