@@ -1,6 +1,6 @@
-// tmt::pack_predicted_mask on CUDA: the logits mask_embeddings . mask_features are formed in registers, tested there and
-// become bits. In half precision on tensor cores, a block has up to 128 queries and 128 keys, and the features are read
-// from memory once: 2 E bytes a key, at E = 256 and N = 100 five bytes for each pair that is decided. Otherwise by
+// tmt::pack_predicted_mask on CUDA: the logits mask_embeddings . mask_features are formed in registers, tested there
+// and become bits. In half precision on tensor cores, a block has up to 128 queries and 128 keys, and the features are
+// read from memory once: 2 E bytes a key, at E = 256 and N = 100 five bytes for each pair that is decided. Otherwise by
 // multiply-adds, a thread having one key and 16 queries at a time.
 #include "cuda/masked_attention_tile.cuh"
 #include "cuda/pack_common.cuh"
@@ -56,8 +56,8 @@ __device__ void fetch_channels(PredictStage& stage, const T* embeddings, const T
       const int row = i / kEmbeddingChunks, chunk = i % kEmbeddingChunks;
       const int64_t channel = first + chunk * kChunkElements;
       const bool inside = first_row + row < a.shape.queries && channel < a.channels;
-      copy_async(&stage.embeddings.at(row, chunk),
-                 embeddings + (inside ? (first_row + row) * a.channels + channel : 0), inside);
+      copy_async(&stage.embeddings.at(row, chunk), embeddings + (inside ? (first_row + row) * a.channels + channel : 0),
+                 inside);
     }
     for (int i = threadIdx.x; i < kDepth * kFeatureChunks; i += blockDim.x) {
       const int row = i / kFeatureChunks, chunk = i % kFeatureChunks;
@@ -87,7 +87,8 @@ __device__ __forceinline__ void add_channels(LogitTile& logits, const PredictSta
 }
 
 // Half a word: 32 keys from 32 part on, of the lane's row fragment_row() + 8 half. In all four lanes of the row.
-__device__ __forceinline__ uint32_t decide_part(const LogitTile& logits, int half, int part, const PredictArguments& a) {
+__device__ __forceinline__ uint32_t decide_part(const LogitTile& logits, int half, int part,
+                                                const PredictArguments& a) {
   uint32_t bits = 0;
 #pragma unroll
   for (int tile = 0; tile < 4; ++tile)
@@ -106,7 +107,8 @@ __device__ void store_bits(const LogitTile& logits, const PredictArguments& a, i
   for (int half = 0; half < 2; ++half)
 #pragma unroll
     for (int number = 0; number < kBlockWords; ++number) {
-      const uint64_t low = decide_part(logits, half, 2 * number, a), high = decide_part(logits, half, 2 * number + 1, a);
+      const uint64_t low = decide_part(logits, half, 2 * number, a),
+                     high = decide_part(logits, half, 2 * number + 1, a);
       const int64_t row = first_row + fragment_row() + half * 8, word = first_word + number;
       if (lane_index() % 4 == number && row < a.shape.queries && word < a.words())
         a.bits[(image * a.shape.queries + row) * a.words() + word] =
