@@ -72,32 +72,46 @@ int64_t group_size(const Sizes& sizes) {
 
 void take_images(SuperpixelImages& task, Pieces& pieces, int64_t images) {
   const SuperpixelGrid& grid = task.grid;
-  task.inverse_norms = pieces.take(images * grid.pixels() + kTilePixels);  // a tile's last vector may read beyond
-  task.centre_norms = pieces.take(images * (grid.iterations + 1) * grid.regions());
+  task.inverse_norms = pieces.take(images * grid.pixels() + kVectorPadding);
+  task.units = pieces.take(images * task.unit_maps * grid.regions() * grid.channel_stride());
   task.sums = pieces.take(images * grid.rows * grid.sums_per_row());
   task.row_masses = pieces.take(images * grid.rows * grid.masses_per_row());
 }
 
-void take_backward(SuperpixelBackward& task, Pieces& pieces, int64_t images, bool own_gradient) {
+void take_images(SuperpixelBackward& task, Pieces& pieces, int64_t images) {
   const SuperpixelGrid& grid = task.grid;
-  take_images(task, pieces, images);
-  task.pulls = pieces.take(images * grid.regions() * grid.channel_stride());
+  take_images(static_cast<SuperpixelImages&>(task), pieces, images);
+  task.centre_norms = pieces.take(images * grid.iterations * grid.regions());
+  task.pulls = pieces.take(images * (grid.iterations + 1) * grid.regions() * grid.channel_stride());
   task.mass_pulls = pieces.take(images * grid.regions());
-  if (own_gradient) task.gradient = pieces.take(images * grid.channels * grid.pixels());
+  task.shares = pieces.take(images * grid.pixels() * grid.shares_per_pixel() + kVectorPadding);
+  task.lengths = pieces.take(images * grid.pixels() + kVectorPadding);
+}
+
+// Cuts the task's scratch for `images` images out of one block.
+template <typename Task>
+Scratch take_scratch(Task& task, int64_t images, size_t accumulate) {
+  Pieces count(accumulate);
+  take_images(task, count, images);
+  Scratch scratch(count.used());
+  Pieces pieces(accumulate, scratch.get<char>());
+  take_images(task, pieces, images);
+  return scratch;
 }
 
 // Calls function(begin, end, workspace) for all cell rows of `images` images, in parallel.
 template <typename Function>
-void for_rows(const SuperpixelGrid& grid, int64_t images, size_t element_size, size_t accumulate,
+void for_rows(const SuperpixelGrid& grid, int64_t images, int64_t element_size, int64_t accumulate,
               const Function& function) {
   torch::stable::parallel_for(0, images * grid.rows, 1, [&](int64_t begin, int64_t end) {
-    const Scratch workspace(static_cast<size_t>(grid.workspace(static_cast<int64_t>(element_size))) * accumulate);
+    const Scratch workspace(static_cast<size_t>(grid.workspace(element_size, accumulate)));
     function(begin, end, workspace.get());
   });
 }
 
 void forward_group(const SuperpixelForward& task, int64_t images, const Tensor& features) {
-  const size_t size = features.element_size(), accumulate = accumulate_size(features);
+  const auto size = static_cast<int64_t>(features.element_size()),
+             accumulate = static_cast<int64_t>(accumulate_size(features));
   for_rows(task.grid, images, size, accumulate, [&](int64_t begin, int64_t end, void* workspace) {
     TMT_SIMD_CALL(superpixel_means, task, begin, end, workspace);
   });
@@ -112,7 +126,8 @@ void forward_group(const SuperpixelForward& task, int64_t images, const Tensor& 
 }
 
 void backward_group(const SuperpixelBackward& task, int64_t images, const Tensor& features) {
-  const size_t size = features.element_size(), accumulate = accumulate_size(features);
+  const auto size = static_cast<int64_t>(features.element_size()),
+             accumulate = static_cast<int64_t>(accumulate_size(features));
   const auto run = [&](const auto& function) { for_rows(task.grid, images, size, accumulate, function); };
   run([&](int64_t begin, int64_t end, void* work) { TMT_SIMD_CALL(superpixel_start, task, begin, end, work); });
   for (int64_t k = task.grid.iterations; k >= 1; --k) {
@@ -147,11 +162,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor featu
   task.labels = static_cast<int64_t*>(labels.mutable_data_ptr());
 
   const int64_t group = group_size(sizes);
-  Pieces count(accumulate_size(input));
-  take_images(task, count, group);
-  const Scratch scratch(count.used());
-  Pieces pieces(accumulate_size(input), scratch.get<char>());
-  take_images(task, pieces, group);
+  task.unit_maps = 1;
+  const Scratch scratch = take_scratch(task, group, accumulate_size(input));
   for (task.first = 0; task.first < batch; task.first += group)
     forward_group(task, std::min(group, batch - task.first), input);
   return {region_features, assignment, labels, history, masses};
@@ -187,20 +199,11 @@ Tensor superpixel_backward(const std::optional<Tensor> grad_region_features,
   task.grad_assignment = data_or_null(grad_maps);
   task.grad_features = grad_features.mutable_data_ptr();
 
-  // Sums of several iterations must not be rounded to a half-precision dtype in between.
-  const size_t accumulate = accumulate_size(input);
-  const bool own_gradient = input.element_size() != accumulate;
   const int64_t group = group_size(sizes);
-  const int64_t image_bytes = sizes.channels * sizes.height * sizes.width * static_cast<int64_t>(accumulate);
-  Pieces count(accumulate);
-  take_backward(task, count, group, own_gradient);
-  const Scratch scratch(count.used());
-  Pieces pieces(accumulate, scratch.get<char>());
-  take_backward(task, pieces, group, own_gradient);
-  for (task.first = 0; task.first < sizes.batch; task.first += group) {
-    if (!own_gradient) task.gradient = static_cast<char*>(task.grad_features) + task.first * image_bytes;
+  task.unit_maps = iterations;
+  const Scratch scratch = take_scratch(task, group, accumulate_size(input));
+  for (task.first = 0; task.first < sizes.batch; task.first += group)
     backward_group(task, std::min(group, sizes.batch - task.first), input);
-  }
   return grad_features;
 }
 

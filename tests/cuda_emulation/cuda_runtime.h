@@ -14,6 +14,7 @@
 
 // No __shared__: shared memory is what shared_tile() gives.
 #define __global__
+#define __grid_constant__
 #define __device__
 #define __host__
 #define __forceinline__ inline

@@ -1,11 +1,14 @@
 // The emulated GPU: its limits, its launches, and what launch.cuh asks of a torch with CUDA (-Bsymbolic makes the
 // library's own be used).
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "cuda_runtime.h"
 #include "emulation.h"
@@ -14,14 +17,21 @@ namespace emulation {
 namespace {
 
 constexpr size_t kSharedWithoutAsking = 48 * 1024, kReservedPerBlock = 1024;
-constexpr int kMultiprocessors = 3;          // few and odd, so that keys are split unevenly
 constexpr int kBlocksPerMultiprocessor = 2;  // fewer than a GPU holds: every resident thread is a fiber
 constexpr int kThreadsPerMultiprocessor = 2048;
 
 int architecture = 90;
+int multiprocessors = 3;  // few and odd, so that keys are split unevenly
 std::map<const void*, size_t> allowed_shared;
 cudaError_t last_error = cudaSuccess;
 std::string message;
+
+struct Record {
+  const void* kernel;
+  Launch launch;
+};
+bool only_record = false;  // launches run nothing
+std::vector<Record> records;
 
 // Shared memory of one block at most, by architecture: the CUDA programming guide's table of technical specifications.
 size_t shared_limit() {
@@ -61,8 +71,12 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const s
     return fail(cudaErrorInvalidConfiguration, "shared memory asked for is more than was allowed for this kernel");
   int each = 0;
   occupancy(&each, static_cast<int>(launch.threads), launch.shared_bytes);
-  if (launch.together && launch.blocks > static_cast<unsigned>(each * kMultiprocessors))
+  if (launch.together && launch.blocks > static_cast<unsigned>(each * multiprocessors))
     return fail(cudaErrorCooperativeLaunchTooLarge, "more blocks than can be resident at once");
+  if (only_record) {
+    records.push_back({kernel, launch});
+    return cudaSuccess;
+  }
   blockDim = config.blockDim;
   gridDim = config.gridDim;
   const std::string failure = run_blocks(launch, thread);
@@ -83,7 +97,7 @@ cudaError_t cudaGetLastError() { return std::exchange(emulation::last_error, cud
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   switch (attribute) {
-    case cudaDevAttrMultiProcessorCount: *value = emulation::kMultiprocessors; break;
+    case cudaDevAttrMultiProcessorCount: *value = emulation::multiprocessors; break;
     case cudaDevAttrComputeCapabilityMajor: *value = emulation::architecture / 10; break;
     case cudaDevAttrComputeCapabilityMinor: *value = emulation::architecture % 10; break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(emulation::shared_limit()); break;
@@ -99,6 +113,25 @@ void tmt_emulation_set_order(int seed) { emulation::set_order(seed); }
 void tmt_emulation_set_architecture(int architecture) {
   emulation::architecture = architecture;
   emulation::allowed_shared.clear();
+}
+
+// Launches are written down instead of run from now on, on a GPU with so many multiprocessors; 0: they run again.
+void tmt_emulation_only_record(int count) {
+  emulation::only_record = count > 0;
+  emulation::multiprocessors = count > 0 ? count : 3;
+  emulation::records.clear();
+}
+// The i-th launch written down: offset of the kernel in this library (0: there are not so many), blocks, threads,
+// bytes of shared memory.
+uint64_t tmt_emulation_recorded(uint64_t i, uint64_t* blocks, uint64_t* threads, uint64_t* shared_bytes) {
+  if (i >= emulation::records.size()) return 0;
+  const emulation::Record& record = emulation::records[i];
+  *blocks = record.launch.blocks;
+  *threads = record.launch.threads;
+  *shared_bytes = record.launch.shared_bytes;
+  Dl_info library;
+  dladdr(record.kernel, &library);
+  return static_cast<const char*>(record.kernel) - static_cast<const char*>(library.dli_fbase);
 }
 
 int32_t aoti_torch_get_current_cuda_stream(int32_t, void** stream) { return *stream = nullptr, 0; }

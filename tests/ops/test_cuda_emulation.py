@@ -40,7 +40,7 @@ KERNELS = {
 
 @pytest.fixture(scope="module")
 def run():
-    library = ctypes.CDLL(str(emulated.self_test()))
+    library = ctypes.CDLL(str(emulated.library([emulated.SELF_TEST])))
 
     def run_kernel(kernel, fault, order):
         library.tmt_emulation_set_order(order)
