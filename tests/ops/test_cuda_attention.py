@@ -172,7 +172,7 @@ def test_same_bits_in_any_order_on_any_gpu(dtype):
             results = everything(kernels, dtype)
             exact = architecture == 90  # the number of splits depends on the GPU
             for a, b in zip(results, expected, strict=True):
-                assert torch.equal(a, b) if exact else relative_error(a, b) < 1e-3
+                assert torch.equal(a, b) if exact else relative_error(a, b) < checks.LIMITS[dtype]
     finally:
         emulated.set_order(0)
         emulated.set_architecture(90)
