@@ -21,7 +21,7 @@ struct BackwardShape {
   static constexpr bool kHoldsRows = dim <= 64;          // a warp's keys and values stay in registers for a tile
   static constexpr int kWarpTiles = kGroup / kTileKeys;  // of 16 queries
   static constexpr int kSteps = dim / 16, kTiles = dim / 8;
-  static constexpr int kSumTiles = dim <= 64 ? kTiles : kTiles / 2;  // of dq, in registers at a time
+  static constexpr int kSumTiles = kKeepsSums || dim <= 32 ? kTiles : 4;  // of dq, in registers at a time
 };
 
 struct BackwardPlace {
