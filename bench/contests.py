@@ -207,12 +207,13 @@ def _without_gradients(function: Function, given) -> Callable[[], object]:
 
 
 def _with_backward(function: Function, given) -> Callable[[], object]:
-    """A call on leaves that need gradients, then backward from a random gradient of the result."""
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in given]
-    with torch.no_grad():
-        upstream = torch.randn_like(function(*given))
+    """A call on leaves that need gradients, then backward from a gradient of the result that the first call draws."""
+    leaves, upstream = [tensor.detach().clone().requires_grad_() for tensor in given], []
 
     def run() -> object:
-        return torch.autograd.grad(function(*leaves), leaves, upstream)
+        output = function(*leaves)
+        if not upstream:
+            upstream.append(torch.randn_like(output))
+        return torch.autograd.grad(output, leaves, upstream[0])
 
     return run

@@ -1,8 +1,10 @@
 """Figures as Markdown, and where and when they were taken."""
 
 import datetime
+import json
 import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,9 +19,9 @@ from .timing import interleaved, summary
 HEAD = ["| what | step | ms | MiB | peers: ms (times ours), MiB | goals |", "| --- | --- | --- | --- | --- | --- |"]
 
 
-def measure(contest: Contest, mib: dict[str, float]) -> dict[str, object]:
+def measure(contest: Contest, mib: dict[str, float], clock: Callable) -> dict[str, object]:
     """A row's record: milliseconds and extra MiB of each contestant, and the verdicts on the row's goals."""
-    stats = interleaved(contest.calls)
+    stats = interleaved(contest.calls, clock)
     figures = {"ms": {name: one.median for name, one in stats.items()}, "MiB": mib}
     verdicts = [judge(goal, figures[goal.unit]) for goal in contest.goals]
     return {
@@ -82,6 +84,18 @@ def _revision() -> str:
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
     return found.stdout.strip()
+
+
+def save(record: dict[str, object], folder: Path, name: str) -> None:
+    """Writes a record as JSON and as Markdown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(document(record))
+
+
+def gpu() -> dict[str, str]:
+    """What the figures of a GPU were taken on."""
+    return {"device": torch.cuda.get_device_name(), "CUDA": tmt_ext.build_info()["cuda_version"], **origin()}
 
 
 def cpu() -> dict[str, str]:
