@@ -13,10 +13,10 @@
 STABLE_TORCH_LIBRARY(tmt, m) {
   m.def(
       "superpixel(Tensor features, int cell, int iterations, float kappa) -> "
-      "(Tensor region_features, Tensor assignment, Tensor labels, Tensor history)");
+      "(Tensor region_features, Tensor assignment, Tensor labels, Tensor history, Tensor masses)");
   m.def(
       "superpixel_backward(Tensor? grad_region_features, Tensor? grad_assignment, Tensor features, Tensor history, "
-      "int cell, int iterations, float kappa) -> Tensor");
+      "Tensor masses, int cell, int iterations, float kappa) -> Tensor");
   m.def(
       "pack_mask(Tensor? mask_logits, Tensor? transferability, Tensor? transfer_threshold, "
       "float mask_logit_threshold, int rule, int fallback, SymInt queries) -> (Tensor bits, Tensor allowed)");

@@ -42,6 +42,13 @@ inline Sizes check_superpixel(const Tensor& features, int64_t cell, int64_t iter
   return sizes_of(features, cell);
 }
 
+inline bool has_shape(const Tensor& tensor, std::initializer_list<int64_t> expected) {
+  bool matches = tensor.dim() == static_cast<int64_t>(expected.size());
+  int64_t d = 0;
+  for (const int64_t size : expected) matches = matches && tensor.size(d++) == size;
+  return matches;
+}
+
 // A gradient must look like the output it belongs to: `expected` is (B, C, h, w) or (B, 9, H, W).
 inline void check_gradient(const char* name, const std::optional<Tensor>& gradient, const Tensor& features,
                            std::initializer_list<int64_t> expected) {
@@ -49,23 +56,28 @@ inline void check_gradient(const char* name, const std::optional<Tensor>& gradie
   TMT_CHECK(same_device(*gradient, features), "superpixel_backward: ", name, " must be on the device of features");
   TMT_CHECK(gradient->scalar_type() == features.scalar_type(), "superpixel_backward: ", name,
             " must have the dtype of features, ", dtype_name(features), ", got ", dtype_name(*gradient));
-  bool matches = gradient->dim() == static_cast<int64_t>(expected.size());
-  int64_t d = 0;
-  for (const int64_t size : expected) matches = matches && gradient->size(d++) == size;
-  TMT_CHECK(matches, "superpixel_backward: ", name, " must have the shape of its output, got ", shape(*gradient));
+  TMT_CHECK(has_shape(*gradient, expected), "superpixel_backward: ", name, " must have the shape of its output, got ",
+            shape(*gradient));
 }
 
-// grad_region_features (B, C, h, w), grad_assignment (B, 9, H, W), features (B, C, H, W), history (B, L+1, h*w, C).
+// A tensor that the forward kept for the backward: `expected` is the shape it had there.
+inline void check_kept(const char* name, const Tensor& kept, const Tensor& features,
+                       std::initializer_list<int64_t> expected) {
+  TMT_CHECK(same_device(kept, features), "superpixel_backward: ", name, " must be on the device of features");
+  TMT_CHECK(kept.scalar_type() == accumulate_dtype(features) && has_shape(kept, expected),
+            "superpixel_backward: ", name, " must be what superpixel returned for these arguments, got ", shape(kept),
+            " ", dtype_name(kept));
+}
+
+// grad_region_features (B, C, h, w), grad_assignment (B, 9, H, W), features (B, C, H, W), history (B, L+1, h*w, C),
+// masses (B, L, h*w).
 inline Sizes check_superpixel_backward(const std::optional<Tensor>& grad_region_features,
                                        const std::optional<Tensor>& grad_assignment, const Tensor& features,
-                                       const Tensor& history, int64_t cell, int64_t iterations, double kappa) {
+                                       const Tensor& history, const Tensor& masses, int64_t cell, int64_t iterations,
+                                       double kappa) {
   const Sizes sizes = check_superpixel(features, cell, iterations, kappa);
-  TMT_CHECK(same_device(history, features), "superpixel_backward: history must be on the device of features");
-  TMT_CHECK(history.scalar_type() == accumulate_dtype(features) && history.dim() == 4 &&
-                history.size(0) == sizes.batch && history.size(1) == iterations + 1 &&
-                history.size(2) == sizes.regions() && history.size(3) == sizes.channels,
-            "superpixel_backward: history must be what superpixel returned for these arguments, got ", shape(history),
-            " ", dtype_name(history));
+  check_kept("history", history, features, {sizes.batch, iterations + 1, sizes.regions(), sizes.channels});
+  check_kept("masses", masses, features, {sizes.batch, iterations, sizes.regions()});
   check_gradient("grad_region_features", grad_region_features, features,
                  {sizes.batch, sizes.channels, sizes.rows, sizes.columns});
   check_gradient("grad_assignment", grad_assignment, features, {sizes.batch, kNeighbours, sizes.height, sizes.width});

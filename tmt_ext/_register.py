@@ -20,11 +20,12 @@ def _(features, cell, iterations, kappa):
         features.new_empty((batch, 9, height, width)),
         features.new_empty((batch, height, width), dtype=torch.int64),
         features.new_empty((batch, iterations + 1, rows * columns, channels), dtype=_accumulate(features.dtype)),
+        features.new_empty((batch, iterations, rows * columns), dtype=_accumulate(features.dtype)),
     )
 
 
 @register_fake("tmt::superpixel_backward")
-def _(grad_region_features, grad_assignment, features, history, cell, iterations, kappa):
+def _(grad_region_features, grad_assignment, features, history, masses, cell, iterations, kappa):
     return features.new_empty(features.shape)
 
 
@@ -62,18 +63,18 @@ def _(grad_output, query, key, value, output, lse, bits):
 
 def _superpixel_setup(ctx, inputs, output):
     features, ctx.cell, ctx.iterations, ctx.kappa = inputs
-    history = output[3]
-    ctx.save_for_backward(features, history)
-    ctx.mark_non_differentiable(output[2], history)
+    _, _, labels, history, masses = output
+    ctx.save_for_backward(features, history, masses)
+    ctx.mark_non_differentiable(labels, history, masses)
     ctx.set_materialize_grads(False)
 
 
-def _superpixel_backward(ctx, grad_region_features, grad_assignment, _labels, _history):
+def _superpixel_backward(ctx, grad_region_features, grad_assignment, _labels, _history, _masses):
     if grad_region_features is None and grad_assignment is None:
         return None, None, None, None
-    features, history = ctx.saved_tensors
+    features, history, masses = ctx.saved_tensors
     grad = torch.ops.tmt.superpixel_backward(
-        grad_region_features, grad_assignment, features, history, ctx.cell, ctx.iterations, ctx.kappa
+        grad_region_features, grad_assignment, features, history, masses, ctx.cell, ctx.iterations, ctx.kappa
     )
     return grad, None, None, None
 

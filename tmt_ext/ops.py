@@ -35,8 +35,7 @@ def superpixel(features: Tensor, cell: int, *, iterations: int = 6, kappa: float
         RuntimeError: wrong shape, dtype or value, or a CUDA tensor without CUDA kernels.
     """
     require_device("superpixel", features=features)
-    region_features, assignment, labels, _ = torch.ops.tmt.superpixel(features, cell, iterations, kappa)
-    return SuperpixelOutput(region_features, assignment, labels)
+    return SuperpixelOutput(*torch.ops.tmt.superpixel(features, cell, iterations, kappa)[:3])
 
 
 def pack_mask(

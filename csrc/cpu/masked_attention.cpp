@@ -84,6 +84,7 @@ void run_forward(const AttentionArgs& args) {
     const Scratch scratch(bytes);
     TMT_SIMD_CALL(attention_forward, args, begin, end, scratch.get());
   });
+  if (args.splits == 1) return;
   parallel_for(0, heads, 1,
                [&](int64_t begin, int64_t end) { TMT_SIMD_CALL(attention_forward_finish, args, begin, end); });
 }
@@ -97,8 +98,8 @@ std::tuple<Tensor, Tensor> packed_attention(const Tensor& query, const Tensor& k
   Tensor lse = torch::stable::new_empty(query, {s.batch, s.heads, s.queries}, accumulate_dtype(query));
   const Plans plans(bits, s);
   AttentionArgs args = attention_args(s, q, k, v, plans);
-  const Tensor partial =
-      torch::stable::new_empty(lse, {s.batch * s.heads, args.splits, s.queries, args.padded + kStateExtra});
+  const int64_t parts = args.splits == 1 ? 0 : s.batch * s.heads * args.splits;
+  const Tensor partial = torch::stable::new_empty(lse, {parts, s.queries, part_size(args)});
   args.partial = partial.mutable_data_ptr();
   args.output = output.mutable_data_ptr();
   args.lse = lse.mutable_data_ptr();

@@ -30,10 +30,10 @@ struct AttentionArgs {
   int64_t splits;  // parts that an image's tiles are divided into; a function of the shapes alone
   Strided query, key, value;
   const KeyPlan* plans;  // (B)
-  void* partial;        // forward: (B, heads, splits, N, padded + kStateExtra); backward: (B, heads, splits, N, padded)
-  void* output;         // (B, heads, N, D) contiguous; written forward, read backward
-  void* lse;            // (B, heads, N) in the accumulate dtype; written forward, read backward
-  Strided grad_output;  // backward only, as what follows, all contiguous
+  void* partial;         // forward: (B, heads, splits, N, part_size), unused for one split; backward: (..., padded)
+  void* output;          // (B, heads, N, D) contiguous; written forward, read backward
+  void* lse;             // (B, heads, N) in the accumulate dtype; written forward, read backward
+  Strided grad_output;   // backward only, as what follows, all contiguous
   void *grad_query, *grad_key, *grad_value;
 };
 
@@ -66,7 +66,6 @@ struct PredictArgs : MaskArgs {
 // Sizes that host and kernels agree on, in values of the accumulate dtype.
 constexpr int64_t kGroupRows = 6;    // query rows that one pass of the products handles in registers
 constexpr int64_t kBlockRows = 128;  // query rows that take turns at a tile while it is in the first-level cache
-constexpr int64_t kStateExtra = 32;  // running sum and maximum beside a row's `padded` sums
 
 constexpr int64_t kStripWords = 4;  // words of consecutive keys whose logits are predicted together
 constexpr int64_t kStripKeys = kStripWords * kWordKeys;
@@ -77,11 +76,13 @@ inline __attribute__((always_inline)) int64_t row_groups(int64_t queries) {
 inline __attribute__((always_inline)) int64_t strips(int64_t words) { return (words + kStripWords - 1) / kStripWords; }
 // Channels by kept keys of a strip; a vector may be stored past the last row's end.
 inline __attribute__((always_inline)) int64_t predict_scratch(int64_t channels) { return channels * kStripKeys + 16; }
+// A split's part of one row forward: its sums, the total of its weights and their shift.
+inline __attribute__((always_inline)) int64_t part_size(const AttentionArgs& args) { return args.padded + 2; }
 inline __attribute__((always_inline)) int64_t forward_scratch(int64_t padded) {
-  return (2 * kWordKeys + kBlockRows) * padded + kGroupRows * kWordKeys;
+  return 2 * (kWordKeys + kBlockRows) * padded + kBlockRows * 16 + kGroupRows * kWordKeys;
 }
 inline __attribute__((always_inline)) int64_t backward_scratch(int64_t padded, int64_t queries) {
-  return 5 * kWordKeys * padded + 2 * kBlockRows * kWordKeys + 2 * queries * (padded + 1);
+  return 5 * kWordKeys * padded + 2 * kBlockRows * kWordKeys + 2 * queries * (padded + 1) + 16;
 }
 
 // Calls `function` for the storage type of `args`; inside the namespace of a SIMD level.

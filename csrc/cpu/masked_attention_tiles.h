@@ -63,9 +63,9 @@ TMT_INLINE void load_tile_transposed(const T* const* rows, int64_t count, int64_
 
 // ---- products -------------------------------------------------------------------------------------------------------
 
-// scores[r][j] = sum_d rows[r][d] * tile[d][j] for R rows and 64 keys.
+// scores[r][j] = sum_d rows[r][d] * tile[d][j] - less[r] for R rows and 64 keys.
 template <int R, typename A>
-TMT_INLINE void products_with_keys(const A* const* rows, const A* tile, int64_t dim, A* scores) {
+TMT_INLINE void products_with_keys(const A* const* rows, const A* tile, int64_t dim, const A* less, A* scores) {
   constexpr int L = kLanes<A>;
   for (int j = 0; j < kTile; j += L * kPanel) {
     Vector<A> sums[R][kPanel] = {};
@@ -82,7 +82,7 @@ TMT_INLINE void products_with_keys(const A* const* rows, const A* tile, int64_t 
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kPanel; ++v) store(scores + r * kTile + j + v * L, sums[r][v]);
+      for (int v = 0; v < kPanel; ++v) store(scores + r * kTile + j + v * L, sums[r][v] - less[r]);
     }
   }
 }
@@ -146,6 +146,11 @@ TMT_INLINE void for_row_groups(int64_t count, const Action& action) {
   }
 }
 
+template <typename T>
+TMT_INLINE const T* head_of(const Strided& tensor, int64_t b, int64_t h) {
+  return static_cast<const T*>(tensor.data) + b * tensor.batch + h * tensor.head;
+}
+
 // Tiles of one image that a split owns, and what a tile holds.
 struct TileRange {
   int64_t begin, end, all;
@@ -164,7 +169,7 @@ TMT_INLINE int64_t tile_key(const KeyPlan& plan, int64_t tile, int64_t j) {
 template <typename T>
 TMT_INLINE void tile_rows(const Strided& tensor, int64_t b, int64_t h, const KeyPlan& plan, int64_t tile,
                           const T** rows) {
-  const T* base = static_cast<const T*>(tensor.data) + b * tensor.batch + h * tensor.head;
+  const T* base = head_of<T>(tensor, b, h);
   const int64_t count = tile_count(plan, tile);
   for (int64_t j = 0; j < count; ++j) rows[j] = base + tile_key(plan, tile, j) * tensor.row;
 }
@@ -179,14 +184,14 @@ TMT_INLINE void prefetch_rows(const Strided& tensor, int64_t b, int64_t h, const
     for (int64_t d = 0; d < dim; d += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(rows[j] + d);
 }
 
-// The rows of [begin, end) that attend to any key of the tile, and their words; returns how many.
+// The rows of [begin, end) that attend to any key of the tile, counted from begin, and their words; returns how many.
 TMT_INLINE int64_t active_rows(const KeyPlan& plan, int64_t tile, int64_t tiles, int64_t begin, int64_t end,
                                int32_t* rows, uint64_t* words) {
   const uint64_t full = valid_bits(tile, plan.count);
   int64_t count = 0;
   for (int64_t n = begin; n < end; ++n) {
     const uint64_t word = plan.bits ? plan.bits[n * tiles + tile] : full;
-    rows[count] = static_cast<int32_t>(n);
+    rows[count] = static_cast<int32_t>(n - begin);
     words[count] = word;
     count += word != 0;
   }

@@ -139,13 +139,27 @@ TMT_INLINE Vector<float> load(const BFloat16* p) {
   return (Vector<float>)(__builtin_convertvector(narrow, Wide) << 16);
 }
 
-template <typename T>
-TMT_INLINE void store(T* p, Vector<Accumulate<T>> v) {
-  if constexpr (sizeof(T) == sizeof(Accumulate<T>)) {
-    __builtin_memcpy(p, &v, sizeof(v));
-  } else {
-    for (int i = 0; i < kLanes<Accumulate<T>>; ++i) store_one(p + i, v[i]);
-  }
+template <typename A>
+TMT_INLINE void store(A* p, Vector<A> v) {
+  __builtin_memcpy(p, &v, sizeof(v));
+}
+TMT_INLINE void store(Half* p, Vector<float> v) {
+#if defined(TMT_SIMD_avx512)
+  const __m256i half = _mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT);
+  __builtin_memcpy(p, &half, sizeof(half));
+#elif defined(__F16C__)
+  const __m128i half = _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
+  __builtin_memcpy(p, &half, sizeof(half));
+#else
+  for (int i = 0; i < kLanes<float>; ++i) store_one(p + i, v[i]);
+#endif
+}
+TMT_INLINE void store(BFloat16* p, Vector<float> v) {
+  typedef uint16_t Narrow __attribute__((vector_size(kVectorBytes / 2)));
+  typedef uint32_t Wide __attribute__((vector_size(kVectorBytes)));
+  const Wide bits = (Wide)v, rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // nearest, ties even
+  const Narrow narrow = __builtin_convertvector(v == v ? rounded : Wide{} + 0x7fc0u, Narrow);
+  __builtin_memcpy(p, &narrow, sizeof(narrow));
 }
 
 template <typename A>

@@ -111,21 +111,42 @@ TMT_INLINE Vector<float> larger(Vector<float> a, Vector<float> b) {
 }
 TMT_INLINE Vector<double> larger(Vector<double> a, Vector<double> b) { return a > b ? a : b; }
 
-// ---- 2^x for x <= 127, to 2 ulp; at least 2^-126 (float). NaN stays NaN ---------------------------------------------
+// `a`, and where the lane's bit is set, the larger of the two.
+TMT_INLINE Vector<float> larger_where(uint64_t bits, Vector<float> a, Vector<float> b) {
+#if defined(TMT_SIMD_avx512)
+  return (Vector<float>)_mm512_mask_max_ps((__m512)a, static_cast<__mmask16>(bits), (__m512)a, (__m512)b);
+#else
+  return choose(bits, larger(a, b), a);
+#endif
+}
+TMT_INLINE Vector<double> larger_where(uint64_t bits, Vector<double> a, Vector<double> b) {
+  return choose(bits, larger(a, b), a);
+}
 
-// x = k + r with integer k and |r| <= 1/2; the polynomial is the relative minimax of 2^r of degree 5.
-TMT_INLINE Vector<float> exp2(Vector<float> x) {
-  typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));  // unsigned: where x is too large, it wraps
-  const Vector<float> bounded = larger(broadcast(-126.0f), x);
-  const Vector<float> shifted = bounded + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are k
-  const Vector<float> r = bounded - (shifted - 12582912.0f);
+// ---- 2^x for x <= 127, to 2 ulp; from 0 to 2^-126 where that is smaller (float). NaN stays NaN ----------------------
+
+// The relative minimax of 2^r of degree 5 for |r| <= 1/2.
+TMT_INLINE Vector<float> exp2_fraction(Vector<float> r) {
   Vector<float> p = broadcast(0.0013264727f);
   p = p * r + 0.009671513f;
   p = p * r + 0.055507336f;
   p = p * r + 0.24022242f;
   p = p * r + 0.693147f;
-  p = p * r + 1.0f;
+  return p * r + 1.0f;
+}
+
+// x = k + r with integer k.
+TMT_INLINE Vector<float> exp2(Vector<float> x) {
+#if defined(TMT_SIMD_avx512)
+  const __m512 k = _mm512_maskz_roundscale_ps(0xffff, (__m512)x, 0);
+  return (Vector<float>)_mm512_maskz_scalef_ps(0xffff, (__m512)exp2_fraction(x - (Vector<float>)k), k);
+#else
+  typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));  // unsigned: where x is too large, it wraps
+  const Vector<float> bounded = larger(broadcast(-126.0f), x);
+  const Vector<float> shifted = bounded + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are k
+  const Vector<float> p = exp2_fraction(bounded - (shifted - 12582912.0f));
   return (Vector<float>)((Bits)p + ((Bits)shifted << 23));
+#endif
 }
 TMT_INLINE Vector<double> exp2(Vector<double> x) {
   for (int i = 0; i < kLanes<double>; ++i) x[i] = __builtin_exp2(x[i]);

@@ -72,33 +72,46 @@ int64_t group_size(const Sizes& sizes) {
 
 void take_images(SuperpixelImages& task, Pieces& pieces, int64_t images) {
   const SuperpixelGrid& grid = task.grid;
-  task.inverse_norms = pieces.take(images * grid.pixels() + kTilePixels);  // a tile's last vector may read beyond
-  task.centre_norms = pieces.take(images * (grid.iterations + 1) * grid.regions());
+  task.inverse_norms = pieces.take(images * grid.pixels() + kVectorPadding);
+  task.units = pieces.take(images * task.unit_maps * grid.regions() * grid.channel_stride());
   task.sums = pieces.take(images * grid.rows * grid.sums_per_row());
-  task.row_masses = pieces.take(images * grid.iterations * grid.rows * grid.masses_per_row());
+  task.row_masses = pieces.take(images * grid.rows * grid.masses_per_row());
 }
 
-void take_backward(SuperpixelBackward& task, Pieces& pieces, int64_t images, bool own_gradient) {
+void take_images(SuperpixelBackward& task, Pieces& pieces, int64_t images) {
   const SuperpixelGrid& grid = task.grid;
-  take_images(task, pieces, images);
-  task.masses = pieces.take(images * grid.iterations * grid.regions());
-  task.pulls = pieces.take(images * grid.regions() * grid.channel_stride());
+  take_images(static_cast<SuperpixelImages&>(task), pieces, images);
+  task.centre_norms = pieces.take(images * grid.iterations * grid.regions());
+  task.pulls = pieces.take(images * (grid.iterations + 1) * grid.regions() * grid.channel_stride());
   task.mass_pulls = pieces.take(images * grid.regions());
-  if (own_gradient) task.gradient = pieces.take(images * grid.channels * grid.pixels());
+  task.shares = pieces.take(images * grid.pixels() * grid.shares_per_pixel() + kVectorPadding);
+  task.lengths = pieces.take(images * grid.pixels() + kVectorPadding);
+}
+
+// Cuts the task's scratch for `images` images out of one block.
+template <typename Task>
+Scratch take_scratch(Task& task, int64_t images, size_t accumulate) {
+  Pieces count(accumulate);
+  take_images(task, count, images);
+  Scratch scratch(count.used());
+  Pieces pieces(accumulate, scratch.get<char>());
+  take_images(task, pieces, images);
+  return scratch;
 }
 
 // Calls function(begin, end, workspace) for all cell rows of `images` images, in parallel.
 template <typename Function>
-void for_rows(const SuperpixelGrid& grid, int64_t images, size_t element_size, size_t accumulate,
+void for_rows(const SuperpixelGrid& grid, int64_t images, int64_t element_size, int64_t accumulate,
               const Function& function) {
   torch::stable::parallel_for(0, images * grid.rows, 1, [&](int64_t begin, int64_t end) {
-    const Scratch workspace(static_cast<size_t>(grid.workspace(static_cast<int64_t>(element_size))) * accumulate);
+    const Scratch workspace(static_cast<size_t>(grid.workspace(element_size, accumulate)));
     function(begin, end, workspace.get());
   });
 }
 
 void forward_group(const SuperpixelForward& task, int64_t images, const Tensor& features) {
-  const size_t size = features.element_size(), accumulate = accumulate_size(features);
+  const auto size = static_cast<int64_t>(features.element_size()),
+             accumulate = static_cast<int64_t>(accumulate_size(features));
   for_rows(task.grid, images, size, accumulate, [&](int64_t begin, int64_t end, void* workspace) {
     TMT_SIMD_CALL(superpixel_means, task, begin, end, workspace);
   });
@@ -113,10 +126,9 @@ void forward_group(const SuperpixelForward& task, int64_t images, const Tensor& 
 }
 
 void backward_group(const SuperpixelBackward& task, int64_t images, const Tensor& features) {
-  const size_t size = features.element_size(), accumulate = accumulate_size(features);
+  const auto size = static_cast<int64_t>(features.element_size()),
+             accumulate = static_cast<int64_t>(accumulate_size(features));
   const auto run = [&](const auto& function) { for_rows(task.grid, images, size, accumulate, function); };
-  run([&](int64_t begin, int64_t end, void* work) { TMT_SIMD_CALL(superpixel_norms, task, begin, end, work); });
-  run([&](int64_t begin, int64_t end, void* work) { TMT_SIMD_CALL(superpixel_masses, task, begin, end, work); });
   run([&](int64_t begin, int64_t end, void* work) { TMT_SIMD_CALL(superpixel_start, task, begin, end, work); });
   for (int64_t k = task.grid.iterations; k >= 1; --k) {
     run([&](int64_t begin, int64_t end, void* work) { TMT_SIMD_CALL(superpixel_gradient, task, k, begin, end, work); });
@@ -126,9 +138,9 @@ void backward_group(const SuperpixelBackward& task, int64_t images, const Tensor
 }
 
 // features (B, C, H, W) -> region_features (B, C, h, w), assignment (B, 9, H, W), labels (B, H, W),
-// history (B, L+1, h*w, C).
-std::tuple<Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor features, int64_t cell, int64_t iterations,
-                                                      double kappa) {
+// history (B, L+1, h*w, C), masses (B, L, h*w).
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor features, int64_t cell, int64_t iterations,
+                                                              double kappa) {
   const Sizes sizes = superpixel::check_superpixel(features, cell, iterations, kappa);
   const Tensor input = torch::stable::contiguous(features);
   const int64_t batch = sizes.batch, height = sizes.height, width = sizes.width;
@@ -137,25 +149,24 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor features, int
   Tensor labels = torch::stable::new_empty(input, {batch, height, width}, ScalarType::Long);
   Tensor history = torch::stable::new_empty(input, {batch, iterations + 1, sizes.regions(), sizes.channels},
                                             accumulate_dtype(input));
+  Tensor masses = torch::stable::new_empty(input, {batch, iterations, sizes.regions()}, accumulate_dtype(input));
 
   SuperpixelForward task{};
   task.grid = grid_of(sizes, cell, iterations, kappa);
   task.element = element_of(input);
   task.features = input.const_data_ptr();
   task.history = history.mutable_data_ptr();
+  task.masses = masses.mutable_data_ptr();
   task.region_features = region_features.mutable_data_ptr();
   task.assignment = assignment.mutable_data_ptr();
   task.labels = static_cast<int64_t*>(labels.mutable_data_ptr());
 
   const int64_t group = group_size(sizes);
-  Pieces count(accumulate_size(input));
-  take_images(task, count, group);
-  const Scratch scratch(count.used());
-  Pieces pieces(accumulate_size(input), scratch.get<char>());
-  take_images(task, pieces, group);
+  task.unit_maps = 1;
+  const Scratch scratch = take_scratch(task, group, accumulate_size(input));
   for (task.first = 0; task.first < batch; task.first += group)
     forward_group(task, std::min(group, batch - task.first), input);
-  return {region_features, assignment, labels, history};
+  return {region_features, assignment, labels, history, masses};
 }
 
 std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
@@ -166,14 +177,15 @@ const void* data_or_null(const std::optional<Tensor>& tensor) {
   return tensor.has_value() ? tensor->const_data_ptr() : nullptr;
 }
 
-// grad_region_features (B, C, h, w), grad_assignment (B, 9, H, W), features (B, C, H, W), history (B, L+1, h*w, C)
-// -> grad_features (B, C, H, W).
+// grad_region_features (B, C, h, w), grad_assignment (B, 9, H, W), features (B, C, H, W), history (B, L+1, h*w, C),
+// masses (B, L, h*w) -> grad_features (B, C, H, W).
 Tensor superpixel_backward(const std::optional<Tensor> grad_region_features,
                            const std::optional<Tensor> grad_assignment, const Tensor features, const Tensor history,
-                           int64_t cell, int64_t iterations, double kappa) {
+                           const Tensor masses, int64_t cell, int64_t iterations, double kappa) {
   const Sizes sizes = superpixel::check_superpixel_backward(grad_region_features, grad_assignment, features, history,
-                                                            cell, iterations, kappa);
-  const Tensor input = torch::stable::contiguous(features), past = torch::stable::contiguous(history);
+                                                            masses, cell, iterations, kappa);
+  const Tensor input = torch::stable::contiguous(features), past = torch::stable::contiguous(history),
+               weights = torch::stable::contiguous(masses);
   const std::optional<Tensor> grad_regions = contiguous(grad_region_features), grad_maps = contiguous(grad_assignment);
   Tensor grad_features = torch::stable::new_empty(input, {sizes.batch, sizes.channels, sizes.height, sizes.width});
 
@@ -182,24 +194,16 @@ Tensor superpixel_backward(const std::optional<Tensor> grad_region_features,
   task.element = element_of(input);
   task.features = input.const_data_ptr();
   task.history = const_cast<void*>(past.const_data_ptr());
+  task.masses = const_cast<void*>(weights.const_data_ptr());
   task.grad_region_features = data_or_null(grad_regions);
   task.grad_assignment = data_or_null(grad_maps);
   task.grad_features = grad_features.mutable_data_ptr();
 
-  // Sums of several iterations must not be rounded to a half-precision dtype in between.
-  const size_t accumulate = accumulate_size(input);
-  const bool own_gradient = input.element_size() != accumulate;
   const int64_t group = group_size(sizes);
-  const int64_t image_bytes = sizes.channels * sizes.height * sizes.width * static_cast<int64_t>(accumulate);
-  Pieces count(accumulate);
-  take_backward(task, count, group, own_gradient);
-  const Scratch scratch(count.used());
-  Pieces pieces(accumulate, scratch.get<char>());
-  take_backward(task, pieces, group, own_gradient);
-  for (task.first = 0; task.first < sizes.batch; task.first += group) {
-    if (!own_gradient) task.gradient = static_cast<char*>(task.grad_features) + task.first * image_bytes;
+  task.unit_maps = iterations;
+  const Scratch scratch = take_scratch(task, group, accumulate_size(input));
+  for (task.first = 0; task.first < sizes.batch; task.first += group)
     backward_group(task, std::min(group, sizes.batch - task.first), input);
-  }
   return grad_features;
 }
 

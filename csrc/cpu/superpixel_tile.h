@@ -1,11 +1,11 @@
 // The superpixel's arithmetic on one tile: at most 64 pixels of one cell, which share nine centres. Similarity and
 // accumulation are small matrix products, 9 x C by C x pixels and 9 x pixels by pixels x C; each reads the tile in the
-// layout it vectorises over, so a tile is kept in both.
+// layout it vectorises over.
 #pragma once
 
-#include <utility>
+#include <type_traits>
 
-#include "simd.h"
+#include "simd_bits.h"
 #include "superpixel_kernels.h"
 
 #include "../superpixel.h"
@@ -17,51 +17,31 @@ using superpixel::kOwn;
 
 constexpr int64_t kTile = kTilePixels;
 
-template <typename A>
+// T is the features' dtype, A = Accumulate<T> what is computed in.
+template <typename T>
 struct Tile {
   int64_t y, x, height, width;  // pixels of the image
   int64_t column;               // cell column
   int64_t count;                // height * width
   int64_t first;                // place of its first pixel in tile order
-  A* pixels;                    // (C, tile_stride): channel-major, zero beyond count
+  T* pixels;                    // (C, count); vectors may read up to kVectorPadding values beyond
 };
 
-template <typename A>
+// Tiles side by side, of equal height, their pixels one after another in memory.
+template <typename T>
 struct Strip {
-  Tile<A> tiles[kStripTiles];
+  Tile<T> tiles[kStripTiles];
   int64_t size;
+
+  // The width that all tiles have, 0 where they differ.
+  int64_t width() const {
+    for (int64_t t = 1; t < size; ++t)
+      if (tiles[t].width != tiles[0].width) return 0;
+    return tiles[0].width;
+  }
 };
 
 // ---- reading and writing tiles --------------------------------------------------------------------------------------
-
-// By way of registers: the compiler must not fear that `to` and `from` overlap.
-template <int kWidth, typename To, typename From>
-TMT_INLINE void copy_fixed(To* to, const From* from) {
-  To run[kWidth];
-  for (int i = 0; i < kWidth; ++i) store_one(run + i, load_one(from + i));
-  __builtin_memcpy(to, run, sizeof(run));
-}
-
-template <typename To, typename From>
-TMT_INLINE void copy_run(To* to, const From* from, int64_t size) {
-  if (size == 8) return copy_fixed<8>(to, from);
-  if (size == 4) return copy_fixed<4>(to, from);
-  for (int64_t i = 0; i < size; ++i) store_one(to + i, load_one(from + i));
-}
-
-template <int kWidth, typename A>
-TMT_INLINE void add_fixed(A* to, const A* from) {
-  A run[kWidth];
-  for (int i = 0; i < kWidth; ++i) run[i] = to[i] + from[i];
-  __builtin_memcpy(to, run, sizeof(run));
-}
-
-template <typename A>
-TMT_INLINE void add_run(A* to, const A* from, int64_t size) {
-  if (size == 8) return add_fixed<8>(to, from);
-  if (size == 4) return add_fixed<4>(to, from);
-  for (int64_t i = 0; i < size; ++i) to[i] += from[i];
-}
 
 // Channels are far apart in memory, and planes of a power of two share cache sets: hardware does not fetch ahead, and
 // what is fetched too early is lost again.
@@ -71,89 +51,60 @@ TMT_INLINE void fetch_ahead(const T* row, int64_t c, const SuperpixelGrid& grid)
   __builtin_prefetch(row + (c + ahead < grid.channels ? ahead * grid.pixels() : 0), kWrite);
 }
 
-// Reads every tile of the strip from an image (C, H, W), whole cache lines at a time, into `pixels`.
-template <typename T, typename A>
-void read_strip(const T* image, const SuperpixelGrid& grid, Strip<A>& strip) {
-  const int64_t stride = grid.tile_stride();
-  for (int64_t c = 0; c < grid.channels; ++c) {
-    for (int64_t y = 0; y < strip.tiles[0].height; ++y) {
-      const T* row = image + (c * grid.height + strip.tiles[0].y + y) * grid.width;
-      fetch_ahead<0>(row + strip.tiles[0].x, c, grid);
-      for (int64_t t = 0; t < strip.size; ++t) {
-        const Tile<A>& tile = strip.tiles[t];
-        copy_run(tile.pixels + c * stride + y * tile.width, row + tile.x, tile.width);
-      }
+// Calls visit(row, c, i) for every row of pixels that the strip covers, channel by channel: the i-th row of each tile.
+template <int kWrite, typename T, typename Visit>
+TMT_INLINE void for_each_line(T* image, const SuperpixelGrid& grid, const Strip<std::remove_const_t<T>>& strip,
+                              const Visit& visit) {
+  const auto& first = strip.tiles[0];
+  for (int64_t c = 0, i = 0; c < grid.channels; ++c) {
+    T* row = image + (c * grid.height + first.y) * grid.width + first.x;
+    for (int64_t y = 0; y < first.height; ++y, ++i, row += grid.width) {
+      fetch_ahead<kWrite>(row, c, grid);
+      visit(row, i);
     }
-    for (int64_t t = 0; t < strip.size; ++t)
-      for (int64_t p = strip.tiles[t].count; p < stride; ++p) strip.tiles[t].pixels[c * stride + p] = 0;
   }
 }
 
-// Writes (kAdd: adds) `pixels` of every tile into an image (C, H, W).
-template <bool kAdd, typename A>
-void write_strip(const Strip<A>& strip, const SuperpixelGrid& grid, A* image) {
-  for (int64_t c = 0; c < grid.channels; ++c)
-    for (int64_t y = 0; y < strip.tiles[0].height; ++y) {
-      A* row = image + (c * grid.height + strip.tiles[0].y + y) * grid.width;
-      fetch_ahead<1>(row + strip.tiles[0].x, c, grid);
-      for (int64_t t = 0; t < strip.size; ++t) {
-        const Tile<A>& tile = strip.tiles[t];
-        const A* from = tile.pixels + c * grid.tile_stride() + y * tile.width;
-        kAdd ? add_run(row + tile.x, from, tile.width) : copy_run(row + tile.x, from, tile.width);
+// Between an image (C, H, W) and the pixels of the strip's tiles. kWidth is the width of every tile, so that a copy is
+// one instruction or two; 0: of any widths.
+template <bool kWrite, int kWidth, typename Image, typename T>
+void copy_strip(Image* image, const SuperpixelGrid& grid, const Strip<T>& strip) {
+  const auto copy = [](auto* line, T* run, int64_t width) {
+    const auto bytes = static_cast<size_t>(width) * sizeof(T);
+    if constexpr (kWrite)
+      __builtin_memcpy(line, run, bytes);
+    else
+      __builtin_memcpy(run, line, bytes);
+  };
+  const int64_t size = strip.size, distance = strip.tiles[0].count * grid.channels;
+  T* const pixels = strip.tiles[0].pixels;
+  for_each_line<kWrite>(image, grid, strip, [&](auto* line, int64_t i) {
+    if constexpr (kWidth != 0) {
+      for (int64_t t = 0; t < size; ++t) copy(line + t * kWidth, pixels + t * distance + i * kWidth, kWidth);
+    } else {
+      for (int64_t t = 0; t < size; ++t) {
+        const Tile<T>& tile = strip.tiles[t];
+        copy(line + (tile.x - strip.tiles[0].x), tile.pixels + i * tile.width, tile.width);
       }
     }
+  });
 }
 
-// ---- transposition --------------------------------------------------------------------------------------------------
-
-#if defined(__clang__)
-#define TMT_SHUFFLE(A, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define TMT_SHUFFLE(A, a, b, ...) __builtin_shuffle(a, b, (typename VectorOf<A>::mask){__VA_ARGS__})
-#endif
-
-// a0 b0 a1 b1 ..., from the lower (kFrom 0) or the upper halves.
-template <typename A, int kFrom, int... kLane>
-TMT_INLINE Vector<A> interleave(Vector<A> a, Vector<A> b, std::integer_sequence<int, kLane...>) {
-  return TMT_SHUFFLE(A, a, b, (kFrom * kLanes<A> / 2 + kLane / 2 + (kLane % 2) * kLanes<A>)...);
-}
-
-// Transposes a square of kLanes x kLanes: log2 rounds of a perfect shuffle of its rows.
-template <typename A>
-TMT_INLINE void transpose_square(const A* from, int64_t from_stride, A* to, int64_t to_stride) {
-  constexpr int kSize = kLanes<A>;
-  constexpr auto lanes = std::make_integer_sequence<int, kSize>{};
-  Vector<A> rows[kSize], next[kSize];
-#pragma GCC unroll 16
-  for (int i = 0; i < kSize; ++i) rows[i] = load(from + i * from_stride);
-#pragma GCC unroll 4
-  for (int round = 1; round < kSize; round *= 2) {
-#pragma GCC unroll 8
-    for (int i = 0; i < kSize / 2; ++i) {
-      next[2 * i] = interleave<A, 0>(rows[i], rows[i + kSize / 2], lanes);
-      next[2 * i + 1] = interleave<A, 1>(rows[i], rows[i + kSize / 2], lanes);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < kSize; ++i) rows[i] = next[i];
+template <bool kWrite, typename Image, typename T>
+void copy_strip(Image* image, const SuperpixelGrid& grid, const Strip<T>& strip) {
+  switch (strip.width()) {
+    case 4: return copy_strip<kWrite, 4>(image, grid, strip);
+    case 8: return copy_strip<kWrite, 8>(image, grid, strip);
+    case 16: return copy_strip<kWrite, 16>(image, grid, strip);
+    default: return copy_strip<kWrite, 0>(image, grid, strip);
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < kSize; ++i) store(to + i * to_stride, rows[i]);
-}
-
-// channels (count, channel_stride), pixel-major, from the tile's `pixels`, whose rows beyond C must be zero.
-template <typename A>
-void transpose_tile(const Tile<A>& tile, const SuperpixelGrid& grid, A* channels) {
-  const int64_t stride = grid.tile_stride(), channel_stride = grid.channel_stride();
-  for (int64_t c = 0; c < channel_stride; c += kLanes<A>)
-    for (int64_t p = 0; p < tile.count; p += kLanes<A>)
-      transpose_square(tile.pixels + c * stride + p, stride, channels + p * channel_stride + c, channel_stride);
 }
 
 // ---- similarity -----------------------------------------------------------------------------------------------------
 
 // dots[n][p] = sum_c centres[n][c] pixels[c][p], for kWide vectors of pixels.
-template <int kWide, typename A>
-TMT_INLINE void dots_block(const A* pixels, int64_t stride, const A* centres, int64_t centre_stride, int64_t channels,
+template <int kWide, typename T, typename A>
+TMT_INLINE void dots_block(const T* pixels, int64_t stride, const A* centres, int64_t centre_stride, int64_t channels,
                            A* dots) {
   Vector<A> total[kNeighbours][kWide] = {};
   for (int64_t c = 0; c < channels; ++c) {
@@ -181,52 +132,84 @@ constexpr int kWide = 1;
 #endif
 
 // dots (9, kTile) = centres (9, channel_stride) times the tile.
-template <typename A>
-void tile_dots(const Tile<A>& tile, const SuperpixelGrid& grid, const A* centres, A* dots) {
-  const int64_t stride = grid.tile_stride(), centre_stride = grid.channel_stride();
+template <typename T, typename A>
+void tile_dots(const Tile<T>& tile, const SuperpixelGrid& grid, const A* centres, A* dots) {
+  const int64_t centre_stride = grid.channel_stride();
   int64_t p = 0;
   for (; p + (kWide - 1) * kLanes<A> < tile.count; p += kWide * kLanes<A>)
-    dots_block<kWide>(tile.pixels + p, stride, centres, centre_stride, grid.channels, dots + p);
+    dots_block<kWide>(tile.pixels + p, tile.count, centres, centre_stride, grid.channels, dots + p);
   for (; p < tile.count; p += kLanes<A>)
-    dots_block<1>(tile.pixels + p, stride, centres, centre_stride, grid.channels, dots + p);
+    dots_block<1>(tile.pixels + p, tile.count, centres, centre_stride, grid.channels, dots + p);
 }
 
 // ---- accumulation ---------------------------------------------------------------------------------------------------
 
-// to[n][c] += sum_p weights[n][p] channels[p][c], for kWide vectors of channels.
-template <int kWide, typename A>
-TMT_INLINE void sums_block(const A* channels, int64_t stride, const A* weights, int64_t count, A* const* to,
-                           int64_t c) {
-  Vector<A> total[kNeighbours][kWide];
+// turned (kTile, kWidth * kLanes): pixel by pixel the channels c, c + 1, ...; 0 beyond C. Few enough at a time to stay
+// in the nearest cache until they are summed.
+template <int kWidth, typename T, typename A>
+TMT_INLINE void turn_block(const Tile<T>& tile, int64_t c, int64_t channels, A* turned) {
+  for (int v = 0; v < kWidth; ++v, c += kLanes<A>) {
+    const T* from = tile.pixels + c * tile.count;
+    const int64_t present = channels - c;
+    for (int64_t p = 0; p < tile.count; p += kLanes<A>) {
+      Vector<A> rows[kLanes<A>];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes<A>; ++i) rows[i] = i < present ? load(from + i * tile.count + p) : Vector<A>{};
+      transpose<A>(rows);
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes<A>; ++i) store(turned + ((p + i) * kWidth + v) * kLanes<A>, rows[i]);
+    }
+  }
+}
+
+// to[n][c] += sum_p weights[n][p] turned[p][c], for kWidth vectors of channels.
+template <int kWidth, typename A>
+TMT_INLINE void sums_block(const A* turned, const A* weights, int64_t count, A* const* to, int64_t c) {
+  Vector<A> total[kNeighbours][kWidth];
 #pragma GCC unroll 9
   for (int n = 0; n < kNeighbours; ++n)
 #pragma GCC unroll 4
-    for (int v = 0; v < kWide; ++v) total[n][v] = load(to[n] + c + v * kLanes<A>);
+    for (int v = 0; v < kWidth; ++v) total[n][v] = load(to[n] + c + v * kLanes<A>);
   for (int64_t p = 0; p < count; ++p) {
-    Vector<A> x[kWide];
+    Vector<A> x[kWidth];
 #pragma GCC unroll 4
-    for (int v = 0; v < kWide; ++v) x[v] = load(channels + p * stride + c + v * kLanes<A>);
+    for (int v = 0; v < kWidth; ++v) x[v] = load(turned + (p * kWidth + v) * kLanes<A>);
 #pragma GCC unroll 9
     for (int n = 0; n < kNeighbours; ++n) {
       const Vector<A> weight = broadcast(weights[n * kTile + p]);
 #pragma GCC unroll 4
-      for (int v = 0; v < kWide; ++v) total[n][v] += weight * x[v];
+      for (int v = 0; v < kWidth; ++v) total[n][v] += weight * x[v];
     }
   }
 #pragma GCC unroll 9
   for (int n = 0; n < kNeighbours; ++n)
 #pragma GCC unroll 4
-    for (int v = 0; v < kWide; ++v) store(to[n] + c + v * kLanes<A>, total[n][v]);
+    for (int v = 0; v < kWidth; ++v) store(to[n] + c + v * kLanes<A>, total[n][v]);
 }
 
-// Adds weights (9, kTile) times the tile's channels (count, channel_stride) to the nine cells' sums.
-template <typename A>
-void tile_sums(const Tile<A>& tile, const SuperpixelGrid& grid, const A* channels, const A* weights, A* const* to) {
-  const int64_t stride = grid.channel_stride();
+// Adds weights (9, kTile) times the tile to the nine cells' sums (channel_stride each).
+template <typename T, typename A>
+void tile_sums(const Tile<T>& tile, const SuperpixelGrid& grid, const A* weights, A* turned, A* const* to) {
   int64_t c = 0;
-  for (; c + (kWide - 1) * kLanes<A> < stride; c += kWide * kLanes<A>)
-    sums_block<kWide>(channels, stride, weights, tile.count, to, c);
-  for (; c < stride; c += kLanes<A>) sums_block<1>(channels, stride, weights, tile.count, to, c);
+  for (; c + (kWide - 1) * kLanes<A> < grid.channels; c += kWide * kLanes<A>) {
+    turn_block<kWide>(tile, c, grid.channels, turned);
+    sums_block<kWide>(turned, weights, tile.count, to, c);
+  }
+  for (; c < grid.channels; c += kLanes<A>) {
+    turn_block<1>(tile, c, grid.channels, turned);
+    sums_block<1>(turned, weights, tile.count, to, c);
+  }
+}
+
+// Adds the tile's pixels to one cell's sums (channel_stride).
+template <typename T, typename A>
+void tile_total(const Tile<T>& tile, const SuperpixelGrid& grid, A* turned, A* to) {
+  for (int64_t c = 0; c < grid.channels; c += kLanes<A>) {
+    turn_block<1>(tile, c, grid.channels, turned);
+    Vector<A> total = load(to + c);
+    for (int64_t p = 0; p < tile.count; ++p) total += load(turned + p * kLanes<A>);
+    store(to + c, total);
+  }
 }
 
 // ---- norms ----------------------------------------------------------------------------------------------------------
@@ -239,33 +222,35 @@ TMT_INLINE A inverse_norm(A norm) {
 }
 
 // The norm of x[0], x[stride], ..., scaled so that squares of huge values do not overflow.
-template <typename A>
-A scaled_norm(const A* x, int64_t stride, int64_t size) {
+template <typename T, typename A = Accumulate<T>>
+A scaled_norm(const T* x, int64_t stride, int64_t size) {
   constexpr A kDown = sizeof(A) == 8 ? A(0x1p-600) : A(0x1p-80f);
   A total = 0;
-  for (int64_t c = 0; c < size; ++c) total += (x[c * stride] * kDown) * (x[c * stride] * kDown);
+  for (int64_t c = 0; c < size; ++c) {
+    const A scaled = load_one(x + c * stride) * kDown;
+    total += scaled * scaled;
+  }
   return static_cast<A>(__builtin_sqrt(static_cast<double>(total))) / kDown;
 }
 
-template <typename A>
-TMT_INLINE A norm_from_square(A square, const A* x, int64_t stride, int64_t size) {
+template <typename T, typename A = Accumulate<T>>
+TMT_INLINE A norm_from_square(A square, const T* x, int64_t stride, int64_t size) {
   constexpr A kLargest = sizeof(A) == 8 ? A(0x1p1000) : A(0x1p120f);
   if (square > kLargest) return scaled_norm(x, stride, size);
   return static_cast<A>(__builtin_sqrt(static_cast<double>(square)));
 }
 
 // inverse_norms[p] of every pixel of the tile.
-template <typename A>
-void tile_norms(const Tile<A>& tile, const SuperpixelGrid& grid, A* inverse_norms) {
-  const int64_t stride = grid.tile_stride();
+template <typename T, typename A>
+void tile_norms(const Tile<T>& tile, const SuperpixelGrid& grid, A* inverse_norms) {
   for (int64_t p = 0; p < tile.count; p += kLanes<A>) {
     Vector<A> square = {};
     for (int64_t c = 0; c < grid.channels; ++c) {
-      const Vector<A> x = load(tile.pixels + c * stride + p);
+      const Vector<A> x = load(tile.pixels + c * tile.count + p);
       square += x * x;
     }
     for (int64_t i = 0; i < kLanes<A> && p + i < tile.count; ++i) {
-      const A norm = norm_from_square<A>(square[i], tile.pixels + p + i, stride, grid.channels);
+      const A norm = norm_from_square(square[i], tile.pixels + p + i, tile.count, grid.channels);
       inverse_norms[p + i] = inverse_norm(norm);
     }
   }
@@ -312,8 +297,8 @@ TMT_INLINE Mask<A> softmax_vector(Vector<A>* exponents, const bool* exists) {
 
 // weights (9, kTile), in place of the dots: the assignment, 0 beyond count. best (kTile): its argmax.
 // masses[n] += the assignment's sum over the tile.
-template <typename A>
-void tile_softmax(const Tile<A>& tile, const A* inverse_norms, A kappa, const bool* exists, A* weights,
+template <typename T, typename A>
+void tile_softmax(const Tile<T>& tile, const A* inverse_norms, A kappa, const bool* exists, A* weights,
                   A* const* masses, int8_t* best) {
   Vector<A> mass[kNeighbours] = {};
   for (int64_t p = 0; p < tile.count; p += kLanes<A>) {

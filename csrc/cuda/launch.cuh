@@ -5,8 +5,6 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/macros.h>
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -23,9 +21,6 @@
 
 namespace tmt::cuda {
 
-using BFloat16 = c10::BFloat16;
-using Half = c10::Half;
-
 constexpr int64_t kMaxBlocks = std::numeric_limits<int32_t>::max();
 constexpr size_t kSharedWithoutAsking = 48 * 1024;  // a kernel that needs more must say so before its launch
 
@@ -40,13 +35,21 @@ class Context {
 
   cudaStream_t stream() const { return stream_; }
 
-  int multiprocessors() const {
-    int count = 0;
-    STD_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device_));
-    return count;
+  int multiprocessors() const { return attribute(cudaDevAttrMultiProcessorCount); }
+  // Bytes of shared memory that one block may have at most.
+  size_t shared_limit() const { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
+  // 80, 90, ...
+  int architecture() const {
+    return 10 * attribute(cudaDevAttrComputeCapabilityMajor) + attribute(cudaDevAttrComputeCapabilityMinor);
   }
 
  private:
+  int attribute(cudaDeviceAttr which) const {
+    int value = 0;
+    STD_CUDA_CHECK(cudaDeviceGetAttribute(&value, which, device_));
+    return value;
+  }
+
   int32_t device_;
   torch::stable::accelerator::DeviceGuard guard_;
   cudaStream_t stream_ = nullptr;
@@ -59,23 +62,63 @@ struct Blocks {
   size_t shared_bytes = 0;
 };
 
-// Runs kernel(arguments...) on the context's stream; without blocks, nothing is launched. Throws when the launch fails.
+template <typename Kernel>
+void allow_shared(Kernel* kernel, size_t bytes) {
+  if (bytes > kSharedWithoutAsking)
+    STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
+}
+
 template <typename... Parameters, typename... Arguments>
-void launch(const Context& context, const Blocks& blocks, void (*kernel)(Parameters...),
-            const Arguments&... arguments) {
+void launch_with(const Context& context, const Blocks& blocks, bool cooperative, void (*kernel)(Parameters...),
+                 const Arguments&... arguments) {
   if (blocks.count == 0) return;
   TMT_CHECK(blocks.count <= kMaxBlocks, "tmt: inputs must need at most ", kMaxBlocks, " thread blocks, got ",
             blocks.count, "; split the batch");
-  if (blocks.shared_bytes > kSharedWithoutAsking)
-    STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                        static_cast<int>(blocks.shared_bytes)));
+  allow_shared(kernel, blocks.shared_bytes);
+  cudaLaunchAttribute together = {};
+  together.id = cudaLaunchAttributeCooperative;
+  together.val.cooperative = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(blocks.count));
   config.blockDim = dim3(static_cast<unsigned>(blocks.threads));
   config.dynamicSmemBytes = blocks.shared_bytes;
   config.stream = context.stream();
+  config.attrs = &together;
+  config.numAttrs = cooperative ? 1 : 0;
   STD_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+// Runs kernel(arguments...) on the context's stream; without blocks, nothing is launched. Throws when the launch fails.
+template <typename... Parameters, typename... Arguments>
+void launch(const Context& context, const Blocks& blocks, void (*kernel)(Parameters...),
+            const Arguments&... arguments) {
+  launch_with(context, blocks, false, kernel, arguments...);
+}
+
+// The same with all blocks resident at once, as grid_barrier and flags between blocks need; they must be at most
+// resident_blocks(...).
+template <typename... Parameters, typename... Arguments>
+void launch_cooperative(const Context& context, const Blocks& blocks, void (*kernel)(Parameters...),
+                        const Arguments&... arguments) {
+  launch_with(context, blocks, true, kernel, arguments...);
+}
+
+// How many blocks of the kernel the whole GPU holds at once; 0 where not even one fits.
+template <typename Kernel>
+int64_t resident_blocks(const Context& context, Kernel* kernel, int threads, size_t shared_bytes) {
+  if (shared_bytes > context.shared_limit()) return 0;
+  allow_shared(kernel, shared_bytes);
+  int each = 0;
+  STD_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, shared_bytes));
+  return int64_t{each} * context.multiprocessors();
+}
+
+// (count,) unsigned counters that are 0 when the next kernel starts, on the device of `like`.
+inline Tensor zeroed_counters(const Context& context, const Tensor& like, int64_t count) {
+  const Tensor counters = torch::stable::new_empty(like, {count}, ScalarType::Int);
+  STD_CUDA_CHECK(cudaMemsetAsync(counters.mutable_data_ptr(), 0, count * sizeof(unsigned), context.stream()));
+  return counters;
 }
 
 // Blocks enough for one thread per item.

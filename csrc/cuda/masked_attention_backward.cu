@@ -6,22 +6,10 @@
 #include <cmath>
 
 #include "cuda/masked_attention_common.cuh"
+#include "cuda/masked_attention_tensor_paths.cuh"
 
 namespace tmt::cuda {
 namespace {
-
-// delta of every row of (B * heads, N). Warp = row.
-template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    multiply_rows(const T* grad_output, const T* output, float* delta, int64_t rows, int64_t dim) {
-  const int64_t row = int64_t{blockIdx.x} * kWarps + warp_index();
-  if (row >= rows) return;
-  float sum = 0.f;
-  for (int64_t d = lane_index(); d < dim; d += kWarpSize)
-    sum += static_cast<float>(grad_output[row * dim + d]) * static_cast<float>(output[row * dim + d]);
-  sum = warp_sum(sum);
-  if (lane_index() == 0) delta[row] = sum;
-}
 
 // The two matrices of a side, each (B * heads, count, D): queries and grad_output, or keys and values.
 template <typename T>
@@ -129,16 +117,8 @@ __global__ void __launch_bounds__(kThreads) attend_backward(Side<T> residents, S
     store_rows<D>(grad_second + head * resident.count * s.dim, weights, ones, first_row, resident.count, s.dim);
 }
 
-struct Given {
-  Tensor grad_output, query, key, value, output, lse;
-};
-
-struct Gradients {
-  Tensor query, key, value;
-};
-
 template <typename T, typename D>
-void run(const Given& given, const Attention& attention, const Gradients& result) {
+void run(const AttentionGiven& given, const Attention& attention, const AttentionGradients& result) {
   const Context context(given.query);
   const AttentionShape& s = attention.shape;
   const int64_t heads = s.batch * s.heads, rows = heads * s.queries;
@@ -166,11 +146,15 @@ std::tuple<Tensor, Tensor, Tensor> packed_attention_backward(const Tensor& grad_
                                                              const std::optional<Tensor>& bits) {
   const AttentionShape shape = check_attention_backward(grad_output, query, key, value, output, lse, bits);
   const auto dense = [](const Tensor& tensor) { return torch::stable::contiguous(tensor); };
-  const Given given{dense(grad_output), dense(query), dense(key), dense(value), dense(output), dense(lse)};
+  const AttentionGiven given{dense(grad_output), dense(query), dense(key), dense(value), dense(output), dense(lse)};
   const auto dense_bits = contiguous(bits);
-  const Gradients result{torch::stable::new_empty(query, {shape.batch, shape.heads, shape.queries, shape.dim}),
+  const AttentionGradients result{torch::stable::new_empty(query, {shape.batch, shape.heads, shape.queries, shape.dim}),
                          torch::stable::new_empty(key, {shape.batch, shape.heads, shape.keys, shape.dim}),
                          torch::stable::new_empty(value, {shape.batch, shape.heads, shape.keys, shape.dim})};
+  if (fits_tensor_cores(query)) {
+    differentiate_with_tensor_cores(shape, given, dense_bits, result);
+    return {result.query, result.key, result.value};
+  }
   dispatch_dtype("masked_attention", query, [&](auto type) {
     dispatch_depth(shape.dim, [&](auto depth) {
       run<typename decltype(type)::type, decltype(depth)>(given, attention_of(shape, dense_bits), result);

@@ -5,6 +5,8 @@
 // dimension D goes through shared memory in kParts parts of kPart elements, zeros beyond D.
 #pragma once
 
+#include <cmath>
+
 #include "cuda/launch.cuh"
 #include "masked_attention.h"
 
@@ -48,8 +50,12 @@ struct Attention {
   }
 };
 
+inline float attention_scale(const AttentionShape& shape) {
+  return static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape.dim)));
+}
+
 inline Attention attention_of(const AttentionShape& shape, const std::optional<Tensor>& bits) {
-  return {shape, input<int64_t>(bits), static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape.dim)))};
+  return {shape, input<int64_t>(bits), attention_scale(shape)};
 }
 
 template <typename D>
@@ -182,6 +188,38 @@ __device__ inline unsigned key_row_flags(const Attention& attention, int64_t ima
   }
   any = ballot(rows != 0) != 0;
   return flags;
+}
+
+// delta of every row of (B * heads, N). Warp = row.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    multiply_rows(const T* grad_output, const T* output, float* delta, int64_t rows, int64_t dim) {
+  const int64_t row = int64_t{blockIdx.x} * kWarps + warp_index();
+  if (row >= rows) return;
+  float sum = 0.f;
+  for (int64_t d = lane_index(); d < dim; d += kWarpSize)
+    sum += static_cast<float>(grad_output[row * dim + d]) * static_cast<float>(output[row * dim + d]);
+  sum = warp_sum(sum);
+  if (lane_index() == 0) delta[row] = sum;
+}
+
+// lse and output of a row from its splits. Warp = row of (B * heads, N); lanes share the head dimension.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) merge_splits(const float* partial, const float* partial_lse, T* output,
+                                                         float* lse, int64_t rows, int64_t dim, int64_t splits) {
+  const int64_t row = int64_t{blockIdx.x} * kWarps + warp_index();
+  if (row >= rows) return;
+  float largest = -INFINITY, total = 0.f;
+  for (int64_t split = 0; split < splits; ++split) largest = fmaxf(largest, partial_lse[split * rows + row]);
+  const float base = largest == -INFINITY ? 0.f : largest;
+  for (int64_t split = 0; split < splits; ++split) total += expf(partial_lse[split * rows + row] - base);
+  for (int64_t d = lane_index(); d < dim; d += kWarpSize) {
+    float sum = 0.f;
+    for (int64_t split = 0; split < splits; ++split)
+      sum += expf(partial_lse[split * rows + row] - base) * partial[(split * rows + row) * dim + d];
+    output[row * dim + d] = static_cast<T>(total == 0.f ? 0.f : sum / total);
+  }
+  if (lane_index() == 0) lse[row] = base + logf(total);  // -inf where nothing was allowed
 }
 
 }  // namespace tmt::cuda

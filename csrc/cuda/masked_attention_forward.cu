@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "cuda/masked_attention_common.cuh"
+#include "cuda/masked_attention_tensor_paths.cuh"
 
 namespace tmt::cuda {
 namespace {
@@ -120,25 +121,6 @@ __global__ void __launch_bounds__(kThreads)
   finish_split<D>(partial, lse, sums, running, split * s.batch * s.heads + head, first_query, s);
 }
 
-// lse and output of a row from its splits. Warp = row of (B * heads, N); lanes share the head dimension.
-template <typename T>
-__global__ void __launch_bounds__(kThreads) merge_splits(const float* partial, const float* partial_lse, T* output,
-                                                         float* lse, int64_t rows, int64_t dim, int64_t splits) {
-  const int64_t row = int64_t{blockIdx.x} * kWarps + warp_index();
-  if (row >= rows) return;
-  float largest = -INFINITY, total = 0.f;
-  for (int64_t split = 0; split < splits; ++split) largest = fmaxf(largest, partial_lse[split * rows + row]);
-  const float base = largest == -INFINITY ? 0.f : largest;
-  for (int64_t split = 0; split < splits; ++split) total += expf(partial_lse[split * rows + row] - base);
-  for (int64_t d = lane_index(); d < dim; d += kWarpSize) {
-    float sum = 0.f;
-    for (int64_t split = 0; split < splits; ++split)
-      sum += expf(partial_lse[split * rows + row] - base) * partial[(split * rows + row) * dim + d];
-    output[row * dim + d] = static_cast<T>(total == 0.f ? 0.f : sum / total);
-  }
-  if (lane_index() == 0) lse[row] = base + logf(total);  // -inf where nothing was allowed
-}
-
 // As many splits as fill the chip, but none shorter than a word. It depends on the device only, so results repeat.
 Splits split_keys(const AttentionShape& shape, int64_t blocks, int64_t multiprocessors) {
   const int64_t words = std::max<int64_t>(mask_words(shape.keys), 1);
@@ -172,6 +154,10 @@ std::tuple<Tensor, Tensor> packed_attention(const Tensor& given_query, const Ten
   const auto bits = contiguous(given_bits);
   const Tensor result = torch::stable::new_empty(query, {shape.batch, shape.heads, shape.queries, shape.dim});
   const Tensor lse = torch::stable::new_empty(query, {shape.batch, shape.heads, shape.queries}, ScalarType::Float);
+  if (fits_tensor_cores(query)) {
+    attend_with_tensor_cores(shape, query, key, value, bits, result, lse);
+    return {result, lse};
+  }
   dispatch_dtype("masked_attention", query, [&](auto type) {
     dispatch_depth(shape.dim, [&](auto depth) {
       run<typename decltype(type)::type, decltype(depth)>(query, key, value, attention_of(shape, bits), result, lse);

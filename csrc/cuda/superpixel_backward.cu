@@ -1,5 +1,7 @@
-// tmt::superpixel_backward on CUDA. Nothing was kept but the region features f_0 .. f_L, so each iteration's assignment
-// a is computed again, from the last to the first. With g the gradient of f_t, D the mass, x^ and f^ unit vectors:
+// tmt::superpixel_backward on CUDA. bf16 goes to the tensor cores (superpixel_group_backward.cuh); here is what float32
+// and fp16 do, whose range is too small for gradients in it. Nothing was kept but the region features f_0 .. f_L and
+// the masses, so each iteration's assignment a is computed again, from the last to the first. With g the gradient of
+// f_t, D the mass, x^ and f^ unit vectors:
 //   G(r) = g(r) / D(r)
 //   da(p, r) = <G(r), x(p) - f_t(r)>  (plus the given gradient of the assignment in the last iteration)
 //   ds = a (da - sum_r a da)
@@ -7,7 +9,7 @@
 //   df^_(t-1)(r) = kappa sum_p ds x^(p),   g of f_(t-1) = (I - f^ f^T) df^ / |f|
 // and at last dx += g(own cell) / pixels of the cell. A norm at its clamp is a constant: no projection; likewise the
 // mass. Sums over pixels go through per-cell parts as in the forward pass: no atomics, the same bits every time.
-#include "cuda/superpixel_common.cuh"
+#include "cuda/superpixel_group_backward.cuh"
 
 namespace tmt::cuda {
 namespace {
@@ -35,27 +37,12 @@ __global__ void __launch_bounds__(kThreads)
   norm.write_inverse(inverse_norm + blockIdx.x, scratch);
 }
 
-// The assigned mass of each cell's pixels by neighbour, (B, h * w, 9). Block = cell.
-template <typename T>
+// G = g / D in place, and whether the mean moves with D: 1, or 0 where D is at its clamp; masses (B, iterations, h * w)
+// of this iteration. Block = region; thread = channel.
 __global__ void __launch_bounds__(kThreads)
-    sum_masses(const T* features, Regions centres, float* masses, Grid grid, float kappa) {
-  CellTile& tile = shared_tile<CellTile>();
-  const Cell cell(grid, blockIdx.x);
-  for (int64_t start = 0; start < cell.count; start += kTilePixels) {
-    const Pixel pixel(grid, cell, start);
-    Assignment assignment;
-    measure(assignment, tile, features, centres, grid, cell, pixel);
-    assign(assignment, grid, cell, pixel, kappa);
-    add_masses(masses + int64_t{blockIdx.x} * kNeighbours, assignment, start == 0);
-  }
-}
-
-// G = g / D in place, and whether the mean moves with D: 1, or 0 where D is at its clamp. Block = region; thread =
-// channel.
-__global__ void __launch_bounds__(kThreads)
-    divide_by_mass(const float* masses, float* gradient, float* moves, Grid grid) {
-  const Cell cell(grid, blockIdx.x);
-  const float mass = gather_parts(masses + cell.image * grid.regions() * kNeighbours, grid, cell, 1, 0);
+    divide_by_mass(const float* masses, int64_t iterations, float* gradient, float* moves, Grid grid) {
+  const int64_t image = blockIdx.x / grid.regions(), region = blockIdx.x % grid.regions();
+  const float mass = masses[image * iterations * grid.regions() + region];
   for (int64_t channel = threadIdx.x; channel < grid.channels; channel += kThreads)
     gradient[blockIdx.x * grid.channels + channel] /= fmaxf(mass, kMassEps);
   if (threadIdx.x == 0) moves[blockIdx.x] = mass < kMassEps ? 0.f : 1.f;
@@ -206,7 +193,7 @@ __global__ void finish(const float* grad_features, const float* gradient, T* res
 
 // Memory for one call.
 struct Workspace {
-  Tensor grad_features, gradient, sums, masses, inverse_norm, moves;
+  Tensor grad_features, gradient, sums, inverse_norm, moves;
 
   Workspace(const Tensor& features, const Tensor& result, const Grid& grid) {
     const int64_t cells = grid.batch * grid.regions();
@@ -218,14 +205,13 @@ struct Workspace {
                         : floats({grid.batch, grid.channels, grid.height, grid.width});
     gradient = floats({cells, grid.channels});
     sums = floats({cells, kNeighbours, grid.channels});
-    masses = floats({cells, kNeighbours});
     inverse_norm = floats({cells});
     moves = floats({cells});
   }
 };
 
 struct Given {
-  Tensor features, history;
+  Tensor features, history, masses;
   std::optional<Tensor> grad_region_features, grad_assignment;
 };
 
@@ -244,17 +230,16 @@ void run_iteration(const Context& context, const Given& given, const Workspace& 
   const int64_t cells = grid.batch * grid.regions();
   const Blocks per_region{cells, kThreads, sizeof(float[kWarps])}, per_cell{cells, kThreads, sizeof(CellTile)};
   launch(context, per_region, measure_regions, before, output<float>(work.inverse_norm), stride, grid);
-  launch(context, per_cell, sum_masses<T>, inputs.features, centres, output<float>(work.masses), grid, kappa);
-  launch(context, per_region, divide_by_mass, input<float>(work.masses), output<float>(work.gradient),
-         output<float>(work.moves), grid);
+  launch(context, per_region, divide_by_mass, input<float>(given.masses) + (t - 1) * grid.regions(), iterations,
+         output<float>(work.gradient), output<float>(work.moves), grid);
   launch(context, per_cell, cell_gradient<T>, inputs, output<float>(work.grad_features), output<float>(work.sums), grid,
          kappa, t == iterations);
   launch(context, per_region, region_gradient, input<float>(work.sums), centres, output<float>(work.gradient), grid);
 }
 
 template <typename T>
-void run(const Given& given, const Tensor& result, const Grid& grid, int64_t iterations, float kappa) {
-  const Context context(result);
+void run(const Context& context, const Given& given, const Tensor& result, const Grid& grid, int64_t iterations,
+         float kappa) {
   const Workspace work(given.features, result, grid);
   launch(context, one_thread_each(grid.batch * grid.regions() * grid.channels), read_region_gradient<T>,
          input<T>(given.grad_region_features), output<float>(work.gradient), grid);
@@ -263,19 +248,46 @@ void run(const Given& given, const Tensor& result, const Grid& grid, int64_t ite
          input<float>(work.grad_features), input<float>(work.gradient), output<T>(result), grid);
 }
 
-// grad_region_features (B, C, h, w), grad_assignment (B, 9, H, W), features (B, C, H, W), history (B, L + 1, h * w, C)
-// -> gradient of the features (B, C, H, W)
+// False where the tensor cores cannot do it.
+template <typename T>
+bool run_on_tensor_cores(const Context& context, const Given& given, const Tensor& result, const Grid& grid,
+                         int64_t iterations, float kappa) {
+  const auto plan = plan_image(grid, given.features);
+  if (!plan) return false;
+  const BackwardArguments<T> arguments{*plan,
+                                       input<T>(given.grad_region_features),
+                                       input<T>(given.grad_assignment),
+                                       input<T>(given.features),
+                                       input<float>(given.history),
+                                       input<float>(given.masses),
+                                       output<T>(result),
+                                       {},
+                                       {},
+                                       static_cast<int>(iterations),
+                                       kappa};
+  return plan->tile_pixels == 16 ? run_backward_groups<T, 16>(context, arguments, *plan, result)
+                                 : run_backward_groups<T, 64>(context, arguments, *plan, result);
+}
+
+// grad_region_features (B, C, h, w), grad_assignment (B, 9, H, W), features (B, C, H, W), history (B, L + 1, h * w, C),
+// masses (B, L, h * w) -> gradient of the features (B, C, H, W)
 Tensor superpixel_backward(const std::optional<Tensor>& grad_region_features,
                            const std::optional<Tensor>& grad_assignment, const Tensor& features, const Tensor& history,
-                           int64_t cell, int64_t iterations, double kappa) {
-  const Grid grid(superpixel::check_superpixel_backward(grad_region_features, grad_assignment, features, history, cell,
-                                                        iterations, kappa),
+                           const Tensor& masses, int64_t cell, int64_t iterations, double kappa) {
+  const Grid grid(superpixel::check_superpixel_backward(grad_region_features, grad_assignment, features, history,
+                                                        masses, cell, iterations, kappa),
                   cell);
   const Given given{torch::stable::contiguous(features), torch::stable::contiguous(history),
-                    contiguous(grad_region_features), contiguous(grad_assignment)};
+                    torch::stable::contiguous(masses), contiguous(grad_region_features), contiguous(grad_assignment)};
   const Tensor result = torch::stable::new_empty(features, {grid.batch, grid.channels, grid.height, grid.width});
   dispatch_dtype("superpixel_backward", features, [&](auto type) {
-    run<typename decltype(type)::type>(given, result, grid, iterations, static_cast<float>(kappa));
+    using T = typename decltype(type)::type;
+    if (grid.batch == 0) return;
+    const Context context(result);
+    const float sharpness = static_cast<float>(kappa);
+    if constexpr (std::is_same_v<T, BFloat16>)
+      if (run_on_tensor_cores<T>(context, given, result, grid, iterations, sharpness)) return;
+    run<T>(context, given, result, grid, iterations, sharpness);
   });
   return result;
 }

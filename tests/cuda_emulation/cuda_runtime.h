@@ -1,19 +1,22 @@
 // Stands in for CUDA's cuda_runtime.h, so that g++ compiles csrc/cuda/*.cu as plain C++ and their kernels run on the
-// CPU: block after block, the threads of a block as fibers of one thread of the machine (emulation.cpp). Only what the
-// kernels and launch.cuh use is here.
+// CPU. Only what the kernels and launch.cuh use is here; cuda/ptx.cuh beside it stands in for the instructions.
 #pragma once
 
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <tuple>
 #include <type_traits>
 
+#include "emulation.h"
+
+// No __shared__: shared memory is what shared_tile() gives.
 #define __global__
+#define __grid_constant__
 #define __device__
 #define __host__
-#define __shared__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
@@ -27,39 +30,75 @@ struct dim3 {
 // Of the fiber that runs now.
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9, cudaErrorLaunchFailure = 719 };
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
+// ---- the host's side (device.cpp) -----------------------------------------------------------------------------------
+
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorLaunchFailure = 719,
+  cudaErrorCooperativeLaunchTooLarge = 720
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount = 16,
+  cudaDevAttrComputeCapabilityMajor = 75,
+  cudaDevAttrComputeCapabilityMinor = 76,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
+};
+enum cudaLaunchAttributeID { cudaLaunchAttributeCooperative = 2 };
 using cudaStream_t = struct Stream*;
+
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int cooperative;
+  } val;
+};
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes = 0;
   cudaStream_t stream = nullptr;
+  cudaLaunchAttribute* attrs = nullptr;
+  unsigned numAttrs = 0;
 };
 
 namespace emulation {
-
-enum class Meeting { none, block, ballot, shuffle };
-
-// Runs `thread` once per thread of every block. `kernel` identifies the kernel, for its shared-memory limit.
-cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& thread);
+// `kernel` identifies the kernel, for its shared-memory limit.
+cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& thread);
 cudaError_t allow_shared_memory(const void* kernel, int bytes);
-
-// The calling fiber waits until all that must take part have called; returns the lanes' predicates, or what `lane`
-// gave.
-uint64_t meet(Meeting meeting, unsigned mask, uint64_t value, int lane);
-
+cudaError_t occupancy(int* blocks, int threads, size_t shared_bytes);
 }  // namespace emulation
 
 cudaError_t cudaGetLastError();
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+inline cudaError_t cudaMemsetAsync(void* bytes, int value, size_t count, cudaStream_t) {
+  std::memset(bytes, value, count);
+  return cudaSuccess;
+}
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
   const std::tuple<Parameters...> values(arguments...);
-  return emulation::run(*config, reinterpret_cast<const void*>(kernel), [&] { std::apply(kernel, values); });
+  return emulation::launch(*config, reinterpret_cast<const void*>(kernel), [&] { std::apply(kernel, values); });
 }
 
 template <typename Kernel>
@@ -67,20 +106,64 @@ cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int value) {
   return emulation::allow_shared_memory(reinterpret_cast<const void*>(kernel), value);
 }
 
-inline void __syncthreads() { emulation::meet(emulation::Meeting::block, 0, 0, 0); }
+template <typename Kernel>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel*, int threads, size_t shared_bytes) {
+  return emulation::occupancy(blocks, threads, shared_bytes);
+}
+
+// ---- the kernels' side ----------------------------------------------------------------------------------------------
+
+inline void __syncthreads() { emulation::block_barrier(); }
+
+inline void __syncwarp(unsigned mask = 0xffffffffu) {
+  emulation::warp_operation([](void* const(&)[emulation::kWarpSize], unsigned) {}, mask, nullptr);
+}
+
+namespace emulation {
+
+struct Vote {
+  bool predicate;
+  unsigned votes;
+};
+
+inline void vote(void* const (&lanes)[kWarpSize], unsigned mask) {
+  unsigned votes = 0;
+  for (unsigned i = 0; i < kWarpSize; ++i)
+    if (mask >> i & 1u) votes |= static_cast<unsigned>(static_cast<Vote*>(lanes[i])->predicate) << i;
+  for (unsigned i = 0; i < kWarpSize; ++i)
+    if (mask >> i & 1u) static_cast<Vote*>(lanes[i])->votes = votes;
+}
+
+template <typename Value>
+struct Exchange {
+  Value given, received;
+  int lane;
+};
+
+template <typename Value>
+void exchange(void* const (&lanes)[kWarpSize], unsigned mask) {
+  for (unsigned i = 0; i < kWarpSize; ++i) {
+    if (!(mask >> i & 1u)) continue;
+    auto* mine = static_cast<Exchange<Value>*>(lanes[i]);
+    if (lanes[mine->lane] != nullptr) mine->received = static_cast<Exchange<Value>*>(lanes[mine->lane])->given;
+  }
+}
+
+}  // namespace emulation
 
 inline unsigned __ballot_sync(unsigned mask, bool predicate) {
-  return static_cast<unsigned>(emulation::meet(emulation::Meeting::ballot, mask, predicate, 0));
+  emulation::Vote vote{predicate, 0};
+  emulation::warp_operation(emulation::vote, mask, &vote);
+  return vote.votes;
 }
 
 template <typename Value>
 Value __shfl_sync(unsigned mask, Value value, int lane) {
-  static_assert(sizeof(Value) <= sizeof(uint64_t) && std::is_trivially_copyable_v<Value>);
-  uint64_t given = 0;
-  __builtin_memcpy(&given, &value, sizeof(Value));
-  given = emulation::meet(emulation::Meeting::shuffle, mask, given, lane % 32);
-  __builtin_memcpy(&value, &given, sizeof(Value));
-  return value;
+  static_assert(std::is_arithmetic_v<Value> && (sizeof(Value) == 4 || sizeof(Value) == 8));
+  emulation::Exchange<Value> exchange{value, {}, lane & 31};
+  emulation::require(mask >> exchange.lane & 1u, "a shuffle reads from a lane that its mask leaves out");
+  emulation::warp_operation(emulation::exchange<Value>, mask, &exchange);
+  return exchange.received;
 }
 
 template <typename Value>
@@ -89,3 +172,7 @@ Value __shfl_xor_sync(unsigned mask, Value value, int bits) {
 }
 
 inline int __popc(unsigned word) { return __builtin_popcount(word); }
+inline int __popcll(unsigned long long word) { return __builtin_popcountll(word); }
+inline int __ffs(int word) { return __builtin_ffs(word); }
+inline int __ffsll(long long word) { return __builtin_ffsll(word); }
+inline float rsqrtf(float value) { return 1.f / sqrtf(value); }

@@ -1,41 +1,46 @@
 """Compiles the CUDA kernels' own source for the CPU, with the stand-in of CUDA in tests/cuda_emulation, and loads it.
 
-The kernels then are operators of the namespace `tmt_emulated`, with the schemas of `tmt`, on CPU tensors.
+The kernels then are operators of the namespace `tmt_emulated`, with the schemas of `tmt`, on CPU tensors. With
+TMT_SANITIZE=address,undefined they are watched by these sanitizers, whose run-time libraries must have been preloaded:
+a kernel that reads or writes outside of any tensor, or shared memory that it did not ask for, ends the process.
 """
 
 import ctypes
 import functools
 import hashlib
 import os
+import re
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+CSRC = ROOT / "csrc"
 EMULATION = ROOT / "tests" / "cuda_emulation"
-OPERATORS = ("superpixel", "superpixel_backward", "pack_mask", "packed_attention", "packed_attention_backward")
-SOURCES = (
-    "superpixel_forward",
-    "superpixel_backward",
-    "pack_mask",
-    "masked_attention_forward",
-    "masked_attention_backward",
-)
+SELF_TEST = EMULATION / "self_test.cu"
+BUILT = ROOT / "build" / "cuda_emulation"  # objects and libraries, named by a digest of all that they are made of
 
 
 @functools.cache
-def load():
-    """Builds where needed, loads, and returns the library; `set_order` takes it."""
-    path = compiled(ROOT / "csrc")
+def load(path=None):
+    """Loads and returns the library of all kernels, or the one at `path`, and makes its operators known."""
+    path = path or library(kernel_units())
     global _schemas  # a Library object takes its definitions with it when it goes
     _schemas = torch.library.Library("tmt_emulated", "DEF")
-    for name in OPERATORS:
+    for name in operators():
         _schemas.define(str(getattr(torch.ops.tmt, name).default._schema).removeprefix("tmt::"))
     torch.ops.load_library(str(path))
     return ctypes.CDLL(str(path))
+
+
+def operators():
+    """Names of all operators of `tmt`, which is imported by who uses them."""
+    names = torch._C._dispatch_get_all_op_names()
+    return sorted(name.removeprefix("tmt::") for name in names if name.startswith("tmt::"))
 
 
 def set_order(seed):
@@ -43,58 +48,129 @@ def set_order(seed):
     load().tmt_emulation_set_order(seed)
 
 
-def compiled(csrc, folder=ROOT / "build" / "cuda_emulation"):
-    """Path of the library built from the kernels in `csrc`; built anew only after a change."""
-    compiler = os.environ.get("CXX", "g++")
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    digest = hashlib.sha256(version + torch.__version__.encode())
-    for source in sorted([*csrc.glob("*.h"), *(csrc / "cuda").iterdir(), *EMULATION.iterdir()]):
-        if source.is_file():
-            digest.update(source.read_bytes())
-    path = folder / f"libtmt_emulated-{digest.hexdigest()[:16]}.so"
+def set_architecture(number):
+    """Which GPU is emulated: 80, 86, 89, 90 (at first) or 120; they differ in shared memory."""
+    load().tmt_emulation_set_architecture(number)
+
+
+class Launch(NamedTuple):
+    """Of a kernel, by its demangled name."""
+
+    kernel: str
+    blocks: int
+    threads: int
+    shared_bytes: int
+
+
+def launches(call, architecture=90, multiprocessors=132):
+    """What `call` would launch on that GPU: nothing runs, and the tensors that it makes hold nothing."""
+    path = library(kernel_units())
+    emulation = load()
+    emulation.tmt_emulation_recorded.restype = ctypes.c_uint64
+    emulation.tmt_emulation_set_architecture(architecture)
+    emulation.tmt_emulation_only_record(multiprocessors)
+    call()
+    names, found = _symbols(path), []
+    numbers = [ctypes.c_uint64() for _ in range(3)]
+    while offset := emulation.tmt_emulation_recorded(ctypes.c_uint64(len(found)), *map(ctypes.byref, numbers)):
+        found.append(Launch(names[offset], *(number.value for number in numbers)))
+    emulation.tmt_emulation_only_record(0)
+    emulation.tmt_emulation_set_architecture(90)
+    return found
+
+
+def _symbols(path):
+    """{offset: demangled name} of a library's functions."""
+    command = ["nm", "--defined-only", "--demangle", str(path)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    words = [line.split(maxsplit=2) for line in lines]
+    return {int(address, 16): name for address, _, name in words}
+
+
+def kernel_units(csrc=CSRC):
+    """The kernels' translation units."""
+    return sorted((csrc / "cuda").glob("*.cu"))
+
+
+def library(units, sanitize=None):
+    """Path of the library made of these .cu files, each with the headers of the csrc that it lies in.
+
+    sanitize: names of sanitizers, see above; TMT_SANITIZE where None.
+    """
+    sanitize = os.environ.get("TMT_SANITIZE", "") if sanitize is None else sanitize
+    sources = [*units, *sorted(EMULATION.glob("*.cpp"))]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda source: _object(source, sanitize), sources))
+    torch_lib = Path(torch.__file__).parent / "lib"
+    command = [_compiler(), "-shared", "-Wl,-Bsymbolic", *_sanitizers(sanitize)]
+    libraries = [f"-L{torch_lib}", "-ltorch_cpu", "-lc10"]
+    digest = _digest([*command, *(path.name for path in objects)], [])
+    name = units[0].stem if len(units) == 1 else "kernels"
+    return _made(BUILT / f"{name}-{digest}.so", [*command, *map(str, objects), *libraries])
+
+
+def _object(source, sanitize):
+    """Path of the object file made of one source; compiled anew only after a change of it or of what it includes."""
+    csrc = source.parents[1] if source.suffix == ".cu" and source != SELF_TEST else CSRC
+    folders = [EMULATION, csrc]
+    command = [_compiler(), *FLAGS, *_sanitizers(sanitize), *(f"-I{folder}" for folder in folders)]
+    command += ["-isystem", str(Path(torch.__file__).parent / "include"), "-x", "c++", "-c", str(source)]
+    words = [word.replace(str(csrc), "csrc") for word in command]  # a copy elsewhere makes the same object
+    return _made(BUILT / f"{source.stem}-{_digest(words, _included(source, folders))}.o", command)
+
+
+FLAGS = [
+    *("-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"),
+    *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
+    *("-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY", "-DUSE_CUDA"),
+    *("-DTMT_CUDA_LIBRARY=tmt_emulated", "-DTMT_CUDA_KEY=CPU"),
+]
+
+
+def _sanitizers(names):
+    """Flags; the fibers' stacks are not watched, for the sanitizer does not know them."""
+    return [f"-fsanitize={names}", "-fno-sanitize-recover=all", "--param=asan-stack=0", "-g1"] if names else []
+
+
+def _compiler():
+    return os.environ.get("CXX", "g++")
+
+
+@functools.cache
+def _compiler_version(compiler):
+    return subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+
+
+def _included(source, folders):
+    """The file and all that it includes from `folders`, the folder of the including file first."""
+    found, open_files = set(), [source]
+    while open_files:
+        file = open_files.pop()
+        if file in found:
+            continue
+        found.add(file)
+        for name in re.findall(r'^#include ["<](.+)[">]$', file.read_text(), re.MULTILINE):
+            candidates = [folder / name for folder in (file.parent, *folders)]
+            open_files += [path.resolve() for path in candidates if path.is_file()][:1]
+    return sorted(found)
+
+
+def _digest(words, files):
+    digest = hashlib.sha256(_compiler_version(_compiler()) + torch.__version__.encode())
+    digest.update("\n".join(words).encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _made(path, command):
+    """`path`, made by the command where it is not there; another process may make it at the same time."""
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _build(compiler, csrc, path)
+        BUILT.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=BUILT) as scratch:
+            product = Path(scratch) / path.name
+            done = subprocess.run([*command, "-o", str(product)], capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
+            product.replace(path)
     return path
-
-
-def _build(compiler, csrc, path):
-    torch_root = Path(torch.__file__).parent
-    flags = [
-        *("-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"),
-        *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
-        *(f"-I{EMULATION}", f"-I{csrc}", "-isystem", str(torch_root / "include")),
-        *("-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY", "-DUSE_CUDA"),
-        *("-DTMT_CUDA_LIBRARY=tmt_emulated", "-DTMT_CUDA_KEY=CPU"),
-    ]
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        objects = [Path(scratch) / f"{name}.o" for name in (*SOURCES, "emulation")]
-        inputs = [*(csrc / "cuda" / f"{name}.cu" for name in SOURCES), EMULATION / "emulation.cpp"]
-
-        def compile_one(source, target):
-            _run([compiler, *flags, "-x", "c++", "-c", str(source), "-o", str(target)])
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(compile_one, inputs, objects))
-        library = Path(scratch) / "library.so"
-        torch_lib = torch_root / "lib"
-        _run(
-            [
-                compiler,
-                "-shared",
-                "-Wl,-Bsymbolic",
-                *map(str, objects),
-                f"-L{torch_lib}",
-                "-ltorch_cpu",
-                "-lc10",
-                "-o",
-                str(library),
-            ]
-        )
-        library.replace(path)
-
-
-def _run(command):
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")

@@ -46,12 +46,15 @@ def check_superpixel(ops, device, shape, cell, dtype=torch.float32, iterations=3
     options = dict(iterations=iterations, kappa=kappa)
     y = x.double().requires_grad_()
     expected = reference.superpixel(y, cell, **options)
-    regions, assignment, labels, history = ops.superpixel(x.to(device), cell, iterations, kappa)
+    regions, assignment, labels, history, masses = ops.superpixel(x.to(device), cell, iterations, kappa)
     limit = LIMITS[x.dtype]
     assert regions.dtype == assignment.dtype == x.dtype and history.dtype == torch.float32
     assert_close(regions.cpu(), expected.region_features, limit, "region_features")
     assert_close(assignment.cpu(), expected.assignment, limit, "assignment")
     assert_labels(labels.cpu(), expected)
+    assert masses.dtype == torch.float32 and masses.shape == history[:, 1:, :, 0].shape
+    pixels = torch.full(masses.shape[:2], float(x.shape[2] * x.shape[3]))
+    assert_close(masses.cpu().sum(-1), pixels, 1e-6, "masses")  # every pixel gives mass 1 away
     assert torch.equal(history[:, -1].mT.reshape(regions.shape).to(x.dtype), regions)
 
     weights = [torch.randn(r.shape, generator=torch.Generator().manual_seed(1)).to(x.dtype) for r in expected[:2]]
@@ -59,7 +62,7 @@ def check_superpixel(ops, device, shape, cell, dtype=torch.float32, iterations=3
         outputs = [expected[i] for i in given]
         (right,) = torch.autograd.grad(outputs, y, [weights[i].double() for i in given], retain_graph=True)
         passed = [weights[i].to(device) if i in given else None for i in range(2)]
-        grad = ops.superpixel_backward(*passed, x.to(device), history, cell, iterations, kappa)
+        grad = ops.superpixel_backward(*passed, x.to(device), history, masses, cell, iterations, kappa)
         assert grad.dtype == x.dtype
         assert_close(grad.cpu(), right, limit, f"gradient from {given}")
 
@@ -192,7 +195,7 @@ def everything(ops, device):
     """A result of every kernel, for comparing runs bit by bit."""
     x = features((2, 5, 9, 10), torch.float32).to(device)
     outputs = ops.superpixel(x, 4, 2, KAPPA)
-    grad = ops.superpixel_backward(outputs[0], outputs[1], x, outputs[3], 4, 2, KAPPA)
+    grad = ops.superpixel_backward(outputs[0], outputs[1], x, *outputs[3:], 4, 2, KAPPA)
     data = inputs(1, 2, 20, 150, 40, dtype=torch.float32)
     qkv = [t.to(device) for t in data.qkv]
     packed = ops.pack_mask(data.mask_logits.to(device), None, None, 0.0, 1, 0, 20)

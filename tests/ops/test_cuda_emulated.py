@@ -1,8 +1,5 @@
 """The CUDA kernels' own source, compiled for the CPU and run thread by thread, against the float64 reference."""
 
-import ctypes
-import subprocess
-
 import emulated
 import kernel_checks as checks
 import pytest
@@ -80,7 +77,7 @@ def test_nothing_to_do(ops):
     checks.check_attention_empty(ops, CPU)
     checks.check_pack_mask_empty(ops, CPU)
     outputs = ops.superpixel(torch.zeros(0, 4, 6, 7), 4, 2, 1.0)
-    assert [tuple(t.shape) for t in outputs] == [(0, 4, 2, 2), (0, 9, 6, 7), (0, 6, 7), (0, 3, 4, 4)]
+    assert [tuple(t.shape) for t in outputs] == [(0, 4, 2, 2), (0, 9, 6, 7), (0, 6, 7), (0, 3, 4, 4), (0, 2, 4)]
 
 
 def test_non_contiguous(ops):
@@ -103,36 +100,3 @@ def test_float64_is_refused(ops):
     x = torch.zeros(1, 1, 2, 8, dtype=torch.float64)
     with pytest.raises(RuntimeError, match="masked_attention: dtype must be float32, .* got float64"):
         ops.packed_attention(x, x, x, None)
-
-
-# ---- the emulation itself: faults that it must find -----------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def faults(tmp_path_factory):
-    library = tmp_path_factory.mktemp("faults") / "faults.so"
-    folder = emulated.EMULATION
-    command = ["g++", "-std=c++20", "-O1", "-shared", "-fPIC", f"-I{folder}", f"-I{emulated.ROOT / 'csrc'}"]
-    command += ["-Wno-unknown-pragmas", "-x", "c++", str(folder / "faults.cu"), str(folder / "emulation.cpp")]
-    subprocess.run([*command, "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
-
-
-def test_emulation_runs_a_correct_kernel(faults):
-    assert [faults.reverse(0, order) for order in (0, 1, 2)] == [0, 0, 0]
-
-
-def test_emulation_finds_a_missing_barrier(faults):
-    assert any(faults.reverse(1, order) for order in (0, 1, 2))
-
-
-def test_emulation_finds_a_barrier_that_not_all_reach(faults):
-    assert faults.reverse(2, 0) < 0
-
-
-def test_emulation_finds_a_write_past_shared_memory(faults):
-    assert faults.reverse(3, 0) < 0
-
-
-def test_emulation_finds_a_shuffle_that_not_all_lanes_reach(faults):
-    assert faults.reverse(4, 0) < 0

@@ -231,8 +231,8 @@ def test_every_simd_level(level, tmp_path):
 def test_opcheck(dtype):
     x = features((2, 3, 7, 9), dtype).requires_grad_()
     torch.library.opcheck(torch.ops.tmt.superpixel.default, (x, 4, 2, KAPPA))
-    regions, assignment, _, history = torch.ops.tmt.superpixel(x.detach(), 4, 2, KAPPA)
-    arguments = (regions, assignment, x.detach(), history, 4, 2, KAPPA)
+    regions, assignment, _, history, masses = torch.ops.tmt.superpixel(x.detach(), 4, 2, KAPPA)
+    arguments = (regions, assignment, x.detach(), history, masses, 4, 2, KAPPA)
     torch.library.opcheck(torch.ops.tmt.superpixel_backward.default, arguments)
     torch.library.opcheck(torch.ops.tmt.superpixel_backward.default, (None, *arguments[1:]))
 
@@ -259,7 +259,7 @@ def test_autocast_computes_in_float32():
     assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
 
 
-def test_only_history_is_saved_for_the_backward():
+def test_only_history_and_masses_are_saved_for_the_backward():
     sizes = []
     x = features((1, 16, 32, 32), torch.float32).requires_grad_()
 
@@ -270,7 +270,17 @@ def test_only_history_is_saved_for_the_backward():
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
         tmt_ext.superpixel(x, 8, iterations=4)
-    assert sizes == [5 * 16 * 16]  # (L+1) x h*w x C
+    assert sizes == [5 * 16 * 16, 4 * 16]  # (L+1) x h*w x C, L x h*w
+
+
+def test_masses_are_the_assignment_s_sums():
+    x = features((2, 6, 9, 10))
+    index, exists = tmt_ext._reference_superpixel.neighbour_regions(9, 10, 4, x.device)
+    for iterations in (1, 3):
+        _, assignment, _, _, masses = torch.ops.tmt.superpixel(x, 4, iterations, KAPPA)
+        expected = torch.zeros(2, 9, dtype=x.dtype)
+        expected.index_add_(1, index[exists], assignment.flatten(2)[:, exists])
+        assert_close(masses[:, -1], expected, 1e-12)
 
 
 def test_labels_and_double_use():

@@ -163,11 +163,14 @@ def test_bad_arguments(arguments, options, message):
         ({1: torch.zeros(1, 8, 4, 4)}, "grad_assignment must have the shape of its output"),
         ({1: torch.zeros(1, 9, 4, 4).double()}, "grad_assignment must have the dtype of features, float32, got float"),
         ({3: torch.zeros(1, 3, 9, 2)}, "history must be what superpixel returned"),
-        ({5: 3}, "history must be what superpixel returned"),
+        ({4: torch.zeros(1, 2, 9)}, "masses must be what superpixel returned"),
+        ({4: torch.zeros(1, 2, 4).double()}, "masses must be what superpixel returned"),
+        ({6: 3}, "history must be what superpixel returned"),
     ],
 )
 def test_bad_arguments_of_the_backward(change, message):
-    arguments = [torch.zeros(1, 2, 2, 2), torch.zeros(1, 9, 4, 4), GOOD, torch.zeros(1, 3, 4, 2), 2, 2, KAPPA]
+    arguments = [torch.zeros(1, 2, 2, 2), torch.zeros(1, 9, 4, 4), GOOD, torch.zeros(1, 3, 4, 2)]
+    arguments += [torch.zeros(1, 2, 4), 2, 2, KAPPA]
     torch.ops.tmt.superpixel_backward(*arguments)
     for place, value in change.items():
         arguments[place] = value

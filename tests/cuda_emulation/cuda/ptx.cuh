@@ -1,0 +1,142 @@
+// Stands in for csrc/cuda/ptx.cuh: the same functions, by the documented layouts, from all lanes' registers.
+#pragma once
+
+#include <cuda_runtime.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <cfloat>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+namespace tmt::cuda {
+
+using BFloat16 = c10::BFloat16;
+using Half = c10::Half;
+
+template <typename T>
+constexpr bool kIsHalfPrecision = std::is_same_v<T, BFloat16> || std::is_same_v<T, Half>;
+
+inline unsigned char* shared_memory() { return emulation::shared_memory(); }
+
+template <typename T>
+float2 unpack_pair(uint32_t pair) {
+  static_assert(kIsHalfPrecision<T>);
+  const auto element = [](uint32_t bits) { return static_cast<float>(T(static_cast<uint16_t>(bits), T::from_bits())); };
+  return {element(pair & 0xffffu), element(pair >> 16)};
+}
+
+template <typename T>
+uint32_t pack_pair(float low, float high) {
+  static_assert(kIsHalfPrecision<T>);
+  return uint32_t{T(high).x} << 16 | T(low).x;
+}
+
+namespace emulated {
+
+constexpr int kLanes = emulation::kWarpSize;
+using Lanes = void* const[kLanes];
+
+struct Product {
+  float* sum;
+  const uint32_t *a, *b;
+};
+
+template <typename T>
+void put(float* row, int column, uint32_t pair) {
+  const float2 values = unpack_pair<T>(pair);
+  row[column] = values.x;
+  row[column + 1] = values.y;
+}
+
+// sum of every lane += its elements of a b. The columns of b are kept as rows.
+template <typename T>
+void multiply(const Lanes& lanes, unsigned) {
+  float a[16][16], b[8][16];
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const Product& p = *static_cast<const Product*>(lanes[lane]);
+    const int g = lane / 4, t = lane % 4;
+    for (int i = 0; i < 4; ++i) put<T>(a[g + i % 2 * 8], 2 * t + i / 2 * 8, p.a[i]);
+    for (int i = 0; i < 2; ++i) put<T>(b[g], 2 * t + i * 8, p.b[i]);
+  }
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const Product& p = *static_cast<const Product*>(lanes[lane]);
+    for (int i = 0; i < 4; ++i) {
+      const float *row = a[lane / 4 + i / 2 * 8], *column = b[lane % 4 * 2 + i % 2];
+      float total = 0.f;
+      for (int k = 0; k < 16; ++k) total += row[k] * column[k];
+      p.sum[i] += total;
+    }
+  }
+}
+
+// The row is read when its lane calls, so that a barrier missing between it and who wrote the row shows.
+struct MatrixLoad {
+  uint32_t* to;
+  uint16_t row[8];
+};
+
+template <bool kTransposed>
+void load(const Lanes& lanes, unsigned) {
+  const auto element = [&](int matrix, int row, int column) {
+    return uint32_t{static_cast<const MatrixLoad*>(lanes[matrix * 8 + row])->row[column]};
+  };
+  for (int lane = 0; lane < kLanes; ++lane)
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      const int g = lane / 4, t = lane % 4;
+      const uint32_t low = kTransposed ? element(matrix, 2 * t, g) : element(matrix, g, 2 * t);
+      const uint32_t high = kTransposed ? element(matrix, 2 * t + 1, g) : element(matrix, g, 2 * t + 1);
+      static_cast<const MatrixLoad*>(lanes[lane])->to[matrix] = high << 16 | low;
+    }
+}
+
+template <bool kTransposed>
+void load_from(uint32_t (&to)[4], const void* row) {
+  emulation::require(emulation::is_shared(row, 16), "load_matrices reads outside of shared memory");
+  emulation::require(reinterpret_cast<uintptr_t>(row) % 16 == 0, "load_matrices reads from no multiple of 16");
+  MatrixLoad mine{to, {}};
+  std::memcpy(mine.row, row, sizeof(mine.row));
+  emulation::warp_operation(load<kTransposed>, ~0u, &mine);
+}
+
+}  // namespace emulated
+
+template <typename T>
+void mma_16x8x16(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  static_assert(kIsHalfPrecision<T>);
+  emulated::Product product{sum, a, b};
+  emulation::warp_operation(emulated::multiply<T>, ~0u, &product);
+}
+
+inline void load_matrices(uint32_t (&to)[4], const void* row) { emulated::load_from<false>(to, row); }
+inline void load_matrices_transposed(uint32_t (&to)[4], const void* row) { emulated::load_from<true>(to, row); }
+
+inline void copy_async(void* shared, const void* global, bool inside) { emulation::start_copy(shared, global, inside); }
+inline void commit_copies() { emulation::commit_copies(); }
+template <int kPending>
+void wait_copies() {
+  emulation::wait_copies(kPending);
+}
+
+inline float exp2_fast(float value) {
+  const float result = exp2f(value);
+  return result < FLT_MIN ? 0.f : result;
+}
+
+inline void named_barrier(int id, int threads) { emulation::named_barrier(id, threads); }
+
+inline unsigned load_acquire(const unsigned* flag) {
+  emulation::poll();
+  return *flag;
+}
+inline unsigned add_acquire_release(unsigned* flag, unsigned value) {
+  const unsigned before = *flag;
+  *flag += value;
+  emulation::flag_written();
+  return before;
+}
+inline void add_release(unsigned* flag, unsigned value) { add_acquire_release(flag, value); }
+
+}  // namespace tmt::cuda

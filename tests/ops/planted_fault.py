@@ -1,0 +1,25 @@
+"""Runs one check of kernel_checks with an emulated library: python planted_fault.py LIBRARY CHECK [ARGUMENT...].
+
+Ends with 0 where it passes in every order, with 1 where it fails. In a process of its own, because the operators of two
+libraries cannot live in one.
+"""
+
+import ast
+import sys
+
+import emulated
+import kernel_checks
+import torch
+
+ORDERS = range(4)
+
+
+def main(library, check, *arguments):
+    emulated_library = emulated.load(library)
+    for order in ORDERS:
+        emulated_library.tmt_emulation_set_order(order)
+        getattr(kernel_checks, check)(torch.ops.tmt_emulated, torch.device("cpu"), *arguments)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(ast.literal_eval, sys.argv[2:]))

@@ -1,0 +1,97 @@
+"""One line of a CUDA kernel made wrong, in a copy of csrc, must fail the emulated checks: they can fail."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import emulated
+import pytest
+
+
+class Fault(NamedTuple):
+    """`text`, once in csrc/cuda/`file`, becomes `fault`; `unit` is compiled with it; `check` must fail."""
+
+    name: str
+    file: str
+    unit: str
+    text: str
+    fault: str
+    check: tuple
+    sanitize: str = ""
+
+
+ADDRESS = "address"
+SUPERPIXEL = ("check_superpixel", (1, 130, 8, 13), 8)
+PACK_MASK = ("check_pack_mask", "foreground", "transfer", 150)
+FAULTS = [
+    Fault(
+        "a wrong index",
+        "pack_mask.cu",
+        "pack_mask",
+        "high_key = low_key + kWarpSize;",
+        "high_key = low_key + 31;",
+        PACK_MASK,
+    ),
+    Fault(
+        "a missing barrier",
+        "superpixel_common.cuh",
+        "superpixel_forward",
+        "block_barrier();  // everyone is done with the chunk before",
+        "",
+        SUPERPIXEL,
+    ),
+    Fault(
+        "a read past the end",
+        "pack_mask.cu",
+        "pack_mask",
+        "ballot(high_key < keys && decide(high_key))",
+        "ballot(decide(high_key))",
+        PACK_MASK,
+        ADDRESS,
+    ),
+]
+
+
+def run(library, check, sanitize=""):
+    """The finished process of planted_fault.py."""
+    environment = dict(os.environ)
+    if sanitize:
+        names = ("libasan.so", "libubsan.so")
+        found = [subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip() for name in names]
+        environment |= {"LD_PRELOAD": ":".join(found), "ASAN_OPTIONS": "detect_leaks=0"}
+    script = Path(__file__).with_name("planted_fault.py")
+    command = [sys.executable, str(script), str(library), *map(repr, check)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def planted(fault, csrc):
+    """The unit with the fault, in a copy of the sources at `csrc`."""
+    shutil.copytree(emulated.CSRC, csrc, ignore=shutil.ignore_patterns("cpu"))
+    file = csrc / "cuda" / fault.file
+    assert file.read_text().count(fault.text) == 1, f"{fault.name}: its text is not once in {fault.file}"
+    file.write_text(file.read_text().replace(fault.text, fault.fault))
+    return csrc / "cuda" / f"{fault.unit}.cu"
+
+
+def library(unit, sanitize):
+    """All kernels with this unit, first, in the place of its like (what several units compile is taken from the first);
+    sanitized, it alone: that takes long to compile.
+    """
+    others = [] if sanitize else [other for other in emulated.kernel_units() if other.name != unit.name]
+    return emulated.library([unit, *others], sanitize)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_fault_fails(fault, tmp_path):
+    done = run(library(planted(fault, tmp_path / "csrc"), fault.sanitize), fault.check, fault.sanitize)
+    signs = ("AddressSanitizer",) if fault.sanitize else ("AssertionError", "emulation: ")
+    assert done.returncode != 0 and any(sign in done.stderr for sign in signs), done.stderr
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_without_the_fault_the_check_passes(fault):
+    done = run(library(emulated.CSRC / "cuda" / f"{fault.unit}.cu", fault.sanitize), fault.check, fault.sanitize)
+    assert done.returncode == 0, done.stderr
