@@ -34,7 +34,8 @@ def measure(only: str) -> list[dict[str, object]]:
         mib = memory.of_contests(only, Path(folder) / "memory.json")
     rows = []
     for contest in contests.on_cpu(only):
-        rows.append(tables.measure(contest, mib[contest.row], timing.on_cpu))
+        stats = timing.interleaved(contest.calls, timing.on_cpu)
+        rows.append(tables.record(contest, stats, mib[contest.row]))
         print(tables.line(rows[-1]), file=sys.stderr, flush=True)
     return rows
 

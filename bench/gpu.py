@@ -59,7 +59,7 @@ def measure_until(end: float) -> list[dict[str, object]]:
 def measure(contest: Contest) -> dict[str, object]:
     able = without_failing(contest)
     mib = {name: memory.extra_on_gpu(run) for name, run in able.calls.items()}
-    row = tables.measure(able, mib, timing.on_gpu)
+    row = tables.record(able, timing.interleaved(able.calls, timing.on_gpu), mib)
     print(tables.line(row), file=sys.stderr, flush=True)
     return row
 

@@ -4,24 +4,23 @@ import datetime
 import json
 import platform
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import transformers
+from pytest_benchmark.stats import Stats
 
 import tmt_ext
 
 from .contests import Contest
 from .goals import Verdict, judge
-from .timing import interleaved, summary
+from .timing import summary
 
 HEAD = ["| what | step | ms | MiB | peers: ms (times ours), MiB | goals |", "| --- | --- | --- | --- | --- | --- |"]
 
 
-def measure(contest: Contest, mib: dict[str, float], clock: Callable) -> dict[str, object]:
-    """A row's record: milliseconds and extra MiB of each contestant, and the verdicts on the row's goals."""
-    stats = interleaved(contest.calls, clock)
+def record(contest: Contest, stats: dict[str, Stats], mib: dict[str, float]) -> dict[str, object]:
+    """A row: milliseconds and extra MiB of each contestant, and the verdicts on the row's goals."""
     figures = {"ms": {name: one.median for name, one in stats.items()}, "MiB": mib}
     verdicts = [judge(goal, figures[goal.unit]) for goal in contest.goals]
     return {

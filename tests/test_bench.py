@@ -1,6 +1,7 @@
 """What the benchmark says of its figures is true: turns, memory, verdicts, and that decoders compute the same."""
 
 import dataclasses
+import itertools
 import os
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def test_a_goal_against_nobody_present_is_not_judged():
 
 def test_contestants_take_turns_and_the_median_counts(monkeypatch):
     monkeypatch.setattr(timing, "SECONDS", 0.0)
-    turns, clock = [], iter([1, 10, 100, 20, 2, 30, 3, 40, 4, 50])
+    turns, clock = [], itertools.cycle([1, 10, 100, 20, 2, 30, 3, 40])
     calls = {name: lambda name=name: turns.append(name) for name in ("tmt", "peer")}
 
     def ticks(run):
@@ -45,13 +46,13 @@ def test_contestants_take_turns_and_the_median_counts(monkeypatch):
 
     stats = timing.interleaved(calls, ticks)
     assert turns == ["tmt", "peer"] * (1 + timing.LEAST_ROUNDS)  # the first to warm up
-    assert (stats["tmt"].median, stats["peer"].median) == (3, 30)
+    assert (stats["tmt"].median, stats["peer"].median) == (2.5, 25)
 
 
-def test_a_row_names_every_figure_and_every_verdict(monkeypatch):
-    monkeypatch.setattr(timing, "SECONDS", 0.0)
+def test_a_row_names_every_figure_and_every_verdict():
     contest = Contest("thing", "forward", {"tmt": object, "peer": object}, (Goal("MiB", ("peer",), 4.0),))
-    row = tables.measure(contest, {"tmt": 2.0, "peer": 6.0}, lambda run: 5.0)
+    stats = timing.interleaved(contest.calls, lambda run: 5.0)
+    row = tables.record(contest, stats, {"tmt": 2.0, "peer": 6.0})
     expected = "| thing | forward | 5 | 2 | peer 5 (1.0x), 6 | 1/3.0 of the memory of peer (goal 4): **missed** |"
     assert tables.line(row) == expected
     missed = ["0 of 1 goals met. Missed:", "- thing, forward: 1/3.0 of the memory of peer (goal 4)"]
