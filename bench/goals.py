@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 WORDS = {"ms": "{:.2f} times as fast as {}", "MiB": "1/{:.1f} of the memory of {}"}
+AIMS = {"ms": "{:g} times as fast as {}", "MiB": "1/{:g} of the memory of {}"}
 
 Figures = dict[str, float | None]  # by contestant; None: it cannot do this
 
@@ -24,21 +25,25 @@ class Goal:
 class Verdict:
     """A goal and what came of it."""
 
-    text: str
+    goal: str  # what was aimed at
+    value: float  # the ratio, or ours where the goal is a limit
     met: bool
+    text: str  # both in words
 
 
 def judge(goal: Goal, figures: Figures) -> Verdict | None:
     """The verdict on one goal; None where nobody it names has a figure. Ours is the first of the figures."""
     own = next(iter(figures.values()))
     if goal.most is not None:
-        return Verdict(f"{own:.3f} {goal.unit} (goal at most {goal.most:g})", own <= goal.most)
+        aim = f"at most {goal.most:g} {goal.unit}"
+        return Verdict(aim, own, own <= goal.most, f"{own:.3f} {goal.unit} (goal {aim})")
     peers = {name: figures[name] for name in goal.against if figures.get(name) is not None}
     if not peers:
         return None
     best = min(peers, key=peers.__getitem__)
     ratio = peers[best] / max(own, SMALLEST)
-    return Verdict(f"{WORDS[goal.unit].format(ratio, best)} (goal {goal.least:g})", ratio >= goal.least)
+    aim = AIMS[goal.unit].format(goal.least, " / ".join(goal.against))
+    return Verdict(aim, ratio, ratio >= goal.least, f"{WORDS[goal.unit].format(ratio, best)} (goal {goal.least:g})")
 
 
 # ---- who competes, under the names the tables have -------------------------------------------------------------------

@@ -92,9 +92,8 @@ def every_contest() -> Iterator[Contest]:
     yield from attention(ATTENTION, False, "uncertain", FULL)
     for size in OTHER_ATTENTIONS:
         yield from attention(size, True, "uncertain", HALF)
-    yield from contests.half_against_full(
-        contests.superpixel_title(SUPERPIXEL), contests.own_superpixels(8), (features(FULL),)
-    )
+    title, function = contests.superpixel_title(SUPERPIXEL), contests.own_superpixels(SUPERPIXEL[4])
+    yield from contests.half_against_full("superpixel bfloat16", title, function, (features(FULL),))
 
 
 def features(dtype: torch.dtype, size: tuple[int, ...] = SUPERPIXEL) -> Tensor:
@@ -108,8 +107,8 @@ def superpixels(size: tuple[int, ...], dtype: torch.dtype, aims=()) -> Iterator[
     left_out = [] if aims else ["compiled unfold", "compiled windows"]
     for peer in left_out if size == SMALL_SUPERPIXEL else [*left_out, "gather/scatter"]:
         del functions[peer]
-    yield Contest(title, FORWARD, contests.without_gradients(functions, given), aims)
-    yield Contest(title, BOTH, contests.with_backward(functions, given))
+    yield Contest("superpixel", title, FORWARD, contests.without_gradients(functions, given), aims)
+    yield Contest("superpixel", title, BOTH, contests.with_backward(functions, given))
 
 
 def superpixel_backward() -> Iterator[Contest]:
@@ -119,14 +118,14 @@ def superpixel_backward() -> Iterator[Contest]:
     upstream = torch.randn_like(regions)
     calls = {"tmt": lambda: torch.autograd.grad(regions, leaf, upstream, retain_graph=True)}
     title = f"{contests.superpixel_title(SUPERPIXEL)} {name(HALF)}"
-    yield Contest(title, "backward", calls, goals.CUDA_SUPERPIXEL_BACKWARD)
+    yield Contest("superpixel", title, "backward", calls, goals.CUDA_SUPERPIXEL_BACKWARD)
 
 
 def attention(size: tuple[int, int], shaped: bool, rule: str, dtype: torch.dtype, aims=None) -> Iterator[Contest]:
     """Both passes at (B, S)."""
     functions, qkv = attention_case(size, shaped, rule, dtype)
     title = f"attention B {size[0]} S {size[1]} {'blobs' if shaped else 'unstructured'}, {rule} {name(dtype)}"
-    yield from contests.both_passes(title, functions, qkv, aims or {FORWARD: (), BOTH: ()})
+    yield from contests.both_passes("attention", title, functions, qkv, aims or {FORWARD: (), BOTH: ()})
 
 
 def attention_case(size, shaped, rule, dtype) -> tuple[dict[str, Function], list[Tensor]]:

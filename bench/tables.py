@@ -24,6 +24,7 @@ def record(contest: Contest, stats: dict[str, Stats], mib: dict[str, float]) -> 
     figures = {"ms": {name: one.median for name, one in stats.items()}, "MiB": mib}
     verdicts = [judge(goal, figures[goal.unit]) for goal in contest.goals]
     return {
+        "group": contest.group,
         "title": contest.title,
         "step": contest.step,
         "ms": {name: summary(one) for name, one in stats.items()},
@@ -58,6 +59,22 @@ def verdict_lines(rows: list[dict[str, object]]) -> list[str]:
     every = [(row, goal) for row in rows for goal in row["goals"]]
     missed = [f"- {row['title']}, {row['step']}: {goal['text']}" for row, goal in every if not goal["met"]]
     return [f"{len(every) - len(missed)} of {len(every)} goals met." + (" Missed:" if missed else ""), *missed]
+
+
+def digest(rows: list[dict[str, object]]) -> list[str]:
+    """The goals, each over all rows of a group: lines of Markdown."""
+    found: dict[tuple[str, str, str], list[Verdict]] = {}
+    for row in rows:
+        for goal in row["goals"]:
+            verdict = Verdict(**goal)
+            found.setdefault((row["group"], row["step"], verdict.goal), []).append(verdict)
+    lines = ["| what | step | goal | measured | met |", "| --- | --- | --- | --- | --- |"]
+    for (group, step, goal), verdicts in found.items():
+        values = sorted(verdict.value for verdict in verdicts)
+        span = f"{values[0]:.2f}" if len(values) == 1 else f"{values[0]:.2f} to {values[-1]:.2f}"
+        met = sum(verdict.met for verdict in verdicts)
+        lines.append(f"| {group} | {step} | {goal} | {span} | {met} of {len(verdicts)} |")
+    return lines
 
 
 def document(record: dict[str, object]) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from bench import decoders, memory, tables, timing
+from bench import decoders, memory, publish, tables, timing
 from bench.contests import Contest
 from bench.goals import Goal, judge
 
@@ -23,12 +24,13 @@ FIGURES = {"tmt": 2.0, "a": 9.0, "b": 7.0, "flex": None}
         (Goal("ms", ("a", "b"), 3.6), "3.50 times as fast as b (goal 3.6)", False),
         (Goal("ms", ("a", "flex", "absent"), 5), "4.50 times as fast as a (goal 5)", False),
         (Goal("MiB", ("b",), 3), "1/3.5 of the memory of b (goal 3)", True),
-        (Goal("ms", most=2.0), "2.000 ms (goal at most 2)", True),
-        (Goal("ms", most=1.9), "2.000 ms (goal at most 1.9)", False),
+        (Goal("ms", most=2.0), "2.000 ms (goal at most 2 ms)", True),
+        (Goal("ms", most=1.9), "2.000 ms (goal at most 1.9 ms)", False),
     ],
 )
 def test_a_goal_is_judged_against_the_best_of_those_it_names(goal, text, met):
-    assert dataclasses.astuple(judge(goal, FIGURES)) == (text, met)
+    verdict = judge(goal, FIGURES)
+    assert (verdict.text, verdict.met) == (text, met)
 
 
 def test_a_goal_against_nobody_present_is_not_judged():
@@ -50,13 +52,17 @@ def test_contestants_take_turns_and_the_median_counts(monkeypatch):
 
 
 def test_a_row_names_every_figure_and_every_verdict():
-    contest = Contest("thing", "forward", {"tmt": object, "peer": object}, (Goal("MiB", ("peer",), 4.0),))
+    contest = Contest("things", "thing", "forward", {"tmt": object, "peer": object}, (Goal("MiB", ("peer",), 4.0),))
     stats = timing.interleaved(contest.calls, lambda run: 5.0)
     row = tables.record(contest, stats, {"tmt": 2.0, "peer": 6.0})
     expected = "| thing | forward | 5 | 2 | peer 5 (1.0x), 6 | 1/3.0 of the memory of peer (goal 4): **missed** |"
     assert tables.line(row) == expected
     missed = ["0 of 1 goals met. Missed:", "- thing, forward: 1/3.0 of the memory of peer (goal 4)"]
     assert tables.verdict_lines([row]) == missed
+    other = {**row, "goals": [{**row["goals"][0], "value": 4.5, "met": True}]}
+    assert tables.digest([row, other])[2:] == [
+        "| things | forward | 1/4 of the memory of peer | 3.00 to 4.50 | 1 of 2 |"
+    ]
 
 
 MEASURED = """
@@ -103,3 +109,9 @@ def test_training_steps_reach_the_same_weights_and_every_feature():
         reached.append({name for name, one in zip(names, gradients, strict=False) if one is not None})
         assert all(one is not None for one in gradients[len(names) :])
     assert reached[0] == reached[1]
+
+
+def test_the_readme_quotes_the_committed_results():
+    record = json.loads(publish.RESULTS.read_text())
+    readme = publish.README.read_text()
+    assert publish.section(record) in readme and publish.replaced(readme, publish.section(record)) == readme
