@@ -79,13 +79,19 @@ def superpixel_functions(cell: int) -> dict[str, Function]:
 
 
 def superpixels(size: tuple[int, ...]) -> Iterator[Contest]:
-    """Both passes at one size (B, C, H, W, cell); gather/scatter, far behind, only at the smallest, to save minutes."""
+    """Both passes at one size (B, C, H, W, cell).
+
+    gather/scatter, far behind everyone, takes part at the smallest size only, to save minutes, and by itself: the
+    gigabytes that it allocates disturb whoever runs next.
+    """
     *shape, cell = size
-    title, functions = superpixel_title(size), superpixel_functions(cell)
+    title, functions, given = superpixel_title(size), superpixel_functions(cell), (torch.randn(shape),)
+    scatter = {name: functions[name] for name in ("tmt", "gather/scatter")}
+    del functions["gather/scatter"]
     aims = {FORWARD: goals.SUPERPIXEL_FORWARD, BOTH: goals.SUPERPIXEL_BOTH}
-    if size != CPU_SUPERPIXELS[0]:
-        del functions["gather/scatter"]
-    yield from both_passes("superpixel", title, functions, (torch.randn(shape),), aims)
+    yield from both_passes("superpixel", title, functions, given, aims)
+    if size == CPU_SUPERPIXELS[0]:
+        yield from both_passes("superpixel", f"{title}, against gather/scatter", scatter, given, aims)
 
 
 def superpixels_in_half(size: tuple[int, ...]) -> Iterator[Contest]:

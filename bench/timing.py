@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from pytest_benchmark.stats import Stats
 
-LEAST_ROUNDS, MOST_ROUNDS, SECONDS = 4, 25, 2.0
+LEAST_ROUNDS, MOST_ROUNDS, SECONDS = 5, 25, 2.0
 GPU_CALLS = 10
 
 Calls = dict[str, Callable[[], object]]
