@@ -20,7 +20,7 @@ struct Strided {
 struct KeyPlan {
   int64_t count;         // keys to visit
   const int32_t* keys;   // (count) key indices, or null: 0, 1, 2, ...
-  const uint64_t* bits;  // (N, tiles): bit i of word t = query n attends the i-th key of tile t; null: every key
+  const uint64_t* bits;  // (tiles, N): bit i of word (t, n) = query n attends the i-th key of tile t; null: every key
 };
 
 struct AttentionArgs {
