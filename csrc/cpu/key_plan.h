@@ -62,7 +62,7 @@ class ImagePlan {
 
   KeyPlan view() const {
     if (bits_ == nullptr) return {keys_, nullptr, nullptr};
-    return {static_cast<int64_t>(order_.size()), order_.data(), ordered_.data()};
+    return {visited(), order_.data(), ordered_.data()};
   }
 
  private:
@@ -127,15 +127,16 @@ class ImagePlan {
       order_.push_back(static_cast<int32_t>(word * kWordKeys + __builtin_ctzll(bits)));
   }
 
+  int64_t visited() const { return any_full_ ? keys_ : kept_count_; }
+
   void order_keys(const std::vector<uint64_t>& kept) {
-    order_.reserve(any_full_ ? keys_ : kept_count_);
+    order_.reserve(keys_);
     for (const Segment& segment : segments_) append_keys(segment.word, segment.mask);
-    for (int64_t w = 0; any_full_ && w < words(); ++w) append_keys(w, ~kept[w] & valid_bits(w, keys_));
+    for (int64_t w = 0; w < words(); ++w) append_keys(w, ~kept[w] & valid_bits(w, keys_));
   }
 
   void order_bits() {
-    const auto count = static_cast<int64_t>(order_.size());
-    const int64_t tiles = mask_words(count);
+    const int64_t count = visited(), tiles = mask_words(count);
     ordered_.assign(queries_ * tiles, 0);
     for (int64_t n = 0; n < queries_; ++n) {
       if (full_[n])
@@ -165,7 +166,7 @@ class ImagePlan {
   bool any_full_ = false;
   std::vector<char> full_;  // (N)
   std::vector<Segment> segments_;
-  std::vector<int32_t> order_;     // keys, in the order of the tiles
+  std::vector<int32_t> order_;     // (S) keys, in the order of the tiles; last, those that are not visited
   std::vector<uint64_t> ordered_;  // (tiles, N)
 };
 

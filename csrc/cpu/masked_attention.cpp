@@ -128,8 +128,8 @@ std::tuple<Tensor, Tensor, Tensor> packed_attention_backward(const Tensor& grad_
   const Tensor q = with_dense_rows(query), k = with_dense_rows(key), v = with_dense_rows(value),
                g = with_dense_rows(grad_output), o = dense(output), l = dense(lse);
   Tensor grad_query = torch::stable::new_empty(query, {s.batch, s.heads, s.queries, s.dim});
-  Tensor grad_key = torch::stable::new_zeros(key, {s.batch, s.heads, s.keys, s.dim});  // dropped keys stay 0
-  Tensor grad_value = torch::stable::new_zeros(value, {s.batch, s.heads, s.keys, s.dim});
+  Tensor grad_key = torch::stable::new_empty(key, {s.batch, s.heads, s.keys, s.dim});
+  Tensor grad_value = torch::stable::new_empty(value, {s.batch, s.heads, s.keys, s.dim});
   const Plans plans(bits, s);
   AttentionArgs args = attention_args(s, q, k, v, plans);
   const Scratch partial(accumulate_bytes(args) * s.batch * s.heads * args.splits * s.queries * args.padded);

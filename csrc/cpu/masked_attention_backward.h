@@ -143,10 +143,21 @@ void store_grads(const AttentionArgs& args, int64_t b, int64_t h, int64_t tile, 
   const KeyPlan& plan = args.plans[b];
   const int64_t head = (b * args.heads + h) * args.keys;
   for (int64_t j = 0; j < tile_count(plan, tile); ++j) {
-    const int64_t at = (head + tile_key(plan, tile, j)) * args.dim;
+    const int64_t at = (head + plan_key(plan, tile * kTile + j)) * args.dim;
     // The queries carry log2(e) / sqrt(D) already; only log2(e) is too much.
     store_row(scratch.grad_key_rows[j], static_cast<A>(kLn2), args.dim, static_cast<T*>(args.grad_key) + at);
     store_row(scratch.grad_value_rows[j], A{1}, args.dim, static_cast<T*>(args.grad_value) + at);
+  }
+}
+
+// Keys [begin, end) in the plan's order, which no row attends.
+template <typename T>
+void zero_grads(const AttentionArgs& args, int64_t b, int64_t h, int64_t begin, int64_t end) {
+  const int64_t head = (b * args.heads + h) * args.keys;
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t at = (head + plan_key(args.plans[b], i)) * args.dim;
+    __builtin_memset(static_cast<T*>(args.grad_key) + at, 0, args.dim * sizeof(T));
+    __builtin_memset(static_cast<T*>(args.grad_value) + at, 0, args.dim * sizeof(T));
   }
 }
 
@@ -172,8 +183,14 @@ void backward_item(const AttentionArgs& args, int64_t b, int64_t h, int64_t spli
       }
       backward_rows(args, scratch, grad_query, block, tile_count(plan, tile), prefetch);
     }
-    if (loaded) store_grads<T>(args, b, h, tile, scratch);
+    if (loaded)
+      store_grads<T>(args, b, h, tile, scratch);
+    else
+      zero_grads<T>(args, b, h, tile * kTile, tile * kTile + tile_count(plan, tile));
   }
+  const int64_t left_out = args.keys - plan.count;
+  zero_grads<T>(args, b, h, plan.count + left_out * split / args.splits,
+                plan.count + left_out * (split + 1) / args.splits);
 }
 
 template <typename T>

@@ -163,15 +163,13 @@ TMT_INLINE int64_t tile_count(const KeyPlan& plan, int64_t tile) {
   const int64_t left = plan.count - tile * kTile;
   return left < kTile ? left : kTile;
 }
-TMT_INLINE int64_t tile_key(const KeyPlan& plan, int64_t tile, int64_t j) {
-  return plan.keys ? plan.keys[tile * kTile + j] : tile * kTile + j;
-}
+TMT_INLINE int64_t plan_key(const KeyPlan& plan, int64_t i) { return plan.keys ? plan.keys[i] : i; }
 template <typename T>
 TMT_INLINE void tile_rows(const Strided& tensor, int64_t b, int64_t h, const KeyPlan& plan, int64_t tile,
                           const T** rows) {
   const T* base = head_of<T>(tensor, b, h);
   const int64_t count = tile_count(plan, tile);
-  for (int64_t j = 0; j < count; ++j) rows[j] = base + tile_key(plan, tile, j) * tensor.row;
+  for (int64_t j = 0; j < count; ++j) rows[j] = base + plan_key(plan, tile * kTile + j) * tensor.row;
 }
 
 // Asks for the rows of a coming tile, a share of them with each group of rows of the present one: in the plan's order
