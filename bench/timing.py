@@ -1,57 +1,54 @@
-"""Fair timing: contestants take turns in every round, and the median over rounds counts."""
+"""Fair timing: contestants take turns in every round, and the median over rounds counts.
 
-import statistics
+pytest-benchmark runs all rounds of one function before the next, so that a machine that slows down in between would
+decide the contest. Its statistics are used here, its runner in bench/test_operators.py, where the project is compared
+with its own past.
+"""
+
 import time
 from collections.abc import Callable
 
 import torch
+from pytest_benchmark.stats import Stats
+
+LEAST_ROUNDS, MOST_ROUNDS, SECONDS = 5, 25, 2.0
+GPU_CALLS = 10
+
+Calls = dict[str, Callable[[], object]]
 
 
-def interleaved(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each contestant; each is called once to warm up, then once a round, in turn."""
-    samples: dict[str, list[float]] = {name: [] for name in contestants}
-    for run in contestants.values():
+def interleaved(calls: Calls, clock: Callable[[Callable[[], object]], float]) -> dict[str, Stats]:
+    """Milliseconds of each contestant: one call to warm up, then one a round, in turn, until `SECONDS` are over."""
+    stats = {name: Stats() for name in calls}
+    for run in calls.values():
         run()
-    for _ in range(rounds):
-        for name, run in contestants.items():
-            samples[name].append(_milliseconds(run))
-    return {name: statistics.median(values) for name, values in samples.items()}
+    begin, rounds = time.perf_counter(), 0
+    while rounds < LEAST_ROUNDS or (rounds < MOST_ROUNDS and time.perf_counter() - begin < SECONDS):
+        for name, run in calls.items():
+            stats[name].update(clock(run))
+        rounds += 1
+    return stats
 
 
-def _milliseconds(run: Callable[[], object]) -> float:
-    _synchronise()
+def summary(stats: Stats) -> dict[str, float]:
+    """What is kept of one contestant's rounds, in milliseconds."""
+    return {"median": stats.median, "min": stats.min, "iqr": stats.iqr, "rounds": stats.rounds}
+
+
+def on_cpu(run: Callable[[], object]) -> float:
+    """Milliseconds of a call."""
     start = time.perf_counter()
     run()
-    _synchronise()
     return 1e3 * (time.perf_counter() - start)
 
 
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def forward_backward(function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> Callable[[], object]:
-    """A call of `function` on leaves that need gradients, followed by backward from the sum of its result."""
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
-
-    def run() -> object:
-        return torch.autograd.grad(function(*leaves).sum(), leaves)
-
-    return run
-
-
-def passes(contestants: dict[str, Callable[..., torch.Tensor]], inputs) -> dict[str, dict[str, Callable[[], object]]]:
-    """Calls of each contestant on `inputs`, by pass: without gradients, and with backward."""
-    return {
-        "forward": {name: _without_gradients(function, *inputs) for name, function in contestants.items()},
-        "forward + backward": {name: forward_backward(function, *inputs) for name, function in contestants.items()},
-    }
-
-
-def _without_gradients(function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> Callable[[], object]:
-    def run() -> object:
-        with torch.no_grad():
-            return function(*inputs)
-
-    return run
+def on_gpu(run: Callable[[], object]) -> float:
+    """Milliseconds of a call among others, so that the time Python takes to launch it hides behind the one before."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    for _ in range(GPU_CALLS):
+        run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / GPU_CALLS

@@ -143,3 +143,15 @@ def test_empty_weight_is_mask2formers(build):
     weight = build().state_dict()["criterion.empty_weight"]
     torch.testing.assert_close(weight, torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 0.1]))
     assert losses.TMTLoss(build().config).no_object_weight == 0.1
+
+
+def test_sampling_of_many_channels_equals_grid_sample():
+    """Values and gradient, at points on and over the border as well."""
+    maps = torch.randn(2, 7, 5, 9, dtype=torch.float64, requires_grad=True)
+    points = torch.rand(2, 40, 2, dtype=torch.float64)
+    points[0, :4] = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
+    found, expected = losses.sample_features(maps, points), losses.sample(maps, points)
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn_like(expected)
+    gradients = (torch.autograd.grad((values * weight).sum(), maps) for values in (found, expected))
+    torch.testing.assert_close(*gradients)

@@ -18,7 +18,15 @@ from transformers.models.mask2former.modeling_mask2former import (
 
 from .configuration import TMTConfig
 from .precision import full, without_autocast
-from .tma import Attention, LevelTransferability, Mask, MaskMaker, TransferableMaskedAttention, level_transferability
+from .tma import (
+    Attention,
+    LevelTransferability,
+    Mask,
+    MaskMaker,
+    TransferableMaskedAttention,
+    level_transferability,
+    passing,
+)
 
 LEVELS = 3  # strides 32, 16, 8; layer i attends level i % 3
 
@@ -30,6 +38,7 @@ class Level(NamedTuple):
     values: Tensor  # (B, S, C)
     mask_features: Tensor  # (B, E, S), without gradient
     transfer: LevelTransferability | None
+    passing: "Level | None" = None  # its part that passes T, where layers need not see the rest
 
 
 class Record(NamedTuple):
@@ -113,8 +122,7 @@ class Decoder(nn.Module):
         queries, mask_embeddings = self._predict(hidden)
         all_hidden, all_queries, all_embeddings, records = [hidden], [queries], [mask_embeddings], []
         for i, layer in enumerate(self.layers):
-            level = levels[i % LEVELS]
-            mask = self.mask_maker(mask_logits(mask_embeddings.detach(), level.mask_features), level.transfer)
+            level, mask = self._mask(mask_embeddings.detach(), levels[i % LEVELS])
             hidden, reported = layer(hidden, positions, level, mask, record)
             queries, mask_embeddings = self._predict(hidden)
             all_hidden.append(hidden)
@@ -122,6 +130,18 @@ class Decoder(nn.Module):
             all_embeddings.append(mask_embeddings)
             records.append(reported)
         return Decoded(torch.stack(all_queries), torch.stack(all_embeddings), tuple(all_hidden), tuple(records))
+
+    def _mask(self, mask_embeddings: Tensor, level: Level) -> tuple[Level, Mask]:
+        """mask_embeddings (B, N, E) -> where the queries attend, and the level whose keys that is about.
+
+        Keys that fail T need neither logits nor projections, unless a query is left with none and attends everywhere.
+        """
+        positions = level.mask_features.shape[2]
+        if level.passing is not None:
+            mask = self.mask_maker(mask_embeddings, level.passing.mask_features, level.passing.transfer, positions)
+            if mask.fallback_rate == 0:
+                return level.passing, mask
+        return level, self.mask_maker(mask_embeddings, level.mask_features, level.transfer, positions)
 
     def _predict(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """hidden (B, N, C) -> normalised queries (B, N, C) and their mask embeddings (B, N, E)."""
@@ -151,6 +171,13 @@ class TransformerModule(Mask2FormerTransformerModule):
             record: whether attention weights are returned.
         """
         levels = [self._level(i, features, mask_features, transferability) for i, features in enumerate(maps)]
+        if (
+            transferability is not None
+            and self.decoder.mask_maker.drops_keys
+            and not record
+            and _counts_freely(maps[0])
+        ):
+            levels = [level._replace(passing=without_excluded(level)) for level in levels]
         batch = mask_features.shape[0]
         hidden = self.queries_features.weight.expand(batch, -1, -1)
         positions = self.queries_embedder.weight.expand(batch, -1, -1)
@@ -165,8 +192,34 @@ class TransformerModule(Mask2FormerTransformerModule):
         transfer = None
         if transferability is not None:
             transfer = level_transferability(transferability, size, self.transfer_fraction)
-        resized = F.interpolate(mask_features.detach(), size=size, mode="bilinear", align_corners=False)
-        return Level(values + positions, values, resized.flatten(2), transfer)
+        return Level(values + positions, values, resize(mask_features.detach(), size).flatten(2), transfer)
+
+
+def without_excluded(level: Level) -> Level:
+    """The part of a level that passes T, (B, M) positions of the S; an image with fewer is filled up with others."""
+    kept = passing(level.transfer)
+
+    def take(x: Tensor) -> Tensor:
+        """(B, any, S) -> (B, any, M)."""
+        return x.gather(2, kept[:, None].expand(-1, x.shape[1], -1))
+
+    keys, values = (take(x.transpose(1, 2)).transpose(1, 2) for x in (level.keys, level.values))
+    transfer = level.transfer._replace(values=level.transfer.values.gather(1, kept))
+    return Level(keys, values, take(level.mask_features), transfer)
+
+
+def _counts_freely(tensor: Tensor) -> bool:
+    """Whether a count of positions may shape tensors: a GPU would have to wait for it, a compiler cannot know it."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """maps (B, E, H, W) -> (B, E, *size), bilinear.
+
+    Every channel is an image of its own: for images of many channels torch converts the layout to and fro on the CPU.
+    """
+    alone = maps.flatten(0, 1)[:, None]
+    return F.interpolate(alone, size=size, mode="bilinear", align_corners=False).view(*maps.shape[:2], *size)
 
 
 def mask_logits(mask_embeddings: Tensor, mask_features: Tensor) -> Tensor:

@@ -108,11 +108,13 @@ class TMTLoss(nn.Module):
             sample_seeds = torch.randint(2**62, (len(mask_labels),))
         coordinates = draw_points(sample_seeds, sum(self.points) - self.points.uncertain, features.device)
         targets = sample_targets(mask_labels, coordinates)  # (B, n, P)
-        sampled = sample(features, coordinates)  # (B, E, P)
+        features = features.contiguous(memory_format=torch.channels_last)  # for both samplings
         split = self.points.matching
-        matching = self._match(embeddings, sampled[..., :split], class_logits, targets[..., :split], class_labels)
+        sampled = sample_features(features.detach(), coordinates[:, :split])  # (B, E, matching)
+        matching = self._match(embeddings, sampled, class_logits, targets[..., :split], class_labels)
         masks, classes = self._normalisers(class_labels, class_logits)
-        bce, dice = self._mask_losses(embeddings, sampled[..., split:], targets[..., split:], matching)
+        sampled = sample_features(features, coordinates[:, split:])  # (B, E, candidates + uniform)
+        bce, dice = self._mask_losses(embeddings, sampled, targets[..., split:], matching)
         return {
             "loss_cross_entropy": self._class_loss(class_logits, class_labels, matching) / classes,
             "loss_mask": bce / masks,
@@ -212,6 +214,30 @@ def draw_points(seeds: Tensor, count: int, device: torch.device) -> Tensor:
 def sample(maps: Tensor, points: Tensor) -> Tensor:
     """maps (B, C, H, W), points (B, P, 2) in [0, 1] -> values (B, C, P), bilinear, 0 outside."""
     return F.grid_sample(maps, 2.0 * points[:, :, None].to(maps) - 1.0, align_corners=False).squeeze(3)
+
+
+def sample_features(maps: Tensor, points: Tensor) -> Tensor:
+    """The same as `sample` for many channels: a point reads and its gradient writes four rows of adjacent numbers."""
+    batch, channels, height, width = maps.shape
+    index, weight = bilinear_taps(points, height, width)
+    index = index + height * width * torch.arange(batch, device=index.device)[:, None, None]
+    rows = maps.permute(0, 2, 3, 1).reshape(-1, channels).contiguous()  # (B * H * W, C); a view of channels-last maps
+    weight = weight.flatten(0, 1).to(rows.dtype)
+    sums = F.embedding_bag(index.flatten(0, 1), rows, per_sample_weights=weight, mode="sum")
+    return sums.unflatten(0, (batch, -1)).transpose(1, 2)
+
+
+def bilinear_taps(points: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """points (B, P, 2) in [0, 1] -> the four pixels y * width + x around each (B, P, 4) and their weights."""
+    size = torch.tensor([width, height], device=points.device)
+    place = points * size - 0.5
+    corner = place.floor()
+    offsets = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]], device=points.device)
+    pixels = corner.long()[:, :, None] + offsets  # (B, P, 4, 2)
+    near = (1 - offsets) + (2 * offsets - 1) * (place - corner)[:, :, None]  # 1 - fraction, or the fraction
+    inside = ((pixels >= 0) & (pixels < size)).all(-1)
+    pixels = torch.minimum(pixels.clamp(min=0), size - 1)
+    return pixels[..., 1] * width + pixels[..., 0], near.prod(-1) * inside
 
 
 def sample_targets(mask_labels: list[Tensor], points: Tensor) -> Tensor:

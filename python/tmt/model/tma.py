@@ -50,6 +50,15 @@ def level_transferability(transferability: Tensor, size: tuple[int, int], fracti
     return LevelTransferability(values, torch.quantile(values, 1.0 - fraction, dim=1))
 
 
+def passing(transfer: LevelTransferability) -> Tensor:
+    """Index (B, M) of the positions whose T is at most the threshold, in their order, M the most of any image.
+
+    An image with fewer has positions that fail behind them, which no query attends.
+    """
+    passes = transfer.values <= transfer.threshold[:, None]
+    return passes.byte().sort(dim=1, descending=True, stable=True).indices[:, : int(passes.sum(1).max())]
+
+
 @dataclass(frozen=True)
 class MaskMaker:
     """Eq. 13: combines the mask rule and the transferability condition."""
@@ -63,24 +72,43 @@ class MaskMaker:
     def from_config(cls, config: TMTConfig) -> "MaskMaker":
         return cls(config.mask_rule, config.mask_threshold, config.fallback, config.transfer_mode)
 
+    @property
+    def drops_keys(self) -> bool:
+        """Whether T keeps queries from attending, rather than only weighing down, where it is high."""
+        return self.mode == "mask"
+
     @torch.no_grad()
-    def __call__(self, mask_logits: Tensor, transfer: LevelTransferability | None) -> Mask:
-        """mask_logits (B, N, S), T of the level or None -> where queries may attend."""
-        soft = transfer is not None and self.mode == "bias"
+    def __call__(
+        self, mask_embeddings: Tensor, mask_features: Tensor, transfer: LevelTransferability | None, positions: int
+    ) -> Mask:
+        """Where queries may attend.
+
+        Args:
+            mask_embeddings: (B, N, E); mask_features: (B, E, S): their product are the mask logits, never stored.
+            transfer: T at the S keys, or None.
+            positions: of which the allowed fraction is taken: S and the keys that were dropped beforehand.
+        """
+        soft = transfer is not None and not self.drops_keys
         bias = torch.log((1.0 - transfer.values).clamp(min=SMALLEST_NOVELTY)) if soft else None
         hard = None if soft else transfer
         if self.rule == "none" and hard is None:
-            return Mask(None, bias, mask_logits.new_ones(()), mask_logits.new_zeros(()))
-        packed = tmt_ext.pack_mask(
-            mask_logits,
-            None if hard is None else hard.values,
-            mask_threshold=self.mask_threshold,
-            transfer_threshold=None if hard is None else hard.threshold,
-            rule=self.rule,
-            fallback=self.fallback,
-        )
+            return Mask(None, bias, mask_features.new_ones(()), mask_features.new_zeros(()))
+        packed = self._pack(mask_embeddings, mask_features, hard)
         allowed = packed.allowed.float()
-        return Mask(packed.bits, bias, allowed.mean() / mask_logits.shape[-1], (allowed == 0).float().mean())
+        return Mask(packed.bits, bias, allowed.mean() / positions, (allowed == 0).float().mean())
+
+    def _pack(
+        self, mask_embeddings: Tensor, mask_features: Tensor, hard: LevelTransferability | None
+    ) -> tmt_ext.PackedMask:
+        """Arguments as `__call__` -> decisions as bits."""
+        condition = {"fallback": self.fallback}
+        if hard is not None:
+            condition |= {"transferability": hard.values, "transfer_threshold": hard.threshold}
+        if self.rule == "none":
+            return tmt_ext.pack_mask(rule="none", queries=mask_embeddings.shape[1], **condition)
+        return tmt_ext.pack_predicted_mask(
+            mask_embeddings, mask_features, mask_threshold=self.mask_threshold, rule=self.rule, **condition
+        )
 
 
 class TransferableMaskedAttention(nn.Module):
