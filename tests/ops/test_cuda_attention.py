@@ -1,5 +1,7 @@
-"""The attention of half precision and the packing of masks in CUDA, at the edges of their tiles: emulated on the CPU, and
-on a GPU where there is one."""
+"""The attention of half precision and the packing of masks in CUDA, at the edges of their tiles.
+
+Emulated on the CPU, and on a GPU where there is one.
+"""
 
 import math
 from typing import NamedTuple
@@ -139,9 +141,7 @@ def test_tensors_that_start_anywhere(kernels):
     assert all(t.data_ptr() % 16 for t in moved)
     straight, shifted = kernels.ops.packed_attention(*qkv, bits), kernels.ops.packed_attention(*moved, bits)
     assert all(torch.equal(a, b) for a, b in zip(straight, shifted, strict=True))
-    gradients = [
-        kernels.ops.packed_attention_backward(x[0], *x, straight[0], straight[1], bits) for x in (qkv, moved)
-    ]
+    gradients = [kernels.ops.packed_attention_backward(x[0], *x, straight[0], straight[1], bits) for x in (qkv, moved)]
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
