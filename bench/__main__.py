@@ -4,13 +4,12 @@ Prints one table, with each goal met or missed, and writes it as JSON and Markdo
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from . import contests, memory, tables
+from . import contests, memory, tables, timing
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -25,7 +24,8 @@ def main() -> None:
     record = {"environment": tables.cpu(), "seconds": round(time.perf_counter() - begin), "rows": rows}
     print(tables.document(record))
     if not arguments.only:
-        save(record, arguments.out)
+        about = record["environment"]
+        tables.save(record, arguments.out, f"cpu-{about['instructions']}-{about['threads']}-threads")
 
 
 def measure(only: str) -> list[dict[str, object]]:
@@ -34,18 +34,10 @@ def measure(only: str) -> list[dict[str, object]]:
         mib = memory.of_contests(only, Path(folder) / "memory.json")
     rows = []
     for contest in contests.on_cpu(only):
-        rows.append(tables.measure(contest, mib[contest.row]))
+        stats = timing.interleaved(contest.calls, timing.on_cpu)
+        rows.append(tables.record(contest, stats, mib[contest.row]))
         print(tables.line(rows[-1]), file=sys.stderr, flush=True)
     return rows
-
-
-def save(record: dict[str, object], folder: Path) -> None:
-    """Writes the figures, named after what they were taken on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    about = record["environment"]
-    name = f"cpu-{about['instructions']}-{about['threads']}-threads"
-    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    (folder / f"{name}.md").write_text(tables.document(record))
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ Function = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Contest:
-    """One row: calls that compute the same."""
+    """One row: calls that compute the same. Rows of a group differ in size and rule only."""
 
+    group: str
     title: str
     step: str
     calls: Calls
@@ -78,18 +79,26 @@ def superpixel_functions(cell: int) -> dict[str, Function]:
 
 
 def superpixels(size: tuple[int, ...]) -> Iterator[Contest]:
-    """Both passes at one size (B, C, H, W, cell); gather/scatter, far behind, only at the smallest, to save minutes."""
+    """Both passes at one size (B, C, H, W, cell).
+
+    gather/scatter, far behind everyone, takes part at the smallest size only, to save minutes, and by itself: the
+    gigabytes that it allocates disturb whoever runs next.
+    """
     *shape, cell = size
-    functions, aims = superpixel_functions(cell), {FORWARD: goals.SUPERPIXEL_FORWARD, BOTH: goals.SUPERPIXEL_BOTH}
-    if size != CPU_SUPERPIXELS[0]:
-        del functions["gather/scatter"]
-    yield from both_passes(superpixel_title(size), functions, (torch.randn(shape),), aims)
+    title, functions, given = superpixel_title(size), superpixel_functions(cell), (torch.randn(shape),)
+    scatter = {name: functions[name] for name in ("tmt", "gather/scatter")}
+    del functions["gather/scatter"]
+    aims = {FORWARD: goals.SUPERPIXEL_FORWARD, BOTH: goals.SUPERPIXEL_BOTH}
+    yield from both_passes("superpixel", title, functions, given, aims)
+    if size == CPU_SUPERPIXELS[0]:
+        yield from both_passes("superpixel", f"{title}, against gather/scatter", scatter, given, aims)
 
 
 def superpixels_in_half(size: tuple[int, ...]) -> Iterator[Contest]:
     """bfloat16 against float32."""
     *shape, cell = size
-    yield from half_against_full(superpixel_title(size), own_superpixels(cell), (torch.randn(shape),))
+    group, function = "superpixel bfloat16", own_superpixels(cell)
+    yield from half_against_full(group, superpixel_title(size), function, (torch.randn(shape),))
 
 
 def superpixel_title(size: tuple[int, ...]) -> str:
@@ -117,17 +126,18 @@ def cpu_attention(keys: int, shaped: bool, rule: str) -> Iterator[Contest]:
     *qkv, mask, transferability = inputs.attention(2, keys, shaped)
     functions = attention_functions(mask, transferability, rule)
     forward = goals.ATTENTION_FORWARD_BLOBS if shaped else goals.ATTENTION_FORWARD
-    title = f"attention S {keys} {'blobs' if shaped else 'unstructured'}, {rule}"
-    yield Contest(title, FORWARD, without_gradients(functions, qkv), forward)
+    shape = "blobs" if shaped else "unstructured"
+    group, title = f"attention, {shape}", f"attention S {keys} {shape}, {rule}"
+    yield Contest(group, title, FORWARD, without_gradients(functions, qkv), forward)
     del functions["flex"]
-    yield Contest(title, BOTH, with_backward(functions, qkv), goals.ATTENTION_BOTH)
+    yield Contest(group, title, BOTH, with_backward(functions, qkv), goals.ATTENTION_BOTH)
 
 
 def attention_in_half(keys: int) -> Iterator[Contest]:
     """bfloat16 against float32."""
     *qkv, mask, transferability = inputs.attention(2, keys, True)
     own = attention_functions(mask, transferability, "uncertain")["tmt"]
-    yield from half_against_full(f"attention S {keys} blobs, uncertain", own, qkv)
+    yield from half_against_full("attention bfloat16", f"attention S {keys} blobs, uncertain", own, qkv)
 
 
 def masks(keys: int) -> Iterator[Contest]:
@@ -146,8 +156,8 @@ def masks(keys: int) -> Iterator[Contest]:
         "tmt": lambda: tmt_ext.pack_mask(logits, **options),
         "booleans": lambda: peers.allowed_before_fallback(logits, *test),
     }
-    yield Contest(f"mask bits S {keys} from embeddings", FORWARD, predicted)
-    yield Contest(f"mask bits S {keys} from logits", FORWARD, given)
+    yield Contest("mask bits", f"mask bits S {keys} from embeddings", FORWARD, predicted)
+    yield Contest("mask bits", f"mask bits S {keys} from logits", FORWARD, given)
 
 
 # ---- end to end ------------------------------------------------------------------------------------------------------
@@ -157,12 +167,12 @@ def end_to_end(same: bool) -> Iterator[Contest]:
     """Decoders of a 512 x 1024 crop: the `same` function as transformers', or TMT as the paper has it."""
     features = decoders.Features.draw(1)
     ours, theirs = decoders.contestants(transferability=not same)
-    title = "decoder 512x1024, " + ("foreground without T, as transformers" if same else "uncertain with T")
+    group = title = "decoder 512x1024, " + ("foreground without T, as transformers" if same else "uncertain with T")
     forward = {name: _inference(model, features) for name, model in (("tmt", ours), ("transformers", theirs))}
-    yield Contest(title, "inference", forward, goals.DECODER_INFERENCE)
+    yield Contest(group, title, "inference", forward, goals.DECODER_INFERENCE)
     steps = {"tmt": decoders.training_step(ours), "transformers": decoders.training_step(theirs)}
     calls = {name: lambda step=step: step(features) for name, step in steps.items()}
-    yield Contest(title, "training step", calls, goals.DECODER_TRAINING)
+    yield Contest(group, title, "training step", calls, goals.DECODER_TRAINING)
 
 
 def _inference(model: torch.nn.Module, features: decoders.Features) -> Callable[[], object]:
@@ -176,18 +186,18 @@ def _inference(model: torch.nn.Module, features: decoders.Features) -> Callable[
 # ---- passes ----------------------------------------------------------------------------------------------------------
 
 
-def both_passes(title: str, functions: dict[str, Function], given, aims: dict[str, tuple[Goal, ...]]):
+def both_passes(group: str, title: str, functions: dict[str, Function], given, aims: dict[str, tuple[Goal, ...]]):
     """A contest for each pass on the same inputs."""
-    yield Contest(title, FORWARD, without_gradients(functions, given), aims[FORWARD])
-    yield Contest(title, BOTH, with_backward(functions, given), aims[BOTH])
+    yield Contest(group, title, FORWARD, without_gradients(functions, given), aims[FORWARD])
+    yield Contest(group, title, BOTH, with_backward(functions, given), aims[BOTH])
 
 
-def half_against_full(title: str, function: Function, given) -> Iterator[Contest]:
+def half_against_full(group: str, title: str, function: Function, given) -> Iterator[Contest]:
     """Ours in bfloat16 against ours in float32, both passes."""
     for step, bind in ((FORWARD, _without_gradients), (BOTH, _with_backward)):
         half = [tensor.bfloat16() for tensor in given]
         calls = {"tmt": bind(function, half), "tmt float32": bind(function, given)}
-        yield Contest(f"{title} bfloat16", step, calls, goals.BFLOAT16)
+        yield Contest(group, f"{title} bfloat16", step, calls, goals.BFLOAT16)
 
 
 def without_gradients(functions: dict[str, Function], given) -> Calls:
@@ -207,12 +217,13 @@ def _without_gradients(function: Function, given) -> Callable[[], object]:
 
 
 def _with_backward(function: Function, given) -> Callable[[], object]:
-    """A call on leaves that need gradients, then backward from a random gradient of the result."""
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in given]
-    with torch.no_grad():
-        upstream = torch.randn_like(function(*given))
+    """A call on leaves that need gradients, then backward from a gradient of the result that the first call draws."""
+    leaves, upstream = [tensor.detach().clone().requires_grad_() for tensor in given], []
 
     def run() -> object:
-        return torch.autograd.grad(function(*leaves), leaves, upstream)
+        output = function(*leaves)
+        if not upstream:
+            upstream.append(torch.randn_like(output))
+        return torch.autograd.grad(output, leaves, upstream[0])
 
     return run

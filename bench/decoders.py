@@ -28,20 +28,20 @@ class Features:
     class_labels: list[Tensor]  # per image (n,)
 
     @classmethod
-    def draw(cls, batch: int) -> "Features":
+    def draw(cls, batch: int, crop: tuple[int, int] = CROP) -> "Features":
         """Random maps that change slowly, so that masks are connected regions as a trained model predicts them."""
-        maps = [_features(batch, stride) for stride in (32, 16, 8, 4)]
-        transferability = inputs.smooth(batch, 1, CROP[0] // 8, CROP[1] // 8).clamp(0, 1)
+        sizes = [(crop[0] // stride, crop[1] // stride) for stride in (32, 16, 8, 4)]
+        maps = [_features(batch, *size) for size in sizes]
+        transferability = inputs.smooth(batch, 1, *sizes[2]).clamp(0, 1)
         labels = torch.randint(0, MASKS, (batch, 1, 4, 8)).float()
-        labels = nn.functional.interpolate(labels, CROP)[:, 0]
+        labels = nn.functional.interpolate(labels, crop)[:, 0]
         masks = [(image == torch.arange(MASKS)[:, None, None]).float() for image in labels]
         return cls(tuple(maps[:3]), maps[3], transferability, masks, [torch.arange(MASKS)] * batch)
 
 
-def _features(batch: int, stride: int) -> Tensor:
-    """(B, C, H / stride, W / stride) around 0 with some noise."""
-    shape = (batch, CHANNELS, CROP[0] // stride, CROP[1] // stride)
-    return 4 * inputs.smooth(*shape) - 2 + 0.1 * torch.randn(shape)
+def _features(batch: int, height: int, width: int) -> Tensor:
+    """A map (B, C, H_l, W_l) around 0 with some noise."""
+    return 4 * inputs.smooth(batch, CHANNELS, height, width) - 2 + 0.1 * torch.randn(batch, CHANNELS, height, width)
 
 
 class Ours(nn.Module):

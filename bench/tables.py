@@ -1,28 +1,30 @@
 """Figures as Markdown, and where and when they were taken."""
 
 import datetime
+import json
 import platform
 import subprocess
 from pathlib import Path
 
 import torch
 import transformers
+from pytest_benchmark.stats import Stats
 
 import tmt_ext
 
 from .contests import Contest
 from .goals import Verdict, judge
-from .timing import interleaved, summary
+from .timing import summary
 
 HEAD = ["| what | step | ms | MiB | peers: ms (times ours), MiB | goals |", "| --- | --- | --- | --- | --- | --- |"]
 
 
-def measure(contest: Contest, mib: dict[str, float]) -> dict[str, object]:
-    """A row's record: milliseconds and extra MiB of each contestant, and the verdicts on the row's goals."""
-    stats = interleaved(contest.calls)
+def record(contest: Contest, stats: dict[str, Stats], mib: dict[str, float]) -> dict[str, object]:
+    """A row: milliseconds and extra MiB of each contestant, and the verdicts on the row's goals."""
     figures = {"ms": {name: one.median for name, one in stats.items()}, "MiB": mib}
     verdicts = [judge(goal, figures[goal.unit]) for goal in contest.goals]
     return {
+        "group": contest.group,
         "title": contest.title,
         "step": contest.step,
         "ms": {name: summary(one) for name, one in stats.items()},
@@ -59,6 +61,22 @@ def verdict_lines(rows: list[dict[str, object]]) -> list[str]:
     return [f"{len(every) - len(missed)} of {len(every)} goals met." + (" Missed:" if missed else ""), *missed]
 
 
+def digest(rows: list[dict[str, object]]) -> list[str]:
+    """The goals, each over all rows of a group: lines of Markdown."""
+    found: dict[tuple[str, str, str], list[Verdict]] = {}
+    for row in rows:
+        for goal in row["goals"]:
+            verdict = Verdict(**goal)
+            found.setdefault((row["group"], row["step"], verdict.goal), []).append(verdict)
+    lines = ["| what | step | goal | measured | met |", "| --- | --- | --- | --- | --- |"]
+    for (group, step, goal), verdicts in found.items():
+        values = sorted(verdict.value for verdict in verdicts)
+        span = f"{values[0]:.2f}" if len(values) == 1 else f"{values[0]:.2f} to {values[-1]:.2f}"
+        met = sum(verdict.met for verdict in verdicts)
+        lines.append(f"| {group} | {step} | {goal} | {span} | {met} of {len(verdicts)} |")
+    return lines
+
+
 def document(record: dict[str, object]) -> str:
     """Everything as one Markdown page."""
     about = [f"- {name}: {value}" for name, value in record["environment"].items()]
@@ -82,6 +100,18 @@ def _revision() -> str:
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
     return found.stdout.strip()
+
+
+def save(record: dict[str, object], folder: Path, name: str) -> None:
+    """Writes a record as JSON and as Markdown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(document(record))
+
+
+def gpu() -> dict[str, str]:
+    """What the figures of a GPU were taken on."""
+    return {"device": torch.cuda.get_device_name(), "CUDA": tmt_ext.build_info()["cuda_version"], **origin()}
 
 
 def cpu() -> dict[str, str]:

@@ -9,6 +9,8 @@ from ._library import require_device
 from ._types import Fallback, PackedMask, Rule, SuperpixelOutput
 
 KAPPA = 1 / 0.07  # sharpness of the assignment, Eq. 8
+RULES = {rule.name: int(rule) for rule in Rule}
+FALLBACKS = {fallback.name: int(fallback) for fallback in Fallback}
 
 
 def superpixel(features: Tensor, cell: int, *, iterations: int = 6, kappa: float = KAPPA) -> SuperpixelOutput:
@@ -68,10 +70,10 @@ def pack_mask(
         RuntimeError: wrong shape, dtype or device.
     """
     operator = "pack_mask"
-    rule_number = _number(operator, "rule", rule, Rule)
+    rule_number = _number(operator, "rule", rule, RULES)
     _require_mask_arguments(mask_logits, transferability, queries)
     number = queries if mask_logits is None else mask_logits.shape[1]
-    tested = None if rule_number == Rule.none else mask_logits
+    tested = None if rule_number == RULES["none"] else mask_logits
     threshold = _threshold_tensor(operator, transfer_threshold, transferability)
     if tested is None and transferability is None:
         raise ValueError("pack_mask: rule 'none' without transferability decides nothing; give transferability")
@@ -82,8 +84,8 @@ def pack_mask(
             transferability,
             threshold,
             _logit(operator, mask_threshold),
-            Rule.none if tested is None else rule_number,
-            _number(operator, "fallback", fallback, Fallback),
+            RULES["none"] if tested is None else rule_number,
+            _number(operator, "fallback", fallback, FALLBACKS),
             number,
         )
     )
@@ -120,8 +122,8 @@ def pack_predicted_mask(
         RuntimeError: wrong shape, dtype or device.
     """
     operator = "pack_predicted_mask"
-    rule_number = _number(operator, "rule", rule, Rule)
-    if rule_number == Rule.none:
+    rule_number = _number(operator, "rule", rule, RULES)
+    if rule_number == RULES["none"]:
         raise ValueError(f"{operator}: rule must be 'uncertain' or 'foreground', got 'none'; use pack_mask")
     threshold = _threshold_tensor(operator, transfer_threshold, transferability)
     require_device(
@@ -139,7 +141,7 @@ def pack_predicted_mask(
             threshold,
             _logit(operator, mask_threshold),
             rule_number,
-            _number(operator, "fallback", fallback, Fallback),
+            _number(operator, "fallback", fallback, FALLBACKS),
         )
     )
 
@@ -187,9 +189,9 @@ def masked_attention(
     Raises:
         ValueError, RuntimeError: as `pack_mask` and `packed_attention`.
     """
-    decided = _number("masked_attention", "rule", rule, Rule) != Rule.none and mask_logits is not None
+    decided = _number("masked_attention", "rule", rule, RULES) != RULES["none"] and mask_logits is not None
     if not decided and transferability is None:
-        _number("masked_attention", "fallback", fallback, Fallback)
+        _number("masked_attention", "fallback", fallback, FALLBACKS)
         _logit("masked_attention", mask_threshold)
         return packed_attention(query, key, value)
     packed = pack_mask(
@@ -213,11 +215,12 @@ def _logit(operator: str, probability: float) -> float:
     return math.log(probability / (1.0 - probability))
 
 
-def _number(operator, argument, value, kind):
-    """The member of the enumeration `kind` that `value` names, else ValueError with the choices."""
-    if value not in kind.__members__:
-        raise ValueError(f"{operator}: {argument} must be one of {', '.join(kind.__members__)}, got {value!r}")
-    return kind[value]
+def _number(operator, argument, value, numbers):
+    """The number that `value` names, else ValueError with the choices."""
+    number = numbers.get(value)
+    if number is None:
+        raise ValueError(f"{operator}: {argument} must be one of {', '.join(numbers)}, got {value!r}")
+    return number
 
 
 def _require_mask_arguments(mask_logits, transferability, queries):
@@ -234,7 +237,7 @@ def _threshold_tensor(operator, threshold, transferability):
     if threshold is None:
         return None
     if isinstance(threshold, Tensor):
-        return threshold.to(torch.float32)
+        return threshold if threshold.dtype == torch.float32 else threshold.float()
     if not 0.0 <= threshold <= 1.0:
         raise ValueError(f"{operator}: transfer_threshold must be in [0, 1], got {threshold}")
     return transferability.new_full((transferability.shape[0],), threshold, dtype=torch.float32)

@@ -51,9 +51,8 @@ class ImagePlan {
   ImagePlan(const uint64_t* bits, int64_t queries, int64_t keys) : bits_(bits), queries_(queries), keys_(keys) {
     if (bits == nullptr) return;
     const std::vector<uint64_t> kept = find_kept();
-    sparse_ = attended_ < kSparse * static_cast<double>(kept_count_) * static_cast<double>(queries_);
-    if (kept_count_ == keys && !sparse_) return;
-    if (sparse_)
+    const bool sparse = attended_ < kSparse * static_cast<double>(kept_count_) * static_cast<double>(queries_);
+    if (sparse)
       segment_by_first_query();
     else
       segment_in_place(kept);
@@ -62,8 +61,8 @@ class ImagePlan {
   }
 
   KeyPlan view() const {
-    if (bits_ == nullptr || (kept_count_ == keys_ && !sparse_)) return {keys_, nullptr, bits_};
-    return {static_cast<int64_t>(order_.size()), order_.data(), ordered_.data()};
+    if (bits_ == nullptr) return {keys_, nullptr, nullptr};
+    return {visited(), order_.data(), ordered_.data()};
   }
 
  private:
@@ -128,33 +127,35 @@ class ImagePlan {
       order_.push_back(static_cast<int32_t>(word * kWordKeys + __builtin_ctzll(bits)));
   }
 
+  int64_t visited() const { return any_full_ ? keys_ : kept_count_; }
+
   void order_keys(const std::vector<uint64_t>& kept) {
-    order_.reserve(any_full_ ? keys_ : kept_count_);
+    order_.reserve(keys_);
     for (const Segment& segment : segments_) append_keys(segment.word, segment.mask);
-    for (int64_t w = 0; any_full_ && w < words(); ++w) append_keys(w, ~kept[w] & valid_bits(w, keys_));
+    for (int64_t w = 0; w < words(); ++w) append_keys(w, ~kept[w] & valid_bits(w, keys_));
   }
 
   void order_bits() {
-    const auto count = static_cast<int64_t>(order_.size());
-    const int64_t tiles = mask_words(count);
+    const int64_t count = visited(), tiles = mask_words(count);
     ordered_.assign(queries_ * tiles, 0);
     for (int64_t n = 0; n < queries_; ++n) {
-      uint64_t* to = ordered_.data() + n * tiles;
       if (full_[n])
-        for (int64_t t = 0; t < tiles; ++t) to[t] = valid_bits(t, count);
+        for (int64_t t = 0; t < tiles; ++t) ordered_[t * queries_ + n] = valid_bits(t, count);
       else
-        gather_row(row(n), to);
+        gather_row(row(n), ordered_.data() + n);
     }
   }
 
+  // One row's words to the tiles, whose words of this row are `queries_` apart.
   void gather_row(const uint64_t* from, uint64_t* to) const {
     int64_t at = 0;
     for (const Segment& segment : segments_) {
       if ((from[segment.word] & segment.mask) != 0) {
         const uint64_t word = segment.gatherer.gather(from[segment.word]);
         const int shift = static_cast<int>(at % kWordKeys);
-        to[at / kWordKeys] |= word << shift;
-        if (shift != 0 && (word >> (kWordKeys - shift)) != 0) to[at / kWordKeys + 1] |= word >> (kWordKeys - shift);
+        const int64_t tile = at / kWordKeys;
+        to[tile * queries_] |= word << shift;
+        if (shift != 0 && (word >> (kWordKeys - shift)) != 0) to[(tile + 1) * queries_] |= word >> (kWordKeys - shift);
       }
       at += segment.gatherer.count();
     }
@@ -162,11 +163,11 @@ class ImagePlan {
 
   const uint64_t* bits_;
   int64_t queries_, keys_, kept_count_ = 0, attended_ = 0;
-  bool any_full_ = false, sparse_ = false;
+  bool any_full_ = false;
   std::vector<char> full_;  // (N)
   std::vector<Segment> segments_;
-  std::vector<int32_t> order_;     // keys, in the order of the tiles
-  std::vector<uint64_t> ordered_;  // (N, tiles)
+  std::vector<int32_t> order_;     // (S) keys, in the order of the tiles; last, those that are not visited
+  std::vector<uint64_t> ordered_;  // (tiles, N)
 };
 
 }  // namespace tmt::cpu

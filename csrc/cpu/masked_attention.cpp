@@ -27,12 +27,13 @@ Strided strided(const Tensor& tensor) {
 class Plans {
  public:
   Plans(const std::optional<Tensor>& bits, const AttentionShape& s) {
-    if (bits) bits_ = torch::stable::contiguous(*bits);
+    if (bits) bits_ = dense(*bits);
     const auto* words = bits ? reinterpret_cast<const uint64_t*>(bits_->const_data_ptr<int64_t>()) : nullptr;
     const int64_t image = s.queries * mask_words(s.keys);
     plans_.resize(s.batch);
     views_.resize(s.batch);
-    parallel_for(0, s.batch, 1, [&](int64_t begin, int64_t end) {
+    const int64_t grain = 1 + (1 << 12) / (image + 1);  // small plans are made sooner than a thread is woken
+    parallel_for(0, s.batch, grain, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) {
         plans_[b].emplace(words ? words + b * image : nullptr, s.queries, s.keys);
         views_[b] = plans_[b]->view();
@@ -55,6 +56,10 @@ int64_t split_count(const AttentionShape& s) {
   return std::min((15 + heads) / heads, most);
 }
 
+size_t accumulate_bytes(const AttentionArgs& args) {
+  return args.storage == Storage::float64 ? sizeof(double) : sizeof(float);
+}
+
 AttentionArgs attention_args(const AttentionShape& s, const Tensor& query, const Tensor& key, const Tensor& value,
                              const Plans& plans) {
   AttentionArgs args{};
@@ -71,10 +76,6 @@ AttentionArgs attention_args(const AttentionShape& s, const Tensor& query, const
   args.value = strided(value);
   args.plans = plans.views();
   return args;
-}
-
-size_t accumulate_bytes(const AttentionArgs& args) {
-  return args.storage == Storage::float64 ? sizeof(double) : sizeof(float);
 }
 
 void run_forward(const AttentionArgs& args) {
@@ -98,9 +99,9 @@ std::tuple<Tensor, Tensor> packed_attention(const Tensor& query, const Tensor& k
   Tensor lse = torch::stable::new_empty(query, {s.batch, s.heads, s.queries}, accumulate_dtype(query));
   const Plans plans(bits, s);
   AttentionArgs args = attention_args(s, q, k, v, plans);
-  const int64_t parts = args.splits == 1 ? 0 : s.batch * s.heads * args.splits;
-  const Tensor partial = torch::stable::new_empty(lse, {parts, s.queries, part_size(args)});
-  args.partial = partial.mutable_data_ptr();
+  const int64_t parts = args.splits == 1 ? 0 : s.batch * s.heads * args.splits * s.queries;
+  const Scratch partial(accumulate_bytes(args) * parts * part_size(args));
+  args.partial = partial.get();
   args.output = output.mutable_data_ptr();
   args.lse = lse.mutable_data_ptr();
   run_forward(args);
@@ -125,15 +126,14 @@ std::tuple<Tensor, Tensor, Tensor> packed_attention_backward(const Tensor& grad_
                                                              const std::optional<Tensor>& bits) {
   const AttentionShape s = check_attention_backward(grad_output, query, key, value, output, lse, bits);
   const Tensor q = with_dense_rows(query), k = with_dense_rows(key), v = with_dense_rows(value),
-               g = with_dense_rows(grad_output), o = torch::stable::contiguous(output),
-               l = torch::stable::contiguous(lse);
+               g = with_dense_rows(grad_output), o = dense(output), l = dense(lse);
   Tensor grad_query = torch::stable::new_empty(query, {s.batch, s.heads, s.queries, s.dim});
-  Tensor grad_key = torch::stable::new_zeros(key, {s.batch, s.heads, s.keys, s.dim});  // dropped keys stay 0
-  Tensor grad_value = torch::stable::new_zeros(value, {s.batch, s.heads, s.keys, s.dim});
+  Tensor grad_key = torch::stable::new_empty(key, {s.batch, s.heads, s.keys, s.dim});
+  Tensor grad_value = torch::stable::new_empty(value, {s.batch, s.heads, s.keys, s.dim});
   const Plans plans(bits, s);
   AttentionArgs args = attention_args(s, q, k, v, plans);
-  const Tensor partial = torch::stable::new_empty(l, {s.batch * s.heads, args.splits, s.queries, args.padded});
-  args.partial = partial.mutable_data_ptr();
+  const Scratch partial(accumulate_bytes(args) * s.batch * s.heads * args.splits * s.queries * args.padded);
+  args.partial = partial.get();
   args.output = o.mutable_data_ptr();
   args.lse = l.mutable_data_ptr();
   args.grad_output = strided(g);

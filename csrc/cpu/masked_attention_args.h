@@ -19,8 +19,8 @@ struct Strided {
 // The keys of one image in the order the kernels visit them, 64 to a tile. Keys that no query attends are left out.
 struct KeyPlan {
   int64_t count;         // keys to visit
-  const int32_t* keys;   // (count) key indices, or null: 0, 1, 2, ...
-  const uint64_t* bits;  // (N, tiles): bit i of word t = query n attends the i-th key of tile t; null: every key
+  const int32_t* keys;   // (S) key indices, after `count` those that are left out; or null: 0, 1, 2, ...
+  const uint64_t* bits;  // (tiles, N): bit i of word (t, n) = query n attends the i-th key of tile t; null: every key
 };
 
 struct AttentionArgs {

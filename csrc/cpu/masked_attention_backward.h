@@ -15,8 +15,7 @@ struct BackwardScratch {
   const A* key_rows[kTile];
   A *grad_key_rows[kTile], *grad_value_rows[kTile];
   const A *query_rows[kBlockRows], *grad_output_rows[kBlockRows];  // of the active rows
-  int32_t rows[kBlockRows];
-  uint64_t words[kBlockRows];
+  ActiveRows active;
 
   BackwardScratch(void* memory, int64_t padded, int64_t queries) {
     keys_transposed = static_cast<A*>(memory);
@@ -98,35 +97,37 @@ TMT_INLINE void softmax_backward(uint64_t word, A* weights, A* grads) {
   }
 }
 
+// `grad_query` is that of the block's first row, `block`.
 template <int R, typename A>
-TMT_INLINE void backward_group(const AttentionArgs& args, BackwardScratch<A>& scratch, A* grad_query, int64_t first,
-                               int64_t count) {
+TMT_INLINE void backward_group(const AttentionArgs& args, BackwardScratch<A>& scratch, A* grad_query, int64_t block,
+                               int64_t first, int64_t count) {
   A* weights = scratch.weights + first * kTile;
   A* grads = scratch.grad_scores + first * kTile;
   A *to[R], lse[R], delta[R];
   for (int r = 0; r < R; ++r) {
-    const int32_t n = scratch.rows[first + r];
+    const int32_t n = scratch.active.rows[first + r];
     to[r] = grad_query + n * args.padded;
-    lse[r] = scratch.lse[n];
-    delta[r] = scratch.delta[n];
+    lse[r] = scratch.lse[block + n];
+    delta[r] = scratch.delta[block + n];
   }
   products_with_keys<R>(scratch.query_rows + first, scratch.keys_transposed, args.dim, lse, weights);
   products_with_keys<R>(scratch.grad_output_rows + first, scratch.values_transposed, args.dim, delta, grads);
-  for (int r = 0; r < R; ++r) softmax_backward(scratch.words[first + r], weights + r * kTile, grads + r * kTile);
+  for (int r = 0; r < R; ++r) softmax_backward(scratch.active.words[first + r], weights + r * kTile, grads + r * kTile);
   add_products<R>(to, grads, kTile, 1, scratch.key_rows, count, args.padded);
 }
 
-// Up to kBlockRows active rows against one tile: their grad_query, and their part of the tile's grad_keys, grad_values.
-template <typename A>
-void backward_rows(const AttentionArgs& args, BackwardScratch<A>& scratch, A* grad_query, int64_t block, int64_t active,
-                   int64_t count) {
+// The active rows of a block against one tile: their grad_query, and their part of the tile's grad_keys, grad_values.
+template <typename T, typename A = Accumulate<T>>
+void backward_rows(const AttentionArgs& args, BackwardScratch<A>& scratch, A* grad_query, int64_t block, int64_t count,
+                   Prefetch<T>& prefetch) {
+  const int64_t active = scratch.active.count;
   for (int64_t i = 0; i < active; ++i) {
-    scratch.rows[i] += static_cast<int32_t>(block);
-    scratch.query_rows[i] = scratch.query + scratch.rows[i] * args.padded;
-    scratch.grad_output_rows[i] = scratch.grad_output + scratch.rows[i] * args.padded;
+    scratch.query_rows[i] = scratch.query + (block + scratch.active.rows[i]) * args.padded;
+    scratch.grad_output_rows[i] = scratch.grad_output + (block + scratch.active.rows[i]) * args.padded;
   }
   for_row_groups(active, [&](auto group, int64_t first) __attribute__((always_inline)) {
-    backward_group<decltype(group)::value>(args, scratch, grad_query, first, count);
+    prefetch_share(prefetch, args.dim);
+    backward_group<decltype(group)::value>(args, scratch, grad_query + block * args.padded, block, first, count);
   });
   for_row_groups(count, [&](auto group, int64_t j) __attribute__((always_inline)) {
     constexpr int R = decltype(group)::value;
@@ -142,10 +143,21 @@ void store_grads(const AttentionArgs& args, int64_t b, int64_t h, int64_t tile, 
   const KeyPlan& plan = args.plans[b];
   const int64_t head = (b * args.heads + h) * args.keys;
   for (int64_t j = 0; j < tile_count(plan, tile); ++j) {
-    const int64_t at = (head + tile_key(plan, tile, j)) * args.dim;
+    const int64_t at = (head + plan_key(plan, tile * kTile + j)) * args.dim;
     // The queries carry log2(e) / sqrt(D) already; only log2(e) is too much.
     store_row(scratch.grad_key_rows[j], static_cast<A>(kLn2), args.dim, static_cast<T*>(args.grad_key) + at);
     store_row(scratch.grad_value_rows[j], A{1}, args.dim, static_cast<T*>(args.grad_value) + at);
+  }
+}
+
+// Keys [begin, end) in the plan's order, which no row attends.
+template <typename T>
+void zero_grads(const AttentionArgs& args, int64_t b, int64_t h, int64_t begin, int64_t end) {
+  const int64_t head = (b * args.heads + h) * args.keys;
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t at = (head + plan_key(args.plans[b], i)) * args.dim;
+    __builtin_memset(static_cast<T*>(args.grad_key) + at, 0, args.dim * sizeof(T));
+    __builtin_memset(static_cast<T*>(args.grad_value) + at, 0, args.dim * sizeof(T));
   }
 }
 
@@ -158,23 +170,27 @@ void backward_item(const AttentionArgs& args, int64_t b, int64_t h, int64_t spli
   zero(grad_query, args.queries * args.padded);
   load_queries<T>(args, b, h, scratch);
   for (int64_t tile = range.begin; tile < range.end; ++tile) {
+    Prefetch<T> prefetch;
     bool loaded = false;
     for (int64_t block = 0; block < args.queries; block += kBlockRows) {
       const int64_t end = block + kBlockRows < args.queries ? block + kBlockRows : args.queries;
-      const int64_t active = active_rows(plan, tile, range.all, block, end, scratch.rows, scratch.words);
-      if (active == 0) continue;
+      find_rows(plan, args.queries, tile, block, end, scratch.active);
+      if (scratch.active.count == 0) continue;
       if (!loaded) {
         load_keys<T>(args, b, h, tile, scratch);
-        if (tile + 1 < range.end) {
-          prefetch_rows<T>(args.key, b, h, plan, tile + 1, args.dim);
-          prefetch_rows<T>(args.value, b, h, plan, tile + 1, args.dim);
-        }
+        begin_prefetch(args, b, h, plan, tile + 1, range.end, scratch.active.count, prefetch);
         loaded = true;
       }
-      backward_rows(args, scratch, grad_query, block, active, tile_count(plan, tile));
+      backward_rows(args, scratch, grad_query, block, tile_count(plan, tile), prefetch);
     }
-    if (loaded) store_grads<T>(args, b, h, tile, scratch);
+    if (loaded)
+      store_grads<T>(args, b, h, tile, scratch);
+    else
+      zero_grads<T>(args, b, h, tile * kTile, tile * kTile + tile_count(plan, tile));
   }
+  const int64_t left_out = args.keys - plan.count;
+  zero_grads<T>(args, b, h, plan.count + left_out * split / args.splits,
+                plan.count + left_out * (split + 1) / args.splits);
 }
 
 template <typename T>

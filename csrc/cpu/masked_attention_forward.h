@@ -19,8 +19,7 @@ struct ForwardScratch {
   A shift[kBlockRows];
   A limit[kBlockRows];  // scores above it raise the shift: kSlack, and at first -inf
   const A* value_rows[kTile];
-  int32_t rows[kBlockRows];  // the active rows of a tile, and their words
-  uint64_t words[kBlockRows];
+  ActiveRows active[2];  // of the tile at hand and of the next one
 
   ForwardScratch(void* memory, int64_t padded) {
     keys = static_cast<A*>(memory);
@@ -72,8 +71,9 @@ TMT_INLINE void softmax_tile(const AttentionArgs& args, ForwardScratch<A>& scrat
 }
 
 template <int R, typename A>
-TMT_INLINE void forward_group(const AttentionArgs& args, ForwardScratch<A>& scratch, int64_t first, int64_t count) {
-  const int32_t* rows = scratch.rows + first;
+TMT_INLINE void forward_group(const AttentionArgs& args, ForwardScratch<A>& scratch, const ActiveRows& active,
+                              int64_t first, int64_t count) {
+  const int32_t* rows = active.rows + first;
   const A* query[R];
   A *sums[R], shift[R];
   for (int r = 0; r < R; ++r) {
@@ -82,8 +82,7 @@ TMT_INLINE void forward_group(const AttentionArgs& args, ForwardScratch<A>& scra
     shift[r] = scratch.shift[rows[r]];
   }
   products_with_keys<R>(query, scratch.keys, args.dim, shift, scratch.scores);
-  for (int r = 0; r < R; ++r)
-    softmax_tile(args, scratch, rows[r], scratch.words[first + r], scratch.scores + r * kTile);
+  for (int r = 0; r < R; ++r) softmax_tile(args, scratch, rows[r], active.words[first + r], scratch.scores + r * kTile);
   add_products<R>(sums, scratch.scores, kTile, 1, scratch.value_rows, count, args.padded);
 }
 
@@ -138,25 +137,39 @@ void end_block(const AttentionArgs& args, int64_t head, int64_t split, int64_t b
   }
 }
 
+// The first tile from `tile` on that has active rows in [block, end), or the tile after the last.
+TMT_INLINE void find_tile(const AttentionArgs& args, const KeyPlan& plan, int64_t tile, int64_t last, int64_t block,
+                          int64_t end, ActiveRows& to) {
+  to.tile = tile;
+  for (; tile < last; ++tile) {
+    find_rows(plan, args.queries, tile, block, end, to);
+    if (to.count != 0) return;
+    to.tile = last;
+  }
+}
+
 template <typename T, typename A = Accumulate<T>>
 void forward_block(const AttentionArgs& args, int64_t b, int64_t h, int64_t split, int64_t block,
                    ForwardScratch<A>& scratch) {
   const KeyPlan& plan = args.plans[b];
   const TileRange range = tile_range(args, plan, split);
   const int64_t end = block + kBlockRows < args.queries ? block + kBlockRows : args.queries;
+  ActiveRows *active = &scratch.active[0], *next = &scratch.active[1];
   begin_block(args, head_of<T>(args.query, b, h), block, end, scratch);
-  for (int64_t tile = range.begin; tile < range.end; ++tile) {
-    const int64_t active = active_rows(plan, tile, range.all, block, end, scratch.rows, scratch.words);
-    if (active == 0) continue;
-    load_forward_tile<T>(args, b, h, tile, scratch);
-    if (tile + 1 < range.end) {
-      prefetch_rows<T>(args.key, b, h, plan, tile + 1, args.dim);
-      prefetch_rows<T>(args.value, b, h, plan, tile + 1, args.dim);
-    }
-    const int64_t count = tile_count(plan, tile);
-    for_row_groups(active, [&](auto group, int64_t first) __attribute__((always_inline)) {
-      forward_group<decltype(group)::value>(args, scratch, first, count);
+  find_tile(args, plan, range.begin, range.end, block, end, *active);
+  while (active->tile < range.end) {
+    find_tile(args, plan, active->tile + 1, range.end, block, end, *next);
+    load_forward_tile<T>(args, b, h, active->tile, scratch);
+    Prefetch<T> prefetch;
+    begin_prefetch(args, b, h, plan, next->tile, range.end, active->count, prefetch);
+    const int64_t count = tile_count(plan, active->tile);
+    for_row_groups(active->count, [&](auto group, int64_t first) __attribute__((always_inline)) {
+      prefetch_share(prefetch, args.dim);
+      forward_group<decltype(group)::value>(args, scratch, *active, first, count);
     });
+    ActiveRows* done = active;
+    active = next;
+    next = done;
   }
   end_block<T>(args, b * args.heads + h, split, block, end, scratch);
 }

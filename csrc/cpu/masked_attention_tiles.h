@@ -153,49 +153,74 @@ TMT_INLINE const T* head_of(const Strided& tensor, int64_t b, int64_t h) {
 
 // Tiles of one image that a split owns, and what a tile holds.
 struct TileRange {
-  int64_t begin, end, all;
+  int64_t begin, end;
 };
 TMT_INLINE TileRange tile_range(const AttentionArgs& args, const KeyPlan& plan, int64_t split) {
   const int64_t all = (plan.count + kTile - 1) / kTile;
-  return {all * split / args.splits, all * (split + 1) / args.splits, all};
+  return {all * split / args.splits, all * (split + 1) / args.splits};
 }
 TMT_INLINE int64_t tile_count(const KeyPlan& plan, int64_t tile) {
   const int64_t left = plan.count - tile * kTile;
   return left < kTile ? left : kTile;
 }
-TMT_INLINE int64_t tile_key(const KeyPlan& plan, int64_t tile, int64_t j) {
-  return plan.keys ? plan.keys[tile * kTile + j] : tile * kTile + j;
-}
+TMT_INLINE int64_t plan_key(const KeyPlan& plan, int64_t i) { return plan.keys ? plan.keys[i] : i; }
 template <typename T>
 TMT_INLINE void tile_rows(const Strided& tensor, int64_t b, int64_t h, const KeyPlan& plan, int64_t tile,
                           const T** rows) {
   const T* base = head_of<T>(tensor, b, h);
   const int64_t count = tile_count(plan, tile);
-  for (int64_t j = 0; j < count; ++j) rows[j] = base + tile_key(plan, tile, j) * tensor.row;
+  for (int64_t j = 0; j < count; ++j) rows[j] = base + plan_key(plan, tile * kTile + j) * tensor.row;
 }
 
-// Asks for a tile's rows ahead of their use: in the plan's order they follow no pattern that the processor would see.
+// Asks for the rows of a coming tile, a share of them with each group of rows of the present one: in the plan's order
+// they follow no pattern that the processor would see, and all at once they would hold up what is loaded now.
 template <typename T>
-TMT_INLINE void prefetch_rows(const Strided& tensor, int64_t b, int64_t h, const KeyPlan& plan, int64_t tile,
-                              int64_t dim) {
-  const T* rows[kTile];
-  tile_rows(tensor, b, h, plan, tile, rows);
-  for (int64_t j = 0; j < tile_count(plan, tile); ++j)
-    for (int64_t d = 0; d < dim; d += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(rows[j] + d);
+struct Prefetch {
+  int64_t at, share, count;
+  const T *keys[kTile], *values[kTile];
+};
+
+// For `tile`, while `active` rows are at work; nothing where the tile is `last`, the end of the range.
+template <typename T>
+TMT_INLINE void begin_prefetch(const AttentionArgs& args, int64_t b, int64_t h, const KeyPlan& plan, int64_t tile,
+                               int64_t last, int64_t active, Prefetch<T>& to) {
+  to.at = 0;
+  to.count = tile < last ? tile_count(plan, tile) : 0;
+  to.share = to.count * kRows / active + 1;
+  if (to.count == 0) return;
+  tile_rows(args.key, b, h, plan, tile, to.keys);
+  tile_rows(args.value, b, h, plan, tile, to.values);
 }
 
-// The rows of [begin, end) that attend to any key of the tile, counted from begin, and their words; returns how many.
-TMT_INLINE int64_t active_rows(const KeyPlan& plan, int64_t tile, int64_t tiles, int64_t begin, int64_t end,
-                               int32_t* rows, uint64_t* words) {
-  const uint64_t full = valid_bits(tile, plan.count);
-  int64_t count = 0;
-  for (int64_t n = begin; n < end; ++n) {
-    const uint64_t word = plan.bits ? plan.bits[n * tiles + tile] : full;
-    rows[count] = static_cast<int32_t>(n - begin);
-    words[count] = word;
-    count += word != 0;
+template <typename T>
+TMT_INLINE void prefetch_share(Prefetch<T>& rows, int64_t dim) {
+  const int64_t end = rows.at + rows.share < rows.count ? rows.at + rows.share : rows.count;
+  for (; rows.at < end; ++rows.at) {
+    for (int64_t d = 0; d < dim; d += 64 / static_cast<int64_t>(sizeof(T))) {
+      __builtin_prefetch(rows.keys[rows.at] + d);
+      __builtin_prefetch(rows.values[rows.at] + d);
+    }
   }
-  return count;
+}
+
+// The rows of a block that attend to any key of a tile, counted from the block's first, and their words.
+struct ActiveRows {
+  int64_t tile, count;
+  int32_t rows[kBlockRows];
+  uint64_t words[kBlockRows];
+};
+
+TMT_INLINE void find_rows(const KeyPlan& plan, int64_t queries, int64_t tile, int64_t begin, int64_t end,
+                          ActiveRows& to) {
+  const uint64_t full = valid_bits(tile, plan.count);
+  to.tile = tile;
+  to.count = 0;
+  for (int64_t n = begin; n < end; ++n) {
+    const uint64_t word = plan.bits ? plan.bits[tile * queries + n] : full;
+    to.rows[to.count] = static_cast<int32_t>(n - begin);
+    to.words[to.count] = word;
+    to.count += word != 0;
+  }
 }
 
 }  // namespace tmt::cpu::TMT_SIMD

@@ -19,7 +19,7 @@ void check_threshold_values(const char* op, const Tensor& threshold) {
 }
 
 std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
-  return tensor ? std::optional<Tensor>(torch::stable::contiguous(*tensor)) : std::nullopt;
+  return tensor ? std::optional<Tensor>(dense(*tensor)) : std::nullopt;
 }
 
 // transferability (B, S) and its threshold (B,), contiguous and checked, or neither; and T's bits, once made.
@@ -114,8 +114,7 @@ std::tuple<Tensor, Tensor> pack_predicted_mask(const Tensor& mask_embeddings, co
                                                double mask_logit_threshold, int64_t rule, int64_t fallback) {
   const MaskShape s = check_pack_predicted_mask(mask_embeddings, mask_features, transferability, transfer_threshold,
                                                 mask_logit_threshold, rule, fallback);
-  const Tensor embeddings = torch::stable::contiguous(mask_embeddings),
-               features = torch::stable::contiguous(mask_features);
+  const Tensor embeddings = dense(mask_embeddings), features = dense(mask_features);
   Transfer transfer("pack_predicted_mask", transferability, transfer_threshold);
   PredictArgs args{};
   Packed packed = prepare(args, s, embeddings, mask_logit_threshold, rule, fallback);

@@ -16,6 +16,7 @@ using superpixel::kNeighbours;
 using superpixel::kOwn;
 
 constexpr int64_t kTile = kTilePixels;
+constexpr int64_t kLinesAhead = 48;  // cache lines of an image under way
 
 // T is the features' dtype, A = Accumulate<T> what is computed in.
 template <typename T>
@@ -43,24 +44,21 @@ struct Strip {
 
 // ---- reading and writing tiles --------------------------------------------------------------------------------------
 
+// Calls visit(line, i) for every line of pixels that the strip covers, channel by channel: the i-th row of each tile.
 // Channels are far apart in memory, and planes of a power of two share cache sets: hardware does not fetch ahead, and
 // what is fetched too early is lost again.
-template <int kWrite, typename T>
-TMT_INLINE void fetch_ahead(const T* row, int64_t c, const SuperpixelGrid& grid) {
-  const int64_t ahead = 48 / grid.tile_height();  // about 48 cache lines
-  __builtin_prefetch(row + (c + ahead < grid.channels ? ahead * grid.pixels() : 0), kWrite);
-}
-
-// Calls visit(row, c, i) for every row of pixels that the strip covers, channel by channel: the i-th row of each tile.
-template <int kWrite, typename T, typename Visit>
-TMT_INLINE void for_each_line(T* image, const SuperpixelGrid& grid, const Strip<std::remove_const_t<T>>& strip,
-                              const Visit& visit) {
-  const auto& first = strip.tiles[0];
-  for (int64_t c = 0, i = 0; c < grid.channels; ++c) {
-    T* row = image + (c * grid.height + first.y) * grid.width + first.x;
-    for (int64_t y = 0; y < first.height; ++y, ++i, row += grid.width) {
-      fetch_ahead<kWrite>(row, c, grid);
-      visit(row, i);
+template <int kWrite, typename Image, typename T, typename Visit>
+TMT_INLINE void for_each_line(Image* image, const SuperpixelGrid& grid, const Strip<T>& strip, const Visit& visit) {
+  const Tile<T>& first = strip.tiles[0];
+  const int64_t height = first.height, width = grid.width, plane = grid.pixels();
+  const int64_t channels = grid.channels, ahead = kLinesAhead / height;
+  Image* top = image + first.y * width + first.x;
+  for (int64_t c = 0, i = 0; c < channels; ++c, top += plane) {
+    const int64_t next = c + ahead < channels ? ahead * plane : 0;
+    Image* line = top;
+    for (int64_t y = 0; y < height; ++y, ++i, line += width) {
+      __builtin_prefetch(line + next, kWrite);
+      visit(line, i);
     }
   }
 }

@@ -149,8 +149,8 @@ std::tuple<Tensor, Tensor, Tensor> packed_attention_backward(const Tensor& grad_
   const AttentionGiven given{dense(grad_output), dense(query), dense(key), dense(value), dense(output), dense(lse)};
   const auto dense_bits = contiguous(bits);
   const AttentionGradients result{torch::stable::new_empty(query, {shape.batch, shape.heads, shape.queries, shape.dim}),
-                         torch::stable::new_empty(key, {shape.batch, shape.heads, shape.keys, shape.dim}),
-                         torch::stable::new_empty(value, {shape.batch, shape.heads, shape.keys, shape.dim})};
+                                  torch::stable::new_empty(key, {shape.batch, shape.heads, shape.keys, shape.dim}),
+                                  torch::stable::new_empty(value, {shape.batch, shape.heads, shape.keys, shape.dim})};
   if (fits_tensor_cores(query)) {
     differentiate_with_tensor_cores(shape, given, dense_bits, result);
     return {result.query, result.key, result.value};

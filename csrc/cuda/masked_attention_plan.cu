@@ -6,8 +6,8 @@ namespace tmt::cuda {
 namespace {
 
 constexpr int kOrderThreads = 1024, kOrderWarps = kOrderThreads / kWarpSize;
-constexpr int kChunkWords = 128;                            // words of bits that are ordered at a time
-constexpr int kRowGroups = kOrderThreads / kChunkWords;     // rows are shared out over so many groups of threads
+constexpr int kChunkWords = 128;                         // words of bits that are ordered at a time
+constexpr int kRowGroups = kOrderThreads / kChunkWords;  // rows are shared out over so many groups of threads
 constexpr int kChunkWarps = kChunkWords / kWarpSize;
 constexpr int kArrangeThreads = 128;
 
@@ -24,7 +24,7 @@ struct Bits {
 struct OrderTile {
   uint64_t groups[kRowGroups][kChunkWords];  // each group's union
   uint64_t united[kChunkWords];
-  int before[kChunkWords];   // set bits of `united` in the words before, within the warp's 32
+  int before[kChunkWords];  // set bits of `united` in the words before, within the warp's 32
   int totals[kChunkWarps];
   int full_rows[kOrderWarps];
 };
@@ -156,8 +156,7 @@ PlannedKeys plan_keys(const Context& context, const AttentionShape& shape, const
          output<int32_t>(order), output<int32_t>(counts));
   launch(context, {shape.batch * tiles, kArrangeThreads}, arrange_bits, given, input<int32_t>(order),
          input<int32_t>(counts), output<uint64_t>(words), rows);
-  return {order, counts, words,
-          KeyPlan{input<int32_t>(order), input<int32_t>(counts), input<uint64_t>(words), rows}};
+  return {order, counts, words, KeyPlan{input<int32_t>(order), input<int32_t>(counts), input<uint64_t>(words), rows}};
 }
 
 }  // namespace tmt::cuda

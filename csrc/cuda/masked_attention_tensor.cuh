@@ -24,8 +24,9 @@ struct TileKeys {
 
 // Starts to fetch the keys' rows of two matrices (S, dim), zeros beyond dim and for key -1. The block shares the work.
 template <typename T, int kDim>
-__device__ __forceinline__ void gather(MatrixTile<kTileKeys, kDim>& first_tile, MatrixTile<kTileKeys, kDim>& second_tile,
-                                       const T* first, const T* second, const TileKeys& keys, int dim) {
+__device__ __forceinline__ void gather(MatrixTile<kTileKeys, kDim>& first_tile,
+                                       MatrixTile<kTileKeys, kDim>& second_tile, const T* first, const T* second,
+                                       const TileKeys& keys, int dim) {
   constexpr int kRowChunks = MatrixTile<kTileKeys, kDim>::kRowChunks;
   const int chunk = threadIdx.x % kRowChunks;
   const bool fits = chunk * kChunkElements < dim;

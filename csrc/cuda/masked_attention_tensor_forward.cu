@@ -238,8 +238,7 @@ __device__ void finish_rows(Out* output, float* lse, RowState<kDim>& state, int6
     const bool empty = total == 0.f;  // not where it is NaN
     const float factor = empty ? 0.f : 1.f / total;
     if (fragment_column() == 0)
-      lse[head * s.queries + row] =
-          empty ? -INFINITY : (state.base[half] + log2f(total)) * static_cast<float>(kLn2);
+      lse[head * s.queries + row] = empty ? -INFINITY : (state.base[half] + log2f(total)) * static_cast<float>(kLn2);
     Out* to = output + (head * s.queries + row) * s.dim;
 #pragma unroll
     for (int tile = 0; tile < kDim / 8; ++tile) {
@@ -359,8 +358,8 @@ void attend_with_tensor_cores(const AttentionShape& shape, const Tensor& given_q
   const PlannedKeys planned = plan_keys(context, shape, bits, query);
   dispatch_half_precision(query, [&](auto type) {
     using T = typename decltype(type)::type;
-    const ForwardInputs<T> in{input<T>(query), input<T>(key), input<T>(value),        shape, planned.plan,
-                              1,               1,             attention_scale(shape)};
+    const ForwardInputs<T> in{input<T>(query),       input<T>(key), input<T>(value), shape, planned.plan, 1, 1,
+                              attention_scale(shape)};
     dispatch_width(shape.dim, [&](auto width) { run<T, decltype(width)::value>(context, in, query, result, lse); });
   });
 }

@@ -26,8 +26,8 @@ struct MatrixTile {
     return row * kRowChunks + (chunk ^ (row / kLineRows % kSpread));
   }
   __device__ __forceinline__ Chunk& at(int row, int chunk) { return chunks[index(row, chunk)]; }
-  // The same for a row that is `first`, a multiple of 8, plus the lane's, and an even chunk plus the lane's 0 or 1: what
-  // depends on the lane is apart from the constants.
+  // The same for a row that is `first`, a multiple of 8, plus the lane's, and an even chunk plus the lane's 0 or 1:
+  // what depends on the lane is apart from the constants.
   __device__ __forceinline__ const Chunk* of_lane(int first, int lane_row, int chunk, int lane_chunk) const {
     const int spread = chunk % kSpread ^ lane_chunk ^ (lane_row / kLineRows % kSpread);
     return chunks + first * kRowChunks + chunk / kSpread * kSpread + lane_row * kRowChunks + spread;

@@ -13,10 +13,10 @@ struct MaskArguments {
   MaskShape shape;
   float mask_threshold;
   int rule, fallback;
-  int rows;           // of a block, at most kMaxRows
-  bool at_once;       // reads_eight of the logits
-  uint8_t* bits;      // (B, N, 8 ceil(S / 64))
-  int32_t* allowed;   // (B, N)
+  int rows;          // of a block, at most kMaxRows
+  bool at_once;      // reads_eight of the logits
+  uint8_t* bits;     // (B, N, 8 ceil(S / 64))
+  int32_t* allowed;  // (B, N)
 
   __device__ int64_t row_bytes() const { return mask_words(shape.keys) * sizeof(int64_t); }
 };
@@ -55,10 +55,12 @@ __device__ Counts pack_rows_of(const Mask* logits, const TransferTest<Transfer>&
 
 // The row again by its fallback; every thread writes the bytes that it wrote before.
 template <typename Transfer>
-__device__ void fall_back(uint8_t* row, const TransferTest<Transfer>& transfer, const MaskArguments& a, bool by_transfer) {
+__device__ void fall_back(uint8_t* row, const TransferTest<Transfer>& transfer, const MaskArguments& a,
+                          bool by_transfer) {
   for (int64_t byte = threadIdx.x; byte < a.row_bytes(); byte += kThreads) {
     const int64_t first = byte * kByteKeys;
-    row[byte] = static_cast<uint8_t>(by_transfer ? transfer.byte(first, a.shape.keys) : valid_byte(first, a.shape.keys));
+    row[byte] =
+        static_cast<uint8_t>(by_transfer ? transfer.byte(first, a.shape.keys) : valid_byte(first, a.shape.keys));
   }
 }
 

@@ -1,6 +1,6 @@
-// tmt::pack_predicted_mask on CUDA: the logits mask_embeddings . mask_features are formed in registers, tested there and
-// become bits. In half precision on tensor cores, a block has up to 128 queries and 128 keys, and the features are read
-// from memory once: 2 E bytes a key, at E = 256 and N = 100 five bytes for each pair that is decided. Otherwise by
+// tmt::pack_predicted_mask on CUDA: the logits mask_embeddings . mask_features are formed in registers, tested there
+// and become bits. In half precision on tensor cores, a block has up to 128 queries and 128 keys, and the features are
+// read from memory once: 2 E bytes a key, at E = 256 and N = 100 five bytes for each pair that is decided. Otherwise by
 // multiply-adds, a thread having one key and 16 queries at a time.
 #include "cuda/masked_attention_tile.cuh"
 #include "cuda/pack_common.cuh"
@@ -45,25 +45,29 @@ struct PredictTile {
   PredictStage stage[kStages];
 };
 
-// Starts to fetch channels first.. of the block's embeddings (N, E) and features (E, S), zeros beyond their ends.
+// Starts to fetch channels first.. of the block's embeddings (N, E) and features (E, S), zeros beyond their ends. Every
+// thread keeps to one chunk of the rows.
 template <typename T>
 __device__ void fetch_channels(PredictStage& stage, const T* embeddings, const T* features, const PredictArguments& a,
-                               int64_t first_row, int64_t first_key, int64_t first) {
+                               int first_row, int first_key, int first) {
   constexpr int kEmbeddingChunks = kDepth / kChunkElements, kFeatureChunks = kBlockKeys / kChunkElements;
-  if (first < a.channels) {
-    const int block_rows = blockDim.x / kWarpSize * kFragmentRows;
-    for (int i = threadIdx.x; i < block_rows * kEmbeddingChunks; i += blockDim.x) {
-      const int row = i / kEmbeddingChunks, chunk = i % kEmbeddingChunks;
-      const int64_t channel = first + chunk * kChunkElements;
-      const bool inside = first_row + row < a.shape.queries && channel < a.channels;
-      copy_async(&stage.embeddings.at(row, chunk),
-                 embeddings + (inside ? (first_row + row) * a.channels + channel : 0), inside);
+  static_assert(kWarpSize % kEmbeddingChunks == 0 && kWarpSize % kFeatureChunks == 0);
+  const int channels = static_cast<int>(a.channels), queries = static_cast<int>(a.shape.queries), thread = threadIdx.x;
+  if (first < channels) {
+    const int chunk = thread % kEmbeddingChunks, channel = first + chunk * kChunkElements;
+#pragma unroll 1
+    for (int row = thread / kEmbeddingChunks; row < static_cast<int>(blockDim.x) / 2;
+         row += blockDim.x / kEmbeddingChunks) {
+      const bool inside = first_row + row < queries && channel < channels;
+      const int64_t offset = inside ? int64_t{first_row + row} * channels + channel : 0;
+      copy_async(&stage.embeddings.at(row, chunk), embeddings + offset, inside);
     }
-    for (int i = threadIdx.x; i < kDepth * kFeatureChunks; i += blockDim.x) {
-      const int row = i / kFeatureChunks, chunk = i % kFeatureChunks;
-      const int64_t key = first_key + chunk * kChunkElements;
-      const bool inside = first + row < a.channels && key < a.shape.keys;
-      copy_async(&stage.features.at(row, chunk), features + (inside ? (first + row) * a.shape.keys + key : 0), inside);
+    const int feature_chunk = thread % kFeatureChunks, key = first_key + feature_chunk * kChunkElements;
+#pragma unroll 1
+    for (int row = thread / kFeatureChunks; row < kDepth; row += blockDim.x / kFeatureChunks) {
+      const bool inside = first + row < channels && key < a.shape.keys;
+      const int64_t offset = inside ? (first + row) * a.shape.keys + key : 0;
+      copy_async(&stage.features.at(row, feature_chunk), features + offset, inside);
     }
   }
   commit_copies();
@@ -73,7 +77,7 @@ using LogitTile = float[kBlockKeys / 8][4];  // of a warp's 16 queries
 
 template <typename T>
 __device__ __forceinline__ void add_channels(LogitTile& logits, const PredictStage& stage) {
-#pragma unroll
+#pragma unroll 1
   for (int step = 0; step < kDepth / 16; ++step) {
     uint32_t left[4];
     load_left(left, stage.embeddings, warp_index() * kFragmentRows, 2 * step);
@@ -87,7 +91,8 @@ __device__ __forceinline__ void add_channels(LogitTile& logits, const PredictSta
 }
 
 // Half a word: 32 keys from 32 part on, of the lane's row fragment_row() + 8 half. In all four lanes of the row.
-__device__ __forceinline__ uint32_t decide_part(const LogitTile& logits, int half, int part, const PredictArguments& a) {
+__device__ __forceinline__ uint32_t decide_part(const LogitTile& logits, int half, int part,
+                                                const PredictArguments& a) {
   uint32_t bits = 0;
 #pragma unroll
   for (int tile = 0; tile < 4; ++tile)
@@ -106,7 +111,8 @@ __device__ void store_bits(const LogitTile& logits, const PredictArguments& a, i
   for (int half = 0; half < 2; ++half)
 #pragma unroll
     for (int number = 0; number < kBlockWords; ++number) {
-      const uint64_t low = decide_part(logits, half, 2 * number, a), high = decide_part(logits, half, 2 * number + 1, a);
+      const uint64_t low = decide_part(logits, half, 2 * number, a),
+                     high = decide_part(logits, half, 2 * number + 1, a);
       const int64_t row = first_row + fragment_row() + half * 8, word = first_word + number;
       if (lane_index() % 4 == number && row < a.shape.queries && word < a.words())
         a.bits[(image * a.shape.queries + row) * a.words() + word] =
@@ -122,7 +128,7 @@ __global__ void __launch_bounds__(kMaxRowWarps* kWarpSize, 2)
   const unsigned key_blocks = static_cast<unsigned>((a.words() + kBlockWords - 1) / kBlockWords);
   const unsigned key_block = blockIdx.x / row_blocks % key_blocks;
   const int64_t image = blockIdx.x / row_blocks / key_blocks, first_word = int64_t{key_block} * kBlockWords;
-  const int64_t first_row = int64_t{blockIdx.x % row_blocks} * (blockDim.x / kWarpSize * kFragmentRows);
+  const int first_row = static_cast<int>(blockIdx.x % row_blocks * (blockDim.x / kWarpSize * kFragmentRows));
   const uint64_t* transfer = a.transfer + image * a.words() + first_word;
   const bool any = (transfer[0] | (first_word + 1 < a.words() ? transfer[1] : 0)) != 0;
   embeddings += image * a.shape.queries * a.channels;
@@ -130,8 +136,8 @@ __global__ void __launch_bounds__(kMaxRowWarps* kWarpSize, 2)
 
   LogitTile logits = {};
   const auto fetch = [&](int number) {
-    fetch_channels(tile.stage[number % kStages], embeddings, features, a, first_row, first_word * kWordKeys,
-                   int64_t{number} * kDepth);
+    fetch_channels(tile.stage[number % kStages], embeddings, features, a, first_row,
+                   static_cast<int>(first_word * kWordKeys), number * kDepth);
   };
   if (any) {
     const int steps = static_cast<int>((a.channels + kDepth - 1) / kDepth);
@@ -158,27 +164,29 @@ __global__ void __launch_bounds__(kBlockKeys) predict_keys(const T* embeddings, 
   const int64_t first_key = blockIdx.x % key_blocks * kBlockKeys, key = first_key + threadIdx.x;
   const int64_t part = first_key / kWarpSize + warp_index();  // of 32 keys
   const bool exists = key < a.shape.keys, stored = part < 2 * a.words();
+  const int channels = static_cast<int>(a.channels), queries = static_cast<int>(a.shape.queries);
   const uint32_t* transfer = reinterpret_cast<const uint32_t*>(a.transfer + image * a.words());
   const uint32_t passes = stored ? transfer[part] : 0;
   embeddings += image * a.shape.queries * a.channels;
   features += image * a.channels * a.shape.keys;
 
-  for (int64_t first_row = 0; first_row < a.shape.queries; first_row += kScalarRows) {
+  for (int first_row = 0; first_row < queries; first_row += kScalarRows) {
     float logits[kScalarRows] = {};
-    for (int64_t first = 0; first < a.channels; first += kScalarDepth) {
+    const T* column = features + (exists ? key : 0);  // one channel after the other
+    for (int first = 0; first < channels; first += kScalarDepth) {
       block_barrier();
+#pragma unroll 1
       for (int i = threadIdx.x; i < kScalarDepth * kScalarRows; i += kBlockKeys) {
-        const int64_t row = first_row + i / kScalarDepth, channel = first + i % kScalarDepth;
-        const bool inside = row < a.shape.queries && channel < a.channels;
+        const int row = first_row + i / kScalarDepth, channel = first + i % kScalarDepth;
+        const bool inside = row < queries && channel < channels;
         shared[i % kScalarDepth][i / kScalarDepth] =
-            inside ? static_cast<float>(embeddings[row * a.channels + channel]) : 0.f;
+            inside ? static_cast<float>(embeddings[int64_t{row} * channels + channel]) : 0.f;
       }
       block_barrier();
-      const int64_t left = a.channels - first;
-      const int depth = left < kScalarDepth ? static_cast<int>(left) : kScalarDepth;
+      const int left = channels - first, depth = left < kScalarDepth ? left : kScalarDepth;
 #pragma unroll 4
-      for (int channel = 0; channel < depth; ++channel) {
-        const float feature = exists ? static_cast<float>(features[(first + channel) * a.shape.keys + key]) : 0.f;
+      for (int channel = 0; channel < depth; ++channel, column += a.shape.keys) {
+        const float feature = static_cast<float>(*column);
 #pragma unroll
         for (int i = 0; i < kScalarRows; ++i) logits[i] += shared[channel][i] * feature;
       }
@@ -186,7 +194,7 @@ __global__ void __launch_bounds__(kBlockKeys) predict_keys(const T* embeddings, 
 #pragma unroll
     for (int i = 0; i < kScalarRows; ++i) {
       const unsigned bits = ballot(mask_allows(logits[i], a.mask_threshold, a.rule)) & passes;
-      if (lane_index() == i && stored && first_row + i < a.shape.queries)
+      if (lane_index() == i && stored && first_row + i < queries)
         reinterpret_cast<uint32_t*>(a.bits)[(image * a.shape.queries + first_row + i) * 2 * a.words() + part] = bits;
     }
   }
