@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tmt.data.labels import CITYSCAPES19, LabelSet
-from tmt.data.png import GREY, RGB, check_png, decode_plain, is_png
+from tmt.data.png import GREY, RGB, Header, check_png, decode_plain, is_png
 from tmt.errors import DataError
 
 ORIENTATION = 0x0112  # EXIF tag; 1: stored upright, 5-8: stored on its side
@@ -128,12 +128,18 @@ def decode(data: bytes, path: Path) -> Picture:
     if header and header.depth == 16:
         raise DataError(f"{path}: image must have 8 bits a channel, got 16; convert it to 8 bits")
     try:
-        if header and header.plain and header.depth == 8 and header.colour in (GREY, RGB):
+        if header and _quick(header):
             return Picture(decode_plain(data, header), "RGB" if header.colour == RGB else "L", "PNG", 8, 1)
         return _decode_any(data, header.depth if header else 8)
     except Exception as error:  # both libraries raise many kinds for a damaged file
         text = " ".join(str(error).split(" <_io.")[0].split())
         raise DataError(f"{path}: must be a complete image file, got {text}; copy or make it again") from error
+
+
+def _quick(header: Header) -> bool:
+    """Whether `decode_plain` reads such a file; one so large that pillow refuses it is left to pillow."""
+    fits = header.width * header.height <= (Image.MAX_IMAGE_PIXELS or 2**31)
+    return header.plain and header.depth == 8 and header.colour in (GREY, RGB) and fits
 
 
 def _decode_any(data: bytes, bits: int) -> Picture:
