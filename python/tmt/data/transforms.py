@@ -1,7 +1,7 @@
 """Training augmentation of 8-bit images, every random choice from one generator; and the network's input scaling.
 
 Pillow resizes, mirrors and applies colour matrices to 8-bit pixels, on the crop alone. Kornia's augmentations do the
-same on float tensors of the whole picture and take more than ten times as long on a processor; `python -m bench.data`
+same on float tensors and take more than ten times as long on a processor; `python -m bench.data`
 times both. Of kornia, the decoders of kornia_rs are used.
 """
 
