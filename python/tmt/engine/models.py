@@ -146,7 +146,7 @@ def open_model(
 def open_base(
     folder: str | Path, options: dict[str, object], label_set: LabelSet, seed: int
 ) -> TMTForSemanticSegmentation:
-    """A saved model to start from. For other classes than it predicts, it gets a class predictor that `seed` determines.
+    """A saved model to start from. For other classes than its own it gets a class predictor that `seed` determines.
 
     Raises CheckpointError as `open_model` does.
     """
