@@ -140,6 +140,17 @@ def test_memory_is_one_accumulator_and_one_window() -> None:
     assert 0.9 * accumulator < used < accumulator + 60, used
 
 
+def test_one_pass_makes_no_second_accumulator() -> None:
+    class Remembering(Reader):
+        def semantic_probabilities(self, outputs, size: tuple[int, int]) -> Tensor:
+            self.made = super().semantic_probabilities(outputs, size)
+            return self.made
+
+    model = Remembering()
+    found = segment(model, normalise(encode(random_classes((9, 12))))[None])
+    assert found.scores.data_ptr() == model.made.data_ptr()
+
+
 def test_out_of_memory_says_what_helps() -> None:
     class Greedy(Reader):
         def forward(self, pixel_values: Tensor):
