@@ -48,11 +48,14 @@ def test_colours_come_from_the_table(tree):
     assert colourise(np.array([[0, 1, IGNORE]], np.uint8), label_set).tolist() == [[[1, 2, 3], [4, 5, 6], [0, 0, 0]]]
 
 
-def test_up_to_255_classes(tree):
-    put(tree / "classes.csv", "id,name,train_id\n" + "".join(f"{i},c{i},{i}\n" for i in range(255)))
+def test_up_to_254_classes(tree):
+    put(tree / "classes.csv", "id,name,train_id\n" + "".join(f"{i},c{i},{i}\n" for i in range(254)))
     dataset = Folders(tree)
-    assert len(dataset.label_set) == 255 and len({tuple(c) for c in dataset.label_set.palette.tolist()}) > 200
+    assert len(dataset.label_set) == 254 and len({tuple(c) for c in dataset.label_set.palette.tolist()}) > 200
     np.testing.assert_array_equal(dataset[0].label, IDS)
+    put(tree / "classes.csv", "id,name,train_id\n" + "".join(f"{i},c{i},{i}\n" for i in range(255)))
+    with pytest.raises(DataError, match="train_id must take each of 0..K-1, at most 253"):
+        Folders(tree)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +68,8 @@ def test_up_to_255_classes(tree):
         ("id,name,train_id\n256,a,0\n", "line 2: id must be a whole number"),
         ("id,name,train_id\n1,a,0\n2,b,-1\n", "line 3: train_id must be a whole number 0..255, got '-1'"),
         ("id,name,train_id\n1,a,0\n1,b,1\n", "line 3: id must be in one line only, got 1 again"),
-        ("id,name,train_id\n1,a,0\n2,b,2\n", r"train_id must take each of 0..K-1 .*got \[0, 2\]"),
-        ("id,name,train_id\n1,a,255\n", r"train_id must take each of 0..K-1 .*got \[\]"),
+        ("id,name,train_id\n1,a,0\n2,b,2\n", r"train_id must take each of 0..K-1, .*got \[0, 2\]"),
+        ("id,name,train_id\n1,a,255\n", r"train_id must take each of 0..K-1, .*got \[\]"),
         ("id,name,train_id\n1,a,0\n2,a,1\n", "names must differ, got 'a' for train ids 0 and 1"),
         ("id,name,train_id,red,green,blue\n1,a,0,1,2,\n", "line 2: blue must be a whole number"),
         ("id,name,train_id\n1\n", "names must differ|train_id must take each|line 2"),

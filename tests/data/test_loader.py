@@ -1,5 +1,7 @@
 """The training sequence: one function of seed and position, whatever the workers, the processes and the start."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,33 @@ def test_workers_do_not_change_the_samples(dataset):
     assert len(alone) == len(helped) == 5
     for left, right in zip(alone, helped, strict=True):
         same(left, right)
+
+
+def first_samples(dataset, workers, start=0):
+    """Hashes of the samples from step `start` to the 200th sample."""
+    found = []
+    for batch in train_batches(dataset, AUGMENT, 8, seed=3, start_step=start, steps=25, workers=workers):
+        for index, name in enumerate(batch["names"]):
+            tensors = [batch[key][index] for key in ("pixel_values", "labels", "sample_seeds")]
+            content = name.encode() + b"".join(tensor.numpy().tobytes() for tensor in tensors)
+            found.append(hashlib.sha256(content).hexdigest())
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more processes than processors, on purpose
+def test_the_first_200_samples_are_the_same_with_any_workers_and_after_a_resume(dataset):
+    alone = first_samples(dataset, 0)
+    assert len(alone) == len(set(alone)) == 200
+    assert first_samples(dataset, 2) == alone and first_samples(dataset, 4) == alone
+    assert alone[:88] + first_samples(dataset, 2, start=11) == alone
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_wrong_file_is_one_line_from_any_process(gtav, workers):
+    path = gtav / "labels" / "00003.png"
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match=rf"^{path}: must be a complete image file, got an empty file; [^\n]*$"):
+        list(train_batches(open_dataset("gtav", gtav, "train"), AUGMENT, 6, seed=0, workers=workers))
 
 
 def test_processes_share_each_global_batch_in_order(dataset):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tmt.data.files import Listing, Pairs, list_files, read_pixels, require_folder, require_some
-from tmt.data.labels import check_ids, known_train_ids
+from tmt.data.labels import known_train_ids, to_train_ids, unchanged
 from tmt.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -33,8 +33,8 @@ def read_label(path: Path) -> np.ndarray:
     label = read_pixels(
         path, ("L",), "use the sem_seg masks of training ids; colour maps and the bitmasks of pan_seg are other things"
     )
-    check_ids(label, known_train_ids(), str(path), "training ids are 0-18 and 255; is it BDD100K's raw encoding, 0-40?")
-    return label
+    mend = "training ids are 0-18 and 255; is it BDD100K's raw encoding, 0-40?"
+    return to_train_ids(label, unchanged(), known_train_ids(), str(path), mend)
 
 
 def listing(root: str | Path, split: str) -> Listing:

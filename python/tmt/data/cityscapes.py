@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from tmt.data.files import Listing, Pairs, read_pixels, require_folder, require_some
-from tmt.data.labels import check_ids, known_ids, known_train_ids, lookup_table
+from tmt.data.labels import known_ids, known_train_ids, lookup_table, to_train_ids, unchanged
 from tmt.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -21,10 +21,10 @@ def read_label(path: Path) -> np.ndarray:
     """
     label = read_pixels(path, ("L",), "use the labelIds or labelTrainIds file, not the colour or instance one")
     if path.name.endswith("_labelTrainIds.png"):
-        check_ids(label, known_train_ids(), str(path), "labelTrainIds hold 0-18 and 255; is it a labelIds file?")
-        return label
-    check_ids(label, known_ids("cityscapes"), str(path), "labelIds hold 0-33; is it a labelTrainIds file?")
-    return lookup_table("cityscapes")[label]
+        mend = "labelTrainIds hold 0-18 and 255; is it a labelIds file?"
+        return to_train_ids(label, unchanged(), known_train_ids(), str(path), mend)
+    mend = "labelIds hold 0-33; is it a labelTrainIds file?"
+    return to_train_ids(label, lookup_table("cityscapes"), known_ids("cityscapes"), str(path), mend)
 
 
 def find_label(city: Path, stem: str) -> Path:

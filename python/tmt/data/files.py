@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from tmt.data.labels import CITYSCAPES19, LabelSet
-from tmt.data.png import GREY, check_png, is_png, read_header
+from tmt.data.png import GREY, RGB, Header, check_png, decode_plain, is_png
 from tmt.errors import DataError
 
 ORIENTATION = 0x0112  # EXIF tag; 1: stored upright, 5-8: stored on its side
@@ -112,22 +112,43 @@ def read_bytes(path: Path, kind: str = "image file") -> bytes:
     return data
 
 
-def decode(data: bytes, path: Path) -> Image.Image:
+class Picture(NamedTuple):
+    """A decoded image file."""
+
+    pixels: np.ndarray  # (H, W) or (H, W, channels), as stored
+    mode: str  # pillow's
+    format: str  # pillow's
+    bits: int  # per channel or index, where it is a PNG; else 8
+    orientation: int  # EXIF's, 1..8; 1, upright, where there is none or a senseless one
+
+
+def decode(data: bytes, path: Path) -> Picture:
     """An image file decoded whole. Raises DataError for a damaged or truncated one and for 16 bits a channel."""
-    if is_png(data):
-        depth = check_png(data, path).depth
-        if depth == 16:
-            raise DataError(f"{path}: image must have 8 bits a channel, got 16; convert it to 8 bits")
+    header = check_png(data, path) if is_png(data) else None
+    if header and header.depth == 16:
+        raise DataError(f"{path}: image must have 8 bits a channel, got 16; convert it to 8 bits")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data))
-            picture.load()
-            picture.getexif()  # kept by the picture; here its damages are caught
-    except Exception as error:  # pillow raises many kinds for a damaged file
-        text = str(error).split(" <_io.")[0]
+        if header and _quick(header):
+            return Picture(decode_plain(data, header), "RGB" if header.colour == RGB else "L", "PNG", 8, 1)
+        return _decode_any(data, header.depth if header else 8)
+    except Exception as error:  # both libraries raise many kinds for a damaged file
+        text = " ".join(str(error).split(" <_io.")[0].split())
         raise DataError(f"{path}: must be a complete image file, got {text}; copy or make it again") from error
-    return picture
+
+
+def _quick(header: Header) -> bool:
+    """Whether `decode_plain` reads such a file; one so large that pillow refuses it is left to pillow."""
+    fits = header.width * header.height <= (Image.MAX_IMAGE_PIXELS or 2**31)
+    return header.plain and header.depth == 8 and header.colour in (GREY, RGB) and fits
+
+
+def _decode_any(data: bytes, bits: int) -> Picture:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        picture = Image.open(io.BytesIO(data))
+        picture.load()
+    turn = picture.getexif().get(ORIENTATION, 1)
+    return Picture(np.array(picture), picture.mode, picture.format or "", bits, turn if turn in range(2, 9) else 1)
 
 
 def read_pixels(path: Path, modes: tuple[str, ...], mend: str) -> np.ndarray:
@@ -135,21 +156,20 @@ def read_pixels(path: Path, modes: tuple[str, ...], mend: str) -> np.ndarray:
 
     Raises DataError for a missing, damaged or truncated file, another format than PNG, and another mode.
     """
-    data = read_bytes(path)
-    if not is_png(data):
-        kind = decode(data, path).format
-        raise DataError(f"{path}: label must be a PNG file, got {kind}, which may have changed the ids; {mend}")
-    picture = decode(data, path)
-    header = read_header(data)
-    if header.colour == GREY and header.depth < 8:
-        raise DataError(f"{path}: label must have 8 bits, got {header.depth}, which decode into other ids; {mend}")
+    picture = decode(read_bytes(path), path)
+    if picture.format != "PNG":
+        got = f"{picture.format}, which may have changed the ids"
+        raise DataError(f"{path}: label must be a PNG file, got {got}; {mend}")
     if picture.mode not in modes:
         raise DataError(f"{path}: image mode must be {' or '.join(modes)}, got {picture.mode}; {mend}")
-    return np.array(picture)
+    if picture.mode == "L" and picture.bits < 8:
+        got = f"{picture.bits}, which decode into other ids"
+        raise DataError(f"{path}: label must have 8 bits, got {got}; {mend}")
+    return picture.pixels
 
 
-def open_picture(path: Path) -> Image.Image:
-    """An 8-bit RGB picture as stored, decoded. Raises DataError for anything else."""
+def read_picture(path: Path) -> Picture:
+    """An 8-bit RGB picture as stored. Raises DataError for anything else."""
     picture = decode(read_bytes(path), path)
     if picture.mode != "RGB":
         raise DataError(f"{path}: image mode must be RGB, got {picture.mode}; convert it to 8-bit RGB")
@@ -158,14 +178,19 @@ def open_picture(path: Path) -> Image.Image:
 
 def read_image(path: Path) -> np.ndarray:
     """An RGB image, uint8 (H, W, 3), turned upright where its EXIF orientation asks for it."""
-    picture = open_picture(path)
-    return np.array(picture if orientation(picture) == 1 else ImageOps.exif_transpose(picture))
+    picture = read_picture(path)
+    return turned(picture.pixels, picture.orientation)
 
 
-def orientation(picture: Image.Image) -> int:
-    """The EXIF orientation, 1..8; 1, upright, where there is none or a senseless one."""
-    value = picture.getexif().get(ORIENTATION, 1)
-    return value if value in range(2, 9) else 1
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels (H, W, 3) as an EXIF orientation says they are to be seen."""
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def read_pair(
@@ -177,10 +202,8 @@ def read_pair(
     With `resizes` a label of another size is resized to the image's, nearest neighbour, with a warning. Raises
     DataError if the two differ in size otherwise, if the orientation leaves both ways open, and what reading raises.
     """
-    picture, ids = open_picture(image), read_label(label)
-    if orientation(picture) != 1:
-        picture = _as_labelled(picture, ids.shape, image)
-    pixels = np.array(picture)
+    picture, ids = read_picture(image), read_label(label)
+    pixels = picture.pixels if picture.orientation == 1 else _as_labelled(picture, ids.shape, image)
     if pixels.shape[:2] != ids.shape:
         if not resizes:
             raise DataError(
@@ -193,15 +216,17 @@ def read_pair(
     return Sample(pixels, ids, name)
 
 
-def _as_labelled(picture: Image.Image, size: tuple[int, int], path: Path) -> Image.Image:
-    """The picture as stored or as its EXIF orientation turns it, whichever alone has `size` (height, width)."""
-    stored, turn = picture.size[::-1], orientation(picture)
-    turned = stored[::-1] if turn >= 5 else stored
-    if stored == turned or size not in (stored, turned):
-        raise DataError(f"{path}: image must be stored upright, got EXIF orientation {turn}; {AMBIGUOUS}")
+def _as_labelled(picture: Picture, size: tuple[int, int], path: Path) -> np.ndarray:
+    """The pixels as stored or as the EXIF orientation turns them, whichever alone have `size` (height, width)."""
+    stored = picture.pixels.shape[:2]
+    upright = stored[::-1] if picture.orientation >= 5 else stored
+    if stored == upright or size not in (stored, upright):
+        raise DataError(
+            f"{path}: image must be stored upright, got EXIF orientation {picture.orientation}; {AMBIGUOUS}"
+        )
     which = "as stored" if size == stored else "turned"
-    warnings.warn(f"{path}: EXIF orientation {turn}; taken {which}, as its label is", stacklevel=4)
-    return picture if size == stored else ImageOps.exif_transpose(picture)
+    warnings.warn(f"{path}: EXIF orientation {picture.orientation}; taken {which}, as its label is", stacklevel=4)
+    return picture.pixels if size == stored else turned(picture.pixels, picture.orientation)
 
 
 def require_some(images: list, where: str, mend: str) -> list:

@@ -1,8 +1,8 @@
 """A dataset of one's own: `images/<split>/**`, `labels/<split>/**` of the same names, and `classes.csv`.
 
 `classes.csv` has a row for each id that a label may hold: `id`, `name` and `train_id`, 255 or nothing for an id that is
-ignored; rows may share a training id, whose class is then called after the first of them. Training ids are 0 to K - 1.
-The columns `red`, `green` and `blue` may give the classes' colours.
+ignored; rows may share a training id, whose class is then called after the first of them. Training ids are 0 to K - 1,
+with K at most 254. The columns `red`, `green` and `blue` may give the classes' colours.
 """
 
 import csv
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tmt.data.files import Listing, Pairs, read_bytes, read_pixels, require_some, walk_files
-from tmt.data.labels import IGNORE, PALETTE, LabelSet, check_ids
+from tmt.data.labels import IGNORE, PALETTE, UNKNOWN, LabelSet, to_train_ids
 from tmt.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -71,10 +71,10 @@ def whole(text: str | None, where: str, column: str) -> int:
 
 def check_train_ids(names: dict[int, str], path: Path) -> None:
     """Raises DataError unless the training ids are 0..K - 1 and each class has a name of its own."""
-    if sorted(names) != list(range(len(names))) or not names:
+    if sorted(names) != list(range(len(names))) or not names or UNKNOWN in names:
         raise DataError(
-            f"{path}: train_id must take each of 0..K-1 and {IGNORE} for what is ignored, got {sorted(names)}; "
-            "number the classes without holes"
+            f"{path}: train_id must take each of 0..K-1, at most {UNKNOWN - 1}, and {IGNORE} for what is ignored, "
+            f"got {sorted(names)}; number the classes without holes"
         )
     taken: dict[str, int] = {}
     for train, name in sorted(names.items()):
@@ -95,8 +95,8 @@ def default_colour(train: int) -> tuple[int, ...]:
 def read_label(path: Path, classes: Classes) -> np.ndarray:
     """Training ids (H, W) uint8 of an 8-bit greyscale or palette PNG. Raises DataError for any other file or id."""
     label = read_pixels(path, ("L", "P"), "labels are 8-bit greyscale or palette PNGs of ids")
-    check_ids(label, classes.known, str(path), "add the id to classes.csv, with train_id 255 if it is to be ignored")
-    return classes.table[label]
+    mend = "add the id to classes.csv, with train_id 255 if it is to be ignored"
+    return to_train_ids(label, classes.table, classes.known, str(path), mend)
 
 
 def listing(root: str | Path, split: str) -> Listing:

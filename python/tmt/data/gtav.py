@@ -6,7 +6,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from tmt.data.files import Listing, Pairs, read_pixels, require_folder
-from tmt.data.labels import check_ids, known_ids, lookup_table
+from tmt.data.labels import known_ids, lookup_table, to_train_ids
 from tmt.errors import DataError
 
 SPLIT_KEYS = {"train": "trainIds", "val": "valIds", "test": "testIds"}
@@ -31,8 +31,7 @@ def read_split(path: Path, split: str) -> list[int]:
 def read_label(path: Path) -> np.ndarray:
     """Training ids (H, W) uint8; the palette *index* is the label id, since several classes share a colour."""
     label = read_pixels(path, ("P", "L"), "labels are palette files; one decoded to colours cannot be read back")
-    check_ids(label, known_ids("gtav"), str(path), "a GTAV label holds 0-34")
-    return lookup_table("gtav")[label]
+    return to_train_ids(label, lookup_table("gtav"), known_ids("gtav"), str(path), "a GTAV label holds 0-34")
 
 
 def listing(root: str | Path, split: str) -> Listing:

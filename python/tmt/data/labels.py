@@ -10,6 +10,7 @@ import numpy as np
 from tmt.errors import DataError
 
 IGNORE = 255
+UNKNOWN = 254  # what an id without a row becomes on its way to an error; no class has it
 
 CLASSES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
@@ -85,6 +86,14 @@ def lookup_table(dataset: str, column: str = "train_id") -> np.ndarray:
     return table
 
 
+@cache
+def unchanged() -> np.ndarray:
+    """The table of labels that hold training ids already, uint8 (256,)."""
+    table = np.arange(256, dtype=np.uint8)
+    table.setflags(write=False)
+    return table
+
+
 def label_names(dataset: str) -> list[str]:
     """The names in the table of `dataset`, by id."""
     return [row["name"] for row in _rows(dataset)]
@@ -107,6 +116,14 @@ def known_train_ids(classes: int = len(CLASSES)) -> np.ndarray:
     known[IGNORE] = True
     known.setflags(write=False)
     return known
+
+
+def to_train_ids(label: np.ndarray, table: np.ndarray, known: np.ndarray, where: str, mend: str) -> np.ndarray:
+    """Training ids (H, W) uint8 of a label (H, W) uint8 by a table (256,); raises DataError as `check_ids` does."""
+    train_ids = np.where(known, table, np.uint8(UNKNOWN)).take(label)  # one pass looks up and checks
+    if (train_ids == UNKNOWN).any():
+        check_ids(label, known, where, mend)
+    return train_ids
 
 
 def check_ids(label: np.ndarray, known: np.ndarray, where: str, mend: str) -> None:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from tmt.data.files import Dataset
 from tmt.data.rare import RareClasses, raised
-from tmt.data.transforms import Augment, Wanted, normalise
+from tmt.data.transforms import Augment, Wanted, normalise, normalise_planes
 from tmt.errors import DataError
 
 # Separate streams of random numbers drawn from one seed.
@@ -50,13 +50,13 @@ class TrainSamples:
             return error
 
     def sample(self, position: int) -> dict:
-        """pixel_values float32 (3, h, w), labels int64 (h, w), sample_seeds int, names str."""
+        """pixel_values uint8 (3, h, w), labels uint8 (h, w), sample_seeds int, names str."""
         index, wanted, rng = self._choose(position)
         sample = self.dataset[index]
         image, label = self.augment(sample.image, sample.label, rng, wanted)
         return {
-            "pixel_values": normalise(image),
-            "labels": torch.from_numpy(label.astype(np.int64)),
+            "pixel_values": torch.from_numpy(image).permute(2, 0, 1),
+            "labels": torch.from_numpy(label),
             "sample_seeds": sample_seed(self.seed, position),
             "names": sample.name,
         }
@@ -102,6 +102,12 @@ def collate(samples: list[dict]) -> dict:
     }
 
 
+def finish(batch: dict, device: torch.device | str | None) -> dict:
+    """A batch of 8-bit tensors as training wants it: pixel_values float32, normalised, labels int64, on `device`."""
+    pixels, labels = (batch[key].to(device, non_blocking=True) for key in ("pixel_values", "labels"))
+    return batch | {"pixel_values": normalise_planes(pixels), "labels": labels.to(torch.int64)}
+
+
 def train_batches(
     dataset: Dataset,
     augment: Augment,
@@ -113,11 +119,14 @@ def train_batches(
     world_size: int = 1,
     workers: int = 0,
     rare: RareClasses | None = None,
+    device: torch.device | str | None = None,
 ) -> Iterator[dict]:
     """The batches of steps `start_step` .. `steps` - 1, of which process `rank` gets a contiguous 1 / `world_size`.
 
     `batch_size` is that of all processes together. Each batch is a dict of pixel_values (b, 3, h, w) float32, labels
     (b, h, w) int64, sample_seeds (b,) int64 and names (list of str). The global random state of torch is left alone.
+    Pixels and labels are on `device`, None being the CPU; 8-bit numbers go there and are scaled there, an eighth of the
+    bytes in the memory that loader processes share.
     With `rare` there are no epochs: each position draws a class, then one of its images and a crop that shows it.
     Raises DataError if the dataset is empty or the batch cannot be split evenly.
     """
@@ -134,7 +143,7 @@ def train_batches(
         num_workers=workers,
         generator=torch.Generator(),  # else the loader draws from the global one
     )
-    return map(raised, loader)
+    return (finish(raised(batch), device) for batch in loader)
 
 
 def eval_batches(dataset: Dataset, rank: int = 0, world_size: int = 1) -> Iterator[dict]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tmt.data.files import Listing, Pairs, list_files, read_pixels, require_folder, require_some
-from tmt.data.labels import check_ids, known_ids, label_names, lookup_table
+from tmt.data.labels import known_ids, label_names, lookup_table, to_train_ids
 from tmt.errors import DataError
 
 SPLITS = {"train": "training", "val": "validation", "test": "testing"}
@@ -50,7 +50,8 @@ def check_config(path: Path, table: str) -> None:
         names = [label["readable"] for label in json.loads(path.read_text())["labels"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path}: must be Mapillary's JSON with `labels` and `readable` names, got {error!r}; copy it again"
+            f"{path}: must be Mapillary's JSON with `labels` and `readable` names, got {type(error).__name__}; "
+            "copy it again"
         ) from error
     expected = label_names(table)
     for position, (got, right) in enumerate(zip(names, expected, strict=False)):
@@ -71,8 +72,8 @@ def read_label(path: Path, table: str, mapping: str) -> np.ndarray:
     Raises DataError for an unreadable file, another mode, and ids outside the table.
     """
     label = read_pixels(path, ("P", "L"), "use the `labels` folder, not `instances` or `panoptic`")
-    check_ids(label, known_ids(table), str(path), f"{table} ends at {known_ids(table).nonzero()[0][-1]}")
-    return lookup_table(table, mapping)[label]
+    mend = f"{table} ends at {known_ids(table).nonzero()[0][-1]}"
+    return to_train_ids(label, lookup_table(table, mapping), known_ids(table), str(path), mend)
 
 
 def listing(root: str | Path, split: str, mapping: str = "strict", version: str | None = None) -> Listing:

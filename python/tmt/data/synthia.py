@@ -7,7 +7,7 @@ import kornia_rs.io
 import numpy as np
 
 from tmt.data.files import Listing, Pairs, list_files, read_bytes, require_folder, require_some
-from tmt.data.labels import check_ids, known_ids, lookup_table
+from tmt.data.labels import known_ids, lookup_table, to_train_ids
 from tmt.data.png import RGB, check_png, is_png
 from tmt.errors import DataError
 
@@ -41,8 +41,8 @@ def read_list(path: Path) -> list[str]:
     return require_some(sorted(names), f"{path}: must list one image name a line", "remove the file to use the rule")
 
 
-def check_encoding(data: bytes, path: Path) -> None:
-    """Raises DataError unless the file is a 16-bit RGB PNG and complete."""
+def decode_label(data: bytes, path: Path) -> np.ndarray:
+    """The first channel, uint16 (H, W), of a 16-bit RGB PNG. Raises DataError for any other file."""
     header = check_png(data, path) if is_png(data) else None
     if header is None or (header.depth, header.colour) != (16, RGB):
         got = f"{header.depth} bits of colour type {header.colour}" if header else "another format"
@@ -50,6 +50,10 @@ def check_encoding(data: bytes, path: Path) -> None:
             f"{path}: must be a 16-bit RGB PNG, got {got}; use GT/LABELS as released: neither GT/COLOR nor a copy "
             "converted to 8 bits holds the ids"
         )
+    try:  # not pillow, which keeps only 8 of the 16 bits
+        return kornia_rs.io.decode_image_png_u16(data, (header.height, header.width), "rgb")[..., 0]
+    except Exception as error:  # the library raises nothing more special
+        raise DataError(f"{path}: must be a complete 16-bit RGB PNG, got {error}; copy or make it again") from error
 
 
 def read_label(path: Path) -> np.ndarray:
@@ -57,17 +61,10 @@ def read_label(path: Path) -> np.ndarray:
 
     Raises DataError for an unreadable file, one of 8 bits or another number of channels, and classes outside the table.
     """
-    check_encoding(read_bytes(path), path)
-    try:
-        pixels = kornia_rs.io.read_image_png_u16(str(path), "rgb")  # pillow keeps only 8 of the 16 bits
-    except Exception as error:  # the library raises nothing more special
-        raise DataError(f"{path}: must be a complete 16-bit RGB PNG, got {error}; copy or make it again") from error
-    classes = pixels[..., 0]
-    if classes.max(initial=0) > 255:
-        raise DataError(f"{path}: label ids must be in the table, got {classes.max()}; a SYNTHIA label holds 0-22")
-    label = classes.astype(np.uint8)
-    check_ids(label, known_ids("synthia"), str(path), "a SYNTHIA label holds 0-22 in its first channel")
-    return lookup_table("synthia")[label]
+    classes, mend = decode_label(read_bytes(path), path), "a SYNTHIA label holds 0-22 in its first channel"
+    if (highest := classes.max(initial=0)) > 255:
+        raise DataError(f"{path}: label ids must be in the table, got {highest}; {mend}")
+    return to_train_ids(classes.astype(np.uint8), lookup_table("synthia"), known_ids("synthia"), str(path), mend)
 
 
 def choose(root: Path, names: list[str], split: str) -> list[str]:

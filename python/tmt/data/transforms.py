@@ -1,4 +1,9 @@
-"""Training augmentation on numpy arrays, every random choice from one generator; and the network's input scaling."""
+"""Training augmentation of 8-bit images, every random choice from one generator; and the network's input scaling.
+
+Pillow resizes, mirrors and applies colour matrices to 8-bit pixels, on the crop alone. Kornia's augmentations do the
+same on float tensors and take more than ten times as long on a processor; `python -m bench.data`
+times both. Of kornia, the decoders of kornia_rs are used.
+"""
 
 import math
 from dataclasses import dataclass
@@ -46,30 +51,30 @@ class Augment:
         """image uint8 (H, W, 3) and label uint8 (H, W) to a crop of both: uint8 (h, w, 3), uint8 (h, w)."""
         factor = rng.uniform(*self.scale)
         size = tuple(max(1, round(side * factor)) for side in label.shape)
-        image, label = self._crop(image, label, size, rng, wanted)
-        image = jitter(image, self._colour_matrix(rng))
+        picture, target = self._crop(Image.fromarray(image), Image.fromarray(label), size, rng, wanted)
+        picture = jitter(picture, self._colour_matrix(rng))
         if rng.random() < self.flip_probability:
-            image, label = image[:, ::-1], label[:, ::-1]
-        return np.ascontiguousarray(image), np.ascontiguousarray(label)
+            picture, target = (side.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for side in (picture, target))
+        return pad(np.array(picture), self.crop, GREY), pad(np.array(target), self.crop, IGNORE)
 
     def _crop(
         self,
-        image: np.ndarray,
-        label: np.ndarray,
+        image: Image.Image,
+        label: Image.Image,
         size: tuple[int, int],
         rng: np.random.Generator,
         wanted: Wanted | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[Image.Image, Image.Image]:
         """The crop of image and label as if both had first been resized to `size`; only the crop is computed."""
         height, width = min(self.crop[0], size[0]), min(self.crop[1], size[1])
         for _ in range(self.crop_tries):
             top = int(rng.integers(size[0] - height + 1))
             left = int(rng.integers(size[1] - width + 1))
             cropped = crop_resized(label, size, (top, left, height, width), Image.Resampling.NEAREST)
-            if largest_share(cropped) <= self.max_class_share and shows(cropped, wanted):
+            counts = np.array(cropped.histogram())
+            if largest_share(counts) <= self.max_class_share and shows(counts, wanted):
                 break
-        image = crop_resized(image, size, (top, left, height, width), Image.Resampling.BILINEAR)
-        return pad(image, self.crop, GREY), pad(cropped, self.crop, IGNORE)
+        return crop_resized(image, size, (top, left, height, width), Image.Resampling.BILINEAR), cropped
 
     def _colour_matrix(self, rng: np.random.Generator) -> np.ndarray:
         """The jitter of one image as one affine map of RGB, float32 (3, 4): hue, saturation, contrast, brightness."""
@@ -96,39 +101,43 @@ def hue_matrix(degrees: float) -> np.ndarray:
     return math.cos(angle) * np.eye(3) + third + skew * cross
 
 
-def jitter(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Applies an affine colour map (3, 4) to an image uint8 (H, W, 3), rounded and clipped."""
-    mapped = image.reshape(-1, 3).astype(np.float32) @ matrix[:, :3].T + (matrix[:, 3] + 0.5)
-    return np.clip(mapped, 0, 255).astype(np.uint8).reshape(image.shape)
+def jitter(image: Image.Image, matrix: np.ndarray) -> Image.Image:
+    """Applies an affine colour map (3, 4) to an RGB image, rounded and clipped."""
+    return image.convert("RGB", tuple(matrix.ravel().tolist()))
 
 
-def crop_resized(pixels: np.ndarray, size: tuple[int, int], box: Box, method: Image.Resampling) -> np.ndarray:
-    """What `box` cuts out of `pixels` (H, W[, 3]) resized to `size` (height, width)."""
+def crop_resized(image: Image.Image, size: tuple[int, int], box: Box, method: Image.Resampling) -> Image.Image:
+    """What `box` cuts out of an image resized to `size` (height, width)."""
     top, left, height, width = box
-    down, across = pixels.shape[0] / size[0], pixels.shape[1] / size[1]
+    down, across = image.height / size[0], image.width / size[1]
     source = (left * across, top * down, (left + width) * across, (top + height) * down)
-    source = (*source[:2], min(source[2], pixels.shape[1]), min(source[3], pixels.shape[0]))
-    return np.asarray(Image.fromarray(pixels).resize((width, height), method, box=source))
+    source = (*source[:2], min(source[2], image.width), min(source[3], image.height))
+    return image.resize((width, height), method, box=source)
 
 
-def largest_share(label: np.ndarray) -> float:
-    """Share of the largest class among the labelled pixels of a label (h, w); 1 where nothing is labelled."""
-    counts = np.bincount(label.ravel(), minlength=256)[:IGNORE]
-    return float(counts.max() / counts.sum()) if counts.any() else 1.0
+def largest_share(counts: np.ndarray) -> float:
+    """Share of the largest class among the labelled pixels, from pixels by id (256,); 1 where nothing is labelled."""
+    labelled = counts[:IGNORE].sum()
+    return float(counts[:IGNORE].max() / labelled) if labelled else 1.0
 
 
-def shows(label: np.ndarray, wanted: Wanted | None) -> bool:
-    """Whether a label (h, w) has what is wanted."""
-    return wanted is None or np.count_nonzero(label == wanted.train_id) >= wanted.share * label.size
+def shows(counts: np.ndarray, wanted: Wanted | None) -> bool:
+    """Whether a label with so many pixels by id (256,) has what is wanted."""
+    return wanted is None or counts[wanted.train_id] >= max(1, wanted.share * counts.sum())
 
 
 def pad(pixels: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
     """Fills `pixels` (h, w[, 3]) up to `size` at the bottom and the right."""
-    missing = [(0, size[0] - pixels.shape[0]), (0, size[1] - pixels.shape[1])] + [(0, 0)] * (pixels.ndim - 2)
+    missing = [(0, size[0] - pixels.shape[0]), (0, size[1] - pixels.shape[1]), (0, 0)][: pixels.ndim]
     return np.pad(pixels, missing, constant_values=value) if any(after for _, after in missing) else pixels
 
 
 def normalise(image: np.ndarray) -> torch.Tensor:
     """uint8 (H, W, 3) to float32 (3, H, W) with ImageNet's mean and standard deviation."""
-    scaled = (image.astype(np.float32) - MEAN) / STD
-    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+    return normalise_planes(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))))
+
+
+def normalise_planes(planes: torch.Tensor) -> torch.Tensor:
+    """uint8 (..., 3, H, W) to float32 of the same shape, on the same device, as `normalise`."""
+    mean, deviation = (torch.from_numpy(values).to(planes.device).view(3, 1, 1) for values in (MEAN, STD))
+    return planes.to(torch.float32).sub_(mean).div_(deviation)

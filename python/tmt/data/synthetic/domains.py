@@ -119,8 +119,8 @@ BDD100K = Domain(
     name="bdd100k",
     optics=Optics(
         focal=(0.8, 1.05), horizon=(0.46, 0.58), height=(1.2, 1.45), ahead=(0.38, 0.62), bend=8e-4, climb=5e-4,
-        blur=(0.35, 0.85), noise=(0.01, 0.03), vignette=(0.1, 0.35), exposure=(-0.2, 0.55), contrast=(0.85, 1.25),
-        saturation=(0.55, 1.0), cast=0.07, hue=6, bonnet=0.55, side=(1.2, 5.0), windscreen=1.0, jpeg=(55.0, 82.0),
+        blur=(0.45, 0.95), noise=(0.01, 0.03), vignette=(0.1, 0.35), exposure=(-0.2, 0.55), contrast=(0.85, 1.25),
+        saturation=(0.45, 0.9), cast=0.07, hue=6, bonnet=0.55, side=(1.2, 5.0), windscreen=1.0, jpeg=(55.0, 82.0),
     ),
     weather=Weather(
         skies=(
@@ -162,8 +162,8 @@ MAPILLARY = Domain(
     name="mapillary",
     optics=Optics(
         focal=(0.6, 1.35), horizon=(0.3, 0.62), height=(1.0, 2.7), ahead=(0.25, 0.75), bend=1.8e-3, climb=1.2e-3,
-        blur=(0.0, 0.7), noise=(0.0, 0.035), vignette=(0.0, 0.45), exposure=(-0.45, 0.45), contrast=(0.7, 1.35),
-        saturation=(0.4, 1.35), cast=0.09, hue=7, bonnet=0.2, side=(-1.0, 5.5), distortion=(-0.06, 0.22), mirror=0.4,
+        blur=(0.0, 0.4), noise=(0.0, 0.025), vignette=(0.0, 0.4), exposure=(-0.4, 0.4), contrast=(0.85, 1.4),
+        saturation=(0.6, 1.4), cast=0.09, hue=7, bonnet=0.2, side=(-1.0, 5.5), distortion=(-0.06, 0.22), mirror=0.4,
         windscreen=0.25, jpeg=(70.0, 95.0),
     ),
     weather=Weather(
