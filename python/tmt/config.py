@@ -81,7 +81,8 @@ class ModelConfig:
 
     base: str | None = None
     """Folder of a model in transformers' Mask2Former format that the source stage starts from, the sizes below then not
-    being used; none: a new model of these sizes, from random weights."""
+    being used; of other classes than the data's, its class predictor starts anew. none: a new model of these sizes,
+    from random weights."""
     backbone: Literal["swin", "resnet50", "resnet"] = "swin"
     """Backbone of a new model; `resnet` is one of basic blocks with `depths` and `widths`."""
     embed_dim: PositiveInt = 96

@@ -16,6 +16,7 @@ Images with an EXIF orientation are turned upright. The same command again goes 
 
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -105,25 +106,35 @@ def _check_model(config: PredictConfig, model: "nn.Module") -> None:
 
 
 def _predict_all(config: PredictConfig, model: "nn.Module", todo: "list[Job]", world: "World") -> None:
-    """This process's share of the images."""
+    """This process's share of the images; while one is segmented, the pictures of the one before are written."""
     import torch
     from tqdm import tqdm
 
-    from tmt.engine.prediction import Painter
+    from tmt.engine.prediction import Painter, write_pictures
 
     painter, failures, share = Painter.of(config, model), [], todo[world.rank :: world.size]
     pace = 0.5 if sys.stderr.isatty() else 20  # seconds
-    for job in tqdm(share, "predict", unit="image", mininterval=pace, disable=not world.main):
-        try:
-            painter.paint(job)
-        except DataError as error:
-            failures.append(error)
-            tqdm.write(f"left out: {error}")
-    count = int(world.sum(torch.tensor([len(failures)])))
+    with ThreadPoolExecutor(1) as writer:
+        written = writer.submit(write_pictures, {})
+        for job in tqdm(share, "predict", unit="image", mininterval=pace, disable=not world.main):
+            try:
+                drawn = painter.paint(job)
+            except DataError as error:
+                failures.append(error)
+                tqdm.write(f"left out: {error}")
+                continue
+            written.result()  # at most one image waits; a full disk ends it all
+            written = writer.submit(write_pictures, drawn)
+        written.result()
+    _report(failures, int(world.sum(torch.tensor([len(failures)]))), len(todo), world)
+
+
+def _report(failures: list[DataError], count: int, images: int, world: "World") -> None:
+    """Raise DataError where `count` images of all processes, of which these `failures` are ours, were left out."""
     if count == 1 and failures:
         raise failures[0]
     if count and world.main:
-        raise DataError(f"{count} of {len(todo)} images could not be read and were left out, see above; mend them")
+        raise DataError(f"{count} of {images} images could not be read and were left out, see above; mend them")
 
 
 if __name__ == "__main__":

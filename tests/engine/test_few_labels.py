@@ -41,6 +41,16 @@ def test_classes_are_counted_once_of_what_is_trained_on(whole: Path) -> None:
         assert len(counts) == images and all(sum(row) == 48 * 96 for row in counts)
 
 
+def test_rare_classes_change_what_is_trained_on(
+    whole: Path, tmp_path: Path, source_root: Path, target_root: Path
+) -> None:
+    more = ("--stages=source", "--evaluation.flip")
+    plain = trained(runs.arguments(tmp_path / "run", source_root, target_root, *more, steps=4), tmp_path / "log")
+    name = "source/model/model.safetensors"
+    assert (whole / name).read_bytes() != (plain / name).read_bytes()
+    assert not (plain / "class_counts-source.json").exists()
+
+
 def test_resumed_exactly(whole: Path, tmp_path: Path, source_root: Path, target_root: Path) -> None:
     argv = settings_of(tmp_path / "run", source_root, target_root)
     for stage in ("source", "estimator", "full", "tmt"):

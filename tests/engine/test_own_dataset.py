@@ -8,10 +8,12 @@ from pathlib import Path
 import engine_runs as runs
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tmt import evaluate, predict, train
-from tmt.engine.models import label_set_of, open_model
+from tmt.data import CITYSCAPES19
+from tmt.engine.models import PER_CLASS, label_set_of, open_base, open_model, predicts
 
 CLASSES = """id,name,train_id,red,green,blue
 10,ground,0,120,90,60
@@ -128,3 +130,34 @@ def test_source_model_of_other_classes(
     assert train.main([*kinds, *roots, f"--source_model={finished}/source/model"]) == 2
     message = capsys.readouterr().err
     assert str(finished) in message and "got 19 (road" in message and not (tmp_path / "run").exists()
+
+
+def test_base_of_other_classes_gets_a_new_class_predictor(done: Path, finished: Path, tmp_path: Path) -> None:
+    """A model of 19 classes as the start for three: everything else is kept, and the run can be repeated."""
+    three = label_set_of(open_model(done / "runs" / "mine" / "source" / "model", {}))
+    base = open_model(finished / "source" / "model", {})
+    first, again, other = (open_base(finished / "source" / "model", {}, three, seed) for seed in (0, 0, 1))
+    assert label_set_of(first) == three and first.class_predictor.weight.shape == (4, 32)
+    weights, expected = first.state_dict(), base.state_dict()
+    for name, value in expected.items():
+        assert name.startswith(PER_CLASS) or torch.equal(weights[name], value), name
+    assert torch.equal(first.class_predictor.weight, again.class_predictor.weight)
+    assert not torch.equal(first.class_predictor.weight, other.class_predictor.weight)
+    assert first.criterion.empty_weight.tolist() == pytest.approx([1, 1, 1, 0.1])
+    roots = [f"--data.source_root={done}/mine/day", f"--data.target_root={done}/mine/night", f"--out={tmp_path}/run"]
+    roots += [f"--model.base={finished}/source/model"]
+    argv = ["--config=demo", "--data.source=folders", "--data.target=folders", "--stages=source", "--device=cpu"]
+    argv += ["--source.steps=2", "--source.batch_size=2", "--model.estimator_hidden=16"]
+    assert runs.finish(runs.start(runs.train, [*argv, *roots], tmp_path / "log")) == 0, (tmp_path / "log").read_text()
+    assert label_set_of(open_model(tmp_path / "run" / "source" / "model", {})) == three
+
+
+def test_same_classes_are_recognised(finished: Path) -> None:
+    model = open_model(finished / "source" / "model", {})
+    assert predicts(model, CITYSCAPES19)
+    model.config.id2label = {i: name.upper().replace(" ", "-") for i, name in enumerate(CITYSCAPES19.names)}
+    assert predicts(model, CITYSCAPES19)
+    model.config.id2label = {i: f"LABEL_{i}" for i in range(19)}
+    assert predicts(model, CITYSCAPES19)
+    model.config.id2label = dict(enumerate(reversed(CITYSCAPES19.names)))
+    assert not predicts(model, CITYSCAPES19)

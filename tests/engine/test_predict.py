@@ -2,7 +2,9 @@
 
 import json
 import os
+import resource
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -271,6 +273,23 @@ def test_saved_model(finished: Path, tmp_path: Path, target_root: Path) -> None:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert read(tmp_path / "one" / found[0]).shape == (48, 96)
     assert json.loads((tmp_path / "one" / "predict.json").read_text())["ids"] == "train"
+
+
+def predicted_without_room(argv: list[str], log: Path) -> int:
+    """As on a disk with room for a kilobyte a file."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    runs.redirect(log)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+    return predict.main(argv)
+
+
+def test_full_disk_is_one_line(finished: Path, tmp_path: Path, target_root: Path) -> None:
+    (photo, *_) = sorted((target_root / "leftImg8bit" / "val").rglob("*.png"))
+    argv = [f"{finished}/tmt/model", str(photo), f"--out={tmp_path}/out", "--device=cpu"]
+    assert runs.finish(runs.start(predicted_without_room, argv, tmp_path / "log")) == 2
+    last = (tmp_path / "log").read_text().splitlines()[-1]
+    assert last.startswith("error: ") and f"overlay/{photo.name}: File too large" in last
+    assert not list((tmp_path / "out" / "overlay").glob("[!.]*"))
 
 
 def test_killed_and_called_again(finished: Path, tmp_path: Path, target_root: Path) -> None:

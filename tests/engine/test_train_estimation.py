@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tmt.config import InferenceConfig
 from tmt.engine import estimation
 from tmt.engine.distributed import World
 from tmt.model.acte import Regions
@@ -75,3 +76,22 @@ def test_batches_are_balanced() -> None:
     joined = next(estimation.pairs(iter([source]), iter([target])))
     assert joined["pixel_values"].shape == (4, 3, 16, 32) and joined["domains"].tolist() == [0, 0, 1, 1]
     assert joined["names"] == ["0", "0", "1", "1"]
+
+
+def test_held_out_images_are_judged_in_evaluations_windows() -> None:
+    labels = torch.arange(20 * 30).reshape(1, 20, 30)
+    batch = {"pixel_values": labels[:, None].expand(1, 3, 20, 30).float(), "labels": labels, "names": ["x"]}
+    (whole,) = estimation.windows_of(batch, InferenceConfig(scales=(0.5, 2.0), flip=True))
+    assert torch.equal(whole["labels"], labels) and whole["pixel_values"].shape == (1, 3, 20, 30)
+    parts = list(estimation.windows_of(batch, InferenceConfig(window=(20, 16), stride=(20, 14), scales=(2.0,))))
+    assert [part["labels"][0, 0, 0].item() for part in parts] == [0, 14]
+    assert all(torch.equal(part["pixel_values"][:, 0].long(), part["labels"]) for part in parts)
+
+
+def test_judgement_sums_up_regions() -> None:
+    logits = torch.tensor([-2.0, 1.0, 3.0], dtype=torch.float64)
+    for domain, right in ((0, 1), (1, 2)):
+        found = estimation.judgement(logits, domain)
+        transfer = 1 - torch.sigmoid(logits)
+        expected = [right, transfer.sum().item(), transfer.square().sum().item(), 3]
+        assert found.tolist() == pytest.approx(expected)

@@ -18,9 +18,17 @@ TEMPORARY = ".partial-"
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to the disk, and rename it to `path`."""
+    """Let `write` fill a temporary file beside `path`, flush it to the disk, and rename it to `path`.
+
+    An OSError while writing, such as that of a full disk, names the file.
+    """
     partial = path.with_name(f"{TEMPORARY}{path.name}")
-    write(partial)
+    try:
+        write(partial)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     _flush(partial)
     os.replace(partial, path)
     _flush(path.parent)

@@ -53,7 +53,7 @@ def check_inputs(config: Config, folder: Path, label_set: LabelSet) -> None:
     if "source" not in config.stages:
         _check_source_model(config, folder, label_set)
     elif config.model.base is not None:
-        open_model(config.model.base, {}, label_set)
+        open_model(config.model.base, {})
     if "tmt" in config.stages and "estimator" not in config.stages:
         _check_estimator(config, folder)
 

@@ -6,7 +6,7 @@ source model, as many source as target images in each batch.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,10 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from tmt.config import InferenceConfig
 from tmt.data import IGNORE, Dataset, eval_batches
 from tmt.engine.checkpoint import write_atomically
 from tmt.engine.distributed import World
 from tmt.engine.evaluation import asked_to_stop
+from tmt.engine.inference import plan
 from tmt.engine.loop import Batch, Fit, Pace, Task, adamw
 from tmt.engine.models import freeze, open_model
 from tmt.engine.run import Run
@@ -190,13 +192,26 @@ def _sum_up(
     for i, batch in enumerate(islice(eval_batches(dataset, world.rank, world.size), share_of_rank)):
         if i < count // world.size and asked_to_stop(world, run.stop.asked()):
             return None
-        logits, valid = judge(model, discriminator, batch, world.device)
-        logits = logits[valid].double().cpu()
-        transferability = torch.sigmoid(-logits)
-        right = (logits > 0) == (domain == 1)
-        values = (right, transferability, transferability.square(), torch.ones_like(logits))
-        sums += torch.stack([value.double().sum() for value in values])
+        for part in windows_of(batch, run.config.evaluation):
+            logits, valid = judge(model, discriminator, part, world.device)
+            sums += judgement(logits[valid].double().cpu(), domain)
     return world.sum(sums).cpu()
+
+
+def windows_of(batch: Batch, evaluation: InferenceConfig) -> Iterator[Batch]:
+    """A batch of one image in the windows that evaluation sees it in, at its own size and not mirrored."""
+    pixels, labels = batch["pixel_values"], batch["labels"]
+    for one in plan(tuple(labels.shape[-2:]), replace(evaluation, scales=(1.0,), flip=False)):
+        inside = (..., one.rows.slice, one.columns.slice)
+        yield {**batch, "pixel_values": pixels[inside], "labels": labels[inside]}
+
+
+def judgement(logits: Tensor, domain: int) -> Tensor:
+    """Over regions with logits (n,) float64 of one domain, (4,): sums of right judgements, T and T squared, and n."""
+    transferability = torch.sigmoid(-logits)
+    right = (logits > 0) == (domain == 1)
+    values = (right, transferability, transferability.square(), torch.ones_like(logits))
+    return torch.stack([value.double().sum() for value in values])
 
 
 def verdict(result: dict[str, object], saturated: float) -> str:

@@ -1,5 +1,6 @@
 """Making, loading and saving segmentation models."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
+PER_CLASS = ("class_predictor.", "criterion.")
+"""What a model has for its own classes only."""
 
 
 def new_model(
@@ -97,20 +100,23 @@ def label_set_of(model: TMTForSemanticSegmentation) -> LabelSet:
     return LabelSet(names, np.array([default_colour(i) for i in range(len(names))], dtype=np.uint8))
 
 
-def adopt_classes(model: TMTForSemanticSegmentation, label_set: LabelSet, folder: str | Path) -> None:
-    """Make sure that the model of `folder` predicts these classes, and let it remember their names and colours.
-
-    Raises ConfigError for other classes. A model whose classes have no names of their own need only have as many.
-    """
+def predicts(model: TMTForSemanticSegmentation, label_set: LabelSet) -> bool:
+    """Whether a model predicts these classes; one whose classes have no names of their own need only have as many."""
     known = label_set_of(model).names
     nameless = all(name == f"LABEL_{i}" for i, name in enumerate(known))
-    if len(known) != len(label_set) or not (nameless or known == label_set.names):
-        raise ConfigError(
-            f"{folder}: model must predict the classes of the data, {listed(label_set.names)}, got {listed(known)}; "
-            "give a model trained on them"
-        )
+    same = [_spelt(name) for name in known] == [_spelt(name) for name in label_set.names]
+    return same or (nameless and len(known) == len(label_set))
+
+
+def remember_classes(config: TMTConfig, label_set: LabelSet) -> None:
+    """Write names and colours of the classes into a model's configuration."""
     for name, value in _labels(label_set).items():
-        setattr(model.config, name, value)
+        setattr(config, name, value)
+
+
+def _spelt(name: str) -> str:
+    """A name without what differs between releases of the same classes."""
+    return name.casefold().replace("_", " ").replace("-", " ").strip()
 
 
 def listed(names: Sequence[str]) -> str:
@@ -128,7 +134,32 @@ def open_model(
     """
     model = load_model(folder, **options)
     if label_set is not None:
-        adopt_classes(model, label_set, folder)
+        if not predicts(model, label_set):
+            raise ConfigError(
+                f"{folder}: model must predict the classes of the data, {listed(label_set.names)}, got "
+                f"{listed(label_set_of(model).names)}; give a model trained on them"
+            )
+        remember_classes(model.config, label_set)
+    return model
+
+
+def open_base(
+    folder: str | Path, options: dict[str, object], label_set: LabelSet, seed: int
+) -> TMTForSemanticSegmentation:
+    """A saved model to start from. For other classes than its own it gets a class predictor that `seed` determines.
+
+    Raises CheckpointError as `open_model` does.
+    """
+    base = load_model(folder, **options)
+    if predicts(base, label_set):
+        remember_classes(base.config, label_set)
+        return base
+    config = copy.deepcopy(base.config)
+    remember_classes(config, label_set)
+    seed_all(seed)
+    model = TMTForSemanticSegmentation(config)
+    kept = {name: value for name, value in base.state_dict().items() if not name.startswith(PER_CLASS)}
+    model.load_state_dict(kept, strict=False)
     return model
 
 

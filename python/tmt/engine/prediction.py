@@ -179,7 +179,7 @@ def label_ids() -> np.ndarray:
 
 @dataclass(frozen=True)
 class Painter:
-    """Segments an image and writes its pictures."""
+    """Segments an image and draws its pictures."""
 
     model: nn.Module
     label_set: LabelSet
@@ -196,15 +196,15 @@ class Painter:
         out = Path(config.out)
         return cls(model, label_set_of(model), config, out, config.save, config.ids, config.opacity, config.overwrite)
 
-    def paint(self, job: Job) -> None:
-        """Write those pictures of an image that are missing, each as a whole or not at all. Raises DataError."""
+    def paint(self, job: Job) -> dict[Path, np.ndarray]:
+        """Those pictures of an image that are missing, by the file they belong in. Raises DataError."""
         image = read_image(job.image)  # (H, W, 3) uint8
         pixels = normalise(image)[None].to(self.model.device)
         found = segment(self.model, pixels, self.inference, maps="transferability" in self.kinds)
-        for kind in self.kinds:
-            path = self.out / kind / job.name
-            if self.overwrite or not path.exists():
-                pictures.save(Image.fromarray(self._draw(kind, image, found)), path)
+        files = {kind: self.out / kind / job.name for kind in self.kinds}
+        return {
+            path: self._draw(kind, image, found) for kind, path in files.items() if self.overwrite or not path.exists()
+        }
 
     def _draw(self, kind: str, image: np.ndarray, found: Segmentation) -> np.ndarray:
         """One picture, (H, W) or (H, W, 3) uint8."""
@@ -220,3 +220,9 @@ class Painter:
             case "confidence":
                 return (255 * found.confidence()).round().byte().cpu().numpy()
         raise ValueError(f"Painter: kind must be one of {', '.join(KINDS)}, got {kind!r}")
+
+
+def write_pictures(drawn: dict[Path, np.ndarray]) -> None:
+    """Write pictures, (H, W) or (H, W, 3) uint8, each as a whole or not at all."""
+    for path, pixels in drawn.items():
+        pictures.save(Image.fromarray(pixels), path)

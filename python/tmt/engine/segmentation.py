@@ -11,7 +11,7 @@ from tmt.engine.distributed import World
 from tmt.engine.evaluation import evaluate
 from tmt.engine.interrupt import Interrupted
 from tmt.engine.loop import Batch, Fit, Pace, State, Task, adamw, describe_groups, poly
-from tmt.engine.models import autocast, load_estimator, new_model, open_model
+from tmt.engine.models import autocast, load_estimator, new_model, open_base, open_model
 from tmt.engine.run import Domain, Run, augmentation
 from tmt.engine.seeding import derive
 from tmt.methods import Method
@@ -22,10 +22,11 @@ from tmt.model import TMTForSemanticSegmentation, TMTOutput, masks_from_labels
 def train_source(run: Run, method: Method) -> None:
     """Stage `source`: a plain model on the source domain, in the end evaluated on the target too."""
     config, options = run.config, method.model_options(run.config.model)
+    seed = derive(config.seed, "weights")
     if config.model.base is None:
-        model = new_model(config.model, options, derive(config.seed, "weights"), run.label_set)
+        model = new_model(config.model, options, seed, run.label_set)
     else:
-        model = open_model(config.model.base, options, run.label_set)
+        model = open_base(config.model.base, options, run.label_set, seed)
     state = _train(run, method, model, run.source, config.source)
     last = _score(run, model, run.target)
     same = state.best["step"] == state.last["step"]
