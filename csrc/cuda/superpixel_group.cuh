@@ -150,8 +150,9 @@ struct Parts {
   float* masses;  // (2, lanes, groups, halo)
   int lanes;
 
-  __device__ int64_t row(const Plan& plan, int set, int lane, int group, int region) const {
-    return ((int64_t{set} * lanes + lane) * plan.groups() + group) * plan.halo() + region;
+  // As many rows as 32 bits count would not fit into memory.
+  __device__ int row(const Plan& plan, int set, int lane, int group, int region) const {
+    return ((set * lanes + lane) * plan.groups() + group) * plan.halo() + region;
   }
 };
 

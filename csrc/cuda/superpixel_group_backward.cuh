@@ -57,7 +57,7 @@ class BackwardGroup : public GroupWork<T, kPixels> {
       const int slice = i % kUnits * kTogether, at = slot + i / kUnits;
       Products<kTogether> products[2];
       const TableRows<T> rows[] = {{memory_.centres(), plan_, tile}, {memory_.gradients(), plan_, tile}};
-      similarities<T, kPixels>(products, memory_.pixels(at), rows, plan_, slice);
+      similarities<T, kPixels>(products, KeptPixels<kTogether, 0>{}, memory_.pixels(at), rows, plan_, slice);
 #pragma unroll
       for (int s = 0; s < kTogether; ++s)
         for (int row = 0; row < 2; ++row) {

@@ -47,9 +47,19 @@ class ForwardGroup : public GroupWork<T, kPixels> {
     }
   }
 
+  // A warp works on kTogether slices at once.
+  static constexpr int kTogether = kPixels == kSlice ? 1 : 2, kUnits = kPixels / kSlice / kTogether;
+
+  // Keeps this warp's slices in registers, if the group has no more units than warps.
+  template <int kSteps>
+  __device__ void keep_pixels(KeptPixels<kTogether, kSteps>& kept) const {
+    const int tile = warp_index() / kUnits, slice = warp_index() % kUnits * kTogether;
+    if (tile < plan_.tiles()) keep_slices<T, kPixels>(kept, memory_.pixels(tile), plan_, slice);
+  }
+
   // Weights of the round's tiles for accumulate. Step 0: 1 for the own cell; otherwise the assignment.
-  __device__ void assign(int first, int slot, int step) const {
-    constexpr int kSlices = kPixels / kSlice, kTogether = kSlices == 1 ? 1 : 2, kUnits = kSlices / kTogether;
+  template <int kSteps>
+  __device__ void assign(int first, int slot, int step, const KeptPixels<kTogether, kSteps>& kept) const {
     for (int i = warp_index(); i < plan_.round * kUnits; i += kGroupWarps) {
       const Tile tile(plan_, group_, first + i / kUnits);
       const int slice = i % kUnits * kTogether;
@@ -57,7 +67,7 @@ class ForwardGroup : public GroupWork<T, kPixels> {
       Products<kTogether> products[1];
       if (step > 0) {
         const TableRows<T> rows[] = {{memory_.centres(), plan_, tile}};
-        similarities<T, kPixels>(products, memory_.pixels(slot + i / kUnits), rows, plan_, slice);
+        similarities<T, kPixels>(products, kept, memory_.pixels(slot + i / kUnits), rows, plan_, slice);
       }
 #pragma unroll
       for (int s = 0; s < kTogether; ++s)
@@ -125,7 +135,6 @@ class ForwardGroup : public GroupWork<T, kPixels> {
     given_.masses[(int64_t{group_.image} * given_.iterations + step - 2) * regions + region.index(plan_)] = mass;
   }
 
-  template <int kTogether>
   __device__ void assign_slice(const Products<kTogether>& products, int s, const Tile& tile, int i, int slot, int slice,
                                int step) const {
     float mass[3] = {};
@@ -196,20 +205,10 @@ class ForwardGroup : public GroupWork<T, kPixels> {
   const ForwardArguments<T>& given_;
 };
 
-// Assigns and sums all tiles of the group, which are in shared memory.
-template <typename T, int kPixels>
-__device__ void work_on_resident_tiles(const ForwardGroup<T, kPixels>& group, const Plan& plan, int step) {
-  for (int first = 0; first < plan.tiles(); first += plan.round) {
-    group.assign(first, first, step);
-    block_barrier();
-    group.accumulate_round(first, first);
-    block_barrier();
-  }
-}
-
 // All steps of the images team, team + teams, ...; a team of plan.groups() blocks works on an image, and a block on a
 // group of it. Blocks wait for their neighbours only: `flags` (teams, groups), 0 at first, count each block's steps.
-template <typename T, int kPixels>
+// kSteps: channel steps that are kept in registers, too; 0: none.
+template <typename T, int kPixels, int kSteps>
 __global__ void __launch_bounds__(kGroupThreads, 1)
     superpixel_resident(const __grid_constant__ ForwardArguments<T> arguments, unsigned* flags) {
   const Plan& plan = arguments.plan;
@@ -222,11 +221,18 @@ __global__ void __launch_bounds__(kGroupThreads, 1)
     wait_copies<0>();
     block_barrier();
     for (int first = 0; first < plan.tiles(); first += plan.round) group.measure(first, first);
+    KeptPixels<ForwardGroup<T, kPixels>::kTogether, kSteps> kept;
+    group.keep_pixels(kept);
     for (int step = 0; step <= arguments.iterations; ++step, ++steps) {
       if (step > 0) wait_for_neighbours(flags, plan, number, steps);
       group.gather(step, (steps + 1) & 1);
       block_barrier();
-      work_on_resident_tiles(group, plan, step);
+      for (int first = 0; first < plan.tiles(); first += plan.round) {
+        group.assign(first, first, step, kept);
+        block_barrier();
+        group.accumulate_round(first, first);
+        block_barrier();
+      }
       group.publish(steps & 1);
       tell_neighbours(flags + number);
     }
@@ -254,7 +260,7 @@ __global__ void __launch_bounds__(kGroupThreads, 2)
     block_barrier();
     if (step > 0) group.measure(first, slot);
     block_barrier();
-    group.assign(first, slot, step);
+    group.assign(first, slot, step, KeptPixels<ForwardGroup<T, kPixels>::kTogether, 0>{});
     block_barrier();
     group.accumulate_round(first, slot);
     block_barrier();
@@ -262,23 +268,33 @@ __global__ void __launch_bounds__(kGroupThreads, 2)
   group.publish(step & 1);
 }
 
+template <typename T, int kPixels, int kSteps>
+bool launch_resident(const Context& context, const Tensor& features, ForwardArguments<T> arguments) {
+  const Plan& plan = arguments.plan;
+  const auto kernel = superpixel_resident<T, kPixels, kSteps>;
+  const size_t bytes = plan.shared.bytes;
+  const int64_t resident = resident_blocks(context, kernel, kGroupThreads, bytes);
+  const int64_t teams = std::min<int64_t>(plan.batch, resident / plan.groups());
+  if (teams == 0) return false;
+  std::array<Tensor, 2> memory;
+  arguments.parts = new_parts(features, plan, static_cast<int>(teams), memory);
+  const Tensor flags = zeroed_counters(context, features, teams * plan.groups());
+  launch_cooperative(context, {teams * plan.groups(), kGroupThreads, bytes}, kernel, arguments,
+                     static_cast<unsigned*>(flags.mutable_data_ptr()));
+  return true;
+}
+
 // Runs with every image on the chip. False where that is not possible.
 template <typename T, int kPixels>
 bool run_resident(const Context& context, const Tensor& features, ForwardArguments<T> arguments, const Plan& image) {
+  constexpr int kSteps = kPixels == kSlice ? 8 : 4;  // 64 registers of each thread
   const auto plan =
       plan_resident(image, Tables::centres, context.multiprocessors(), static_cast<int64_t>(context.shared_limit()));
   if (!plan) return false;
-  const size_t bytes = plan->shared.bytes;
-  const int64_t resident = resident_blocks(context, superpixel_resident<T, kPixels>, kGroupThreads, bytes);
-  const int64_t teams = std::min<int64_t>(plan->batch, resident / plan->groups());
-  if (teams == 0) return false;
-  std::array<Tensor, 2> memory;
   arguments.plan = *plan;
-  arguments.parts = new_parts(features, *plan, static_cast<int>(teams), memory);
-  const Tensor flags = zeroed_counters(context, features, teams * plan->groups());
-  launch_cooperative(context, {teams * plan->groups(), kGroupThreads, bytes}, superpixel_resident<T, kPixels>,
-                     arguments, static_cast<unsigned*>(flags.mutable_data_ptr()));
-  return true;
+  const bool keeps = plan->tiles() * ForwardGroup<T, kPixels>::kUnits <= kGroupWarps && plan->round >= plan->tiles();
+  return keeps ? launch_resident<T, kPixels, kSteps>(context, features, arguments)
+               : launch_resident<T, kPixels, 0>(context, features, arguments);
 }
 
 // Runs with one launch a step. False where not even two tiles and the regions around one cell fit.

@@ -45,19 +45,19 @@ class GroupWork {
   // Writes the halo's sums to the parts in `set`.
   __device__ void publish(int set) const {
     const int quads = plan_.padded_channels / 4;
-    float4* to = reinterpret_cast<float4*>(parts_.sums + part(set, 0) * plan_.padded_channels);
+    float4* to = reinterpret_cast<float4*>(parts_.sums + int64_t{part(set, 0)} * plan_.padded_channels);
     for (int i = threadIdx.x; i < plan_.halo() * quads; i += kGroupThreads)
       to[i] = reinterpret_cast<const float4*>(memory_.sums() + i / quads * plan_.stride)[i % quads];
   }
 
  protected:
   // Row of the parts that are this group's, or another one's, for a region of its halo.
-  __device__ int64_t part(int set, int region) const { return part(set, number_, region); }
-  __device__ int64_t part(int set, int group, int region) const { return parts_.row(plan_, set, lane_, group, region); }
+  __device__ int part(int set, int region) const { return part(set, number_, region); }
+  __device__ int part(int set, int group, int region) const { return parts_.row(plan_, set, lane_, group, region); }
 
   // The rows of the parts that a region's sum consists of: each of `lanes` holds one.
   struct PartRows {
-    int64_t row;
+    int row;
     unsigned lanes;
   };
 
@@ -81,7 +81,7 @@ class GroupWork {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const bool there = left != 0;
-        const int64_t row = broadcast_from(rows.row, there ? lowest_bit(left) : 0);
+        const int64_t row = shuffle(rows.row, there ? lowest_bit(left) : 0);
         const float4* from = reinterpret_cast<const float4*>(parts_.sums + row * plan_.padded_channels);
 #pragma unroll
         for (int q = 0; q < 2; ++q)

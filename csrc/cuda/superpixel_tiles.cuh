@@ -102,30 +102,71 @@ __device__ __forceinline__ void multiply(Products<kSlices>& products, const uint
   }
 }
 
-// The products of kSlices slices of a tile from `slice` on with the nine vectors of each table that `rows` point at. A
-// warp's work.
-template <typename T, int kPixels, int kSlices, int kTables>
-__device__ __forceinline__ void similarities(Products<kSlices> (&products)[kTables], const T* tile,
-                                             const TableRows<T> (&rows)[kTables], const Plan& plan, int slice) {
-  const T* at[kSlices];
+// The left operands of one step of kChannelStep channels, for kSlices slices.
+template <int kSlices>
+using PixelStep = uint32_t[kChannelStep / kSlice][kSlices][4];
+
+// Loads the operands of kSlices slices of a tile from `slice` on, for the channels from `channel` on.
+template <typename T, int kPixels, int kSlices>
+__device__ __forceinline__ void load_step(PixelStep<kSlices>& pixels, const T* tile, int slice, int channel) {
 #pragma unroll
-  for (int s = 0; s < kSlices; ++s) at[s] = tile + pixels_by_channels<kPixels>(slice + s);
-#pragma unroll 1
-  for (int channel = 0; channel < plan.padded_channels; channel += kChannelStep) {
-    uint32_t ninth[kTables][4], pairs[4], pixels[kSlices][4];
+  for (int half = 0; half < kChannelStep / kSlice; ++half)
 #pragma unroll
-    for (int i = 0; i < kTables; ++i) load_matrices(ninth[i], rows[i].ninth + channel);
+    for (int s = 0; s < kSlices; ++s)
+      load_matrices_transposed(pixels[half][s],
+                               tile + pixels_by_channels<kPixels>(slice + s) + (channel + half * kSlice) * kPixels);
+}
+
+// Adds the products of one step of channels from `channel` on with the nine vectors of each table that `rows` point at.
+template <typename T, int kSlices, int kTables>
+__device__ __forceinline__ void multiply_step(Products<kSlices> (&products)[kTables], const PixelStep<kSlices>& pixels,
+                                              const TableRows<T> (&rows)[kTables], int channel) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
+  for (int i = 0; i < kTables; ++i) {
+    uint32_t ninth[4], pairs[4];
+    load_matrices(ninth, rows[i].ninth + channel);
 #pragma unroll
-      for (int s = 0; s < kSlices; ++s)
-        load_matrices_transposed(pixels[s], at[s] + (channel + half * kSlice) * kPixels);
-#pragma unroll
-      for (int i = 0; i < kTables; ++i) {
-        load_matrices(pairs, rows[i].pairs + channel + half * kSlice);
-        multiply<T, kSlices>(products[i], pixels, pairs, {ninth[i][2 * half], ninth[i][2 * half + 1]});
-      }
+    for (int half = 0; half < kChannelStep / kSlice; ++half) {
+      load_matrices(pairs, rows[i].pairs + channel + half * kSlice);
+      multiply<T, kSlices>(products[i], pixels[half], pairs, {ninth[2 * half], ninth[2 * half + 1]});
     }
+  }
+}
+
+// The first kSteps steps of the channels of a warp's slices, kept in registers: read once for all iterations.
+template <int kSlices, int kSteps>
+struct KeptPixels {
+  PixelStep<kSlices> step[kSteps];
+};
+template <int kSlices>
+struct KeptPixels<kSlices, 0> {};
+
+template <typename T, int kPixels, int kSlices, int kSteps>
+__device__ __forceinline__ void keep_slices(KeptPixels<kSlices, kSteps>& kept, const T* tile, const Plan& plan,
+                                            int slice) {
+  if constexpr (kSteps > 0) {
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i)
+      if (i * kChannelStep < plan.padded_channels)
+        load_step<T, kPixels, kSlices>(kept.step[i], tile, slice, i * kChannelStep);
+  }
+}
+
+// The products over all channels of kSlices slices of a tile from `slice` on. A warp's work.
+template <typename T, int kPixels, int kSlices, int kTables, int kSteps>
+__device__ __forceinline__ void similarities(Products<kSlices> (&products)[kTables],
+                                             const KeptPixels<kSlices, kSteps>& kept, const T* tile,
+                                             const TableRows<T> (&rows)[kTables], const Plan& plan, int slice) {
+  if constexpr (kSteps > 0) {
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i)
+      if (i * kChannelStep < plan.padded_channels) multiply_step(products, kept.step[i], rows, i * kChannelStep);
+  }
+#pragma unroll 1
+  for (int channel = kSteps * kChannelStep; channel < plan.padded_channels; channel += kChannelStep) {
+    PixelStep<kSlices> pixels;
+    load_step<T, kPixels, kSlices>(pixels, tile, slice, channel);
+    multiply_step(products, pixels, rows, channel);
   }
 }
 
