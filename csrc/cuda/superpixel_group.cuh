@@ -46,15 +46,13 @@ __host__ __device__ inline int larger(int a, int b) { return a > b ? a : b; }
 
 // The block's rectangle of cells.
 struct Group {
-  int image, row, column;       // of the batch; on the grid of groups
+  int image;                    // of the batch
   int first_row, first_column;  // its first cell
 
   __device__ Group(const Plan& plan, int image_, int number)
       : image(image_),
-        row(number / plan.columns_of_groups),
-        column(number % plan.columns_of_groups),
-        first_row(row * plan.group_rows),
-        first_column(column * plan.group_columns) {}
+        first_row(number / plan.columns_of_groups * plan.group_rows),
+        first_column(number % plan.columns_of_groups * plan.group_columns) {}
 };
 
 // A region of a group's halo.

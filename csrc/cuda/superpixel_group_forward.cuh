@@ -249,13 +249,16 @@ __global__ void __launch_bounds__(kGroupThreads, 2)
   const int image = blockIdx.x / plan.groups();
   const ForwardGroup<T, kPixels> group(arguments, image, image, blockIdx.x % plan.groups());
   if (step > arguments.iterations) return group.gather(step, (step + 1) & 1);
-  group.load(0, 0);
-  group.gather(step, (step + 1) & 1);
-  for (int first = 0, slot = 0; first < plan.tiles(); first += plan.round, slot ^= plan.round) {
+  // Turn -1 loads the first round, and gathers while it is on its way.
+  for (int first = -plan.round, slot = plan.round; first < plan.tiles(); first += plan.round, slot ^= plan.round) {
     if (first + plan.round < plan.tiles())
       group.load(first + plan.round, slot ^ plan.round);
     else
       commit_copies();
+    if (first < 0) {
+      group.gather(step, (step + 1) & 1);
+      continue;
+    }
     wait_copies<1>();
     block_barrier();
     if (step > 0) group.measure(first, slot);

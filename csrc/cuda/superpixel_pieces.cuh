@@ -64,8 +64,8 @@ __device__ void store_pieces(T* pixels, T* image, const Plan& plan, const Group&
 
 // Starts to copy a round of tiles of features (B, C, H, W) to the slots from `slot` on, and closes the group of copies.
 template <typename T, int kPixels>
-__device__ __attribute__((noinline)) void load_tiles(T* pixels, const T* features, const Plan& plan, const Group& group,
-                                                     int first, int slot) {
+__device__ __forceinline__ void load_tiles(T* pixels, const T* features, const Plan& plan, const Group& group,
+                                           int first, int slot) {
   const T* image = features + group.image * plan.channels * plan.pixels();
   switch (plan.piece) {
     case 8: load_pieces<T, kPixels, 8>(pixels, image, plan, group, first, slot); break;
@@ -78,8 +78,8 @@ __device__ __attribute__((noinline)) void load_tiles(T* pixels, const T* feature
 
 // Copies a round of tiles from shared memory to features (B, C, H, W).
 template <typename T, int kPixels>
-__device__ __attribute__((noinline)) void store_tiles(T* pixels, T* features, const Plan& plan, const Group& group,
-                                                      int first, int slot) {
+__device__ __forceinline__ void store_tiles(T* pixels, T* features, const Plan& plan, const Group& group, int first,
+                                            int slot) {
   T* image = features + group.image * plan.channels * plan.pixels();
   switch (plan.piece) {
     case 8: store_pieces<T, kPixels, 8>(pixels, image, plan, group, first, slot); break;
