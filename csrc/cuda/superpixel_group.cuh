@@ -160,15 +160,17 @@ __device__ __forceinline__ void tell_neighbours(unsigned* flag) {
   if (threadIdx.x == 0) add_release(flag, 1u);
 }
 
-// Waits until the groups around `number` have done `steps` steps, too. Every thread must call.
+// Waits until the groups that share a region of the halo with group `number` have done `steps` steps, too: those with a
+// cell at most two cells away. Every thread must call.
 __device__ __forceinline__ void wait_for_neighbours(const unsigned* flags, const Plan& plan, int number,
                                                     unsigned steps) {
-  if (threadIdx.x < kNeighbours) {
-    const int k = static_cast<int>(threadIdx.x), row = number / plan.columns_of_groups;
-    const int column = number % plan.columns_of_groups;
-    const int other = number + superpixel::neighbour_row(k) * plan.columns_of_groups + superpixel::neighbour_column(k);
-    if (superpixel::neighbour_exists(k, row, column, plan.rows_of_groups, plan.columns_of_groups)) {
-      while (load_acquire(flags + other) < steps) {
+  constexpr int kAcross = 5;
+  if (threadIdx.x < kAcross * kAcross) {
+    const int down = static_cast<int>(threadIdx.x) / kAcross - 2, across = static_cast<int>(threadIdx.x) % kAcross - 2;
+    const int row = number / plan.columns_of_groups + down, column = number % plan.columns_of_groups + across;
+    const bool near = (abs(down) < 2 || plan.group_rows == 1) && (abs(across) < 2 || plan.group_columns == 1);
+    if (near && row >= 0 && row < plan.rows_of_groups && column >= 0 && column < plan.columns_of_groups) {
+      while (load_acquire(flags + row * plan.columns_of_groups + column) < steps) {
       }
     }
   }

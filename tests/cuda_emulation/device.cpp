@@ -21,7 +21,8 @@ constexpr int kBlocksPerMultiprocessor = 2;  // fewer than a GPU holds: every re
 constexpr int kThreadsPerMultiprocessor = 2048;
 
 int architecture = 90;
-int multiprocessors = 3;  // few and odd, so that keys are split unevenly
+constexpr int kMultiprocessors = 3;  // few and odd, so that keys are split unevenly
+int multiprocessors = kMultiprocessors;
 std::map<const void*, size_t> allowed_shared;
 cudaError_t last_error = cudaSuccess;
 std::string message;
@@ -115,10 +116,14 @@ void tmt_emulation_set_architecture(int architecture) {
   emulation::allowed_shared.clear();
 }
 
-// Launches are written down instead of run from now on, on a GPU with so many multiprocessors; 0: they run again.
-void tmt_emulation_only_record(int count) {
-  emulation::only_record = count > 0;
-  emulation::multiprocessors = count > 0 ? count : 3;
+// So many multiprocessors from now on; 0: as at first.
+void tmt_emulation_set_multiprocessors(int count) {
+  emulation::multiprocessors = count > 0 ? count : emulation::kMultiprocessors;
+}
+
+// Launches are written down instead of run from now on; 0: they run again.
+void tmt_emulation_only_record(int only_record) {
+  emulation::only_record = only_record != 0;
   emulation::records.clear();
 }
 // The i-th launch written down: offset of the kernel in this library (0: there are not so many), blocks, threads,

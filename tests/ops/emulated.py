@@ -53,6 +53,11 @@ def set_architecture(number):
     load().tmt_emulation_set_architecture(number)
 
 
+def set_multiprocessors(count=0):
+    """How many the emulated GPU has; 0: three, as at first."""
+    load().tmt_emulation_set_multiprocessors(count)
+
+
 class Launch(NamedTuple):
     """Of a kernel, by its demangled name."""
 
@@ -67,15 +72,17 @@ def launches(call, architecture=90, multiprocessors=132):
     path = library(kernel_units())
     emulation = load()
     emulation.tmt_emulation_recorded.restype = ctypes.c_uint64
-    emulation.tmt_emulation_set_architecture(architecture)
-    emulation.tmt_emulation_only_record(multiprocessors)
+    set_architecture(architecture)
+    set_multiprocessors(multiprocessors)
+    emulation.tmt_emulation_only_record(1)
     call()
     names, found = _symbols(path), []
     numbers = [ctypes.c_uint64() for _ in range(3)]
     while offset := emulation.tmt_emulation_recorded(ctypes.c_uint64(len(found)), *map(ctypes.byref, numbers)):
         found.append(Launch(names[offset], *(number.value for number in numbers)))
     emulation.tmt_emulation_only_record(0)
-    emulation.tmt_emulation_set_architecture(90)
+    set_multiprocessors()
+    set_architecture(90)
     return found
 
 

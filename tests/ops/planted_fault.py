@@ -1,7 +1,7 @@
 """Runs one check of kernel_checks with an emulated library: python planted_fault.py LIBRARY CHECK [ARGUMENT...].
 
 Ends with 0 where it passes in every order, with 1 where it fails. In a process of its own, because the operators of two
-libraries cannot live in one.
+libraries cannot live in one. Arguments are literals; the name of a half-precision dtype is that dtype.
 """
 
 import ast
@@ -12,6 +12,12 @@ import kernel_checks
 import torch
 
 ORDERS = range(4)
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def argument(text):
+    value = ast.literal_eval(text)
+    return DTYPES[value] if isinstance(value, str) and value in DTYPES else value
 
 
 def main(library, check, *arguments):
@@ -22,4 +28,4 @@ def main(library, check, *arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(ast.literal_eval, sys.argv[2:]))
+    main(sys.argv[1], *map(argument, sys.argv[2:]))

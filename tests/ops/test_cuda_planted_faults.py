@@ -24,15 +24,14 @@ class Fault(NamedTuple):
 
 
 ADDRESS = "address"
-SUPERPIXEL = ("check_superpixel", (1, 130, 8, 13), 8)
 PACK_MASK = ("check_pack_mask", "foreground", "transfer", 150)
 FAULTS = [
     Fault(
         "a wrong index",
-        "pack_mask.cu",
+        "pack_common.cuh",
         "pack_mask",
-        "high_key = low_key + kWarpSize;",
-        "high_key = low_key + 31;",
+        "byte |= decide(values[i]) ? 1u << i : 0u;",
+        "byte |= decide(values[i]) ? 1u << (i ^ 1) : 0u;",
         PACK_MASK,
     ),
     Fault(
@@ -41,14 +40,38 @@ FAULTS = [
         "superpixel_forward",
         "block_barrier();  // everyone is done with the chunk before",
         "",
-        SUPERPIXEL,
+        ("check_superpixel", (1, 130, 8, 13), 8),
+    ),
+    Fault(
+        "a bad fragment",
+        "superpixel_tiles.cuh",
+        "superpixel_forward",
+        "{ninth[2 * half], ninth[2 * half + 1]}",
+        "{ninth[2 * half + 1], ninth[2 * half]}",
+        ("check_superpixel", (1, 40, 16, 24), 8, "bfloat16"),
+    ),
+    Fault(
+        "a copy that nobody waits for",
+        "masked_attention_tensor_forward.cu",
+        "masked_attention_tensor_forward",
+        "wait_copies<kDepth - 2>();",
+        "wait_copies<kDepth - 1>();",
+        ("check_attention", (1, 2, 20, 300, 32), "bfloat16"),
+    ),
+    Fault(
+        "a group that nobody waits for",
+        "superpixel_group.cuh",
+        "superpixel_forward",
+        "(abs(across) < 2 || plan.group_columns == 1)",
+        "abs(across) < 2",
+        ("check_superpixel", (1, 40, 16, 24), 8, "bfloat16"),
     ),
     Fault(
         "a read past the end",
-        "pack_mask.cu",
+        "pack_common.cuh",
         "pack_mask",
-        "ballot(high_key < keys && decide(high_key))",
-        "ballot(decide(high_key))",
+        "first + i < count ? static_cast<float>(row[first + i]) : NAN",
+        "static_cast<float>(row[first + i])",
         PACK_MASK,
         ADDRESS,
     ),

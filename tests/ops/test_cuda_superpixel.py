@@ -1,0 +1,94 @@
+"""The tensor-core superpixels in CUDA: every way in which they cut images into groups, tiles and copies.
+
+Emulated on the CPU, in several orders of threads and blocks, and on a GPU where there is one.
+"""
+
+import emulated
+import kernel_checks as checks
+import pytest
+import torch
+from superpixel_cases import KAPPA, features
+
+import tmt_ext
+
+HALF = [torch.bfloat16, torch.float16]
+# (B, C, H, W), cell, multiprocessors. With one, images are streamed, a launch a step; with more, they stay on the chip,
+# in groups of one cell where there are enough.
+CASES = [
+    pytest.param((1, 40, 16, 24), 8, 6, id="a cell a group"),
+    pytest.param((1, 40, 16, 24), 8, 3, id="groups of two cells"),
+    pytest.param((1, 20, 40, 48), 8, 30, id="six by five groups"),
+    pytest.param((1, 40, 16, 24), 8, 1, id="streamed"),
+    pytest.param((5, 33, 16, 16), 8, 8, id="two images at a time, five turns"),
+    pytest.param((1, 130, 16, 24), 8, 6, id="more channels than registers keep"),
+    pytest.param((1, 40, 24, 20), 4, 30, id="tiles of 16, rows of four aligned"),
+    pytest.param((1, 300, 8, 12), 4, 6, id="tiles of 16, more channels than registers keep"),
+    pytest.param((2, 7, 13, 18), 6, 20, id="two aligned, cells cut below"),
+    pytest.param((1, 8, 11, 13), 4, 1, id="none aligned, cells cut on both sides, streamed"),
+    pytest.param((1, 12, 40, 33), 16, 6, id="several tiles to a cell"),
+    pytest.param((1, 5, 9, 7), 2, 20, id="cells of four pixels"),
+    pytest.param((2, 5, 4, 3), 1, 12, id="a pixel a cell"),
+    pytest.param((1, 5, 4, 3), 9, 2, id="one region"),
+]
+ORDERS = range(2, 6)
+
+
+@pytest.fixture
+def ops():
+    emulated.load()
+    yield torch.ops.tmt_emulated
+    emulated.set_order(0)
+    emulated.set_multiprocessors()
+    emulated.set_architecture(90)
+
+
+def everything(ops, x, cell, iterations=3):
+    """Results and gradient."""
+    results = ops.superpixel(x, cell, iterations, KAPPA)
+    ones = [torch.ones_like(result) for result in results[:2]]
+    return *results, ops.superpixel_backward(*ones, x, *results[3:], cell, iterations, KAPPA)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize(("shape", "cell", "multiprocessors"), CASES)
+def test_results_and_gradients(ops, shape, cell, multiprocessors, dtype):
+    emulated.set_multiprocessors(multiprocessors)
+    checks.check_superpixel(ops, torch.device("cpu"), shape, cell, dtype)
+
+
+@pytest.mark.parametrize(("shape", "cell", "multiprocessors"), CASES)
+def test_no_order_changes_a_bit(ops, shape, cell, multiprocessors):
+    """Blocks that are far ahead of others must neither read what these have not written yet, nor write over it."""
+    emulated.set_multiprocessors(multiprocessors)
+    x = features(shape, torch.bfloat16)
+    expected = everything(ops, x, cell)
+    for order in ORDERS:
+        emulated.set_order(order)
+        for got, first in zip(everything(ops, x, cell), expected, strict=True):
+            assert torch.equal(got, first)
+
+
+@pytest.mark.parametrize("architecture", [80, 86, 120])
+def test_with_less_shared_memory(ops, architecture):
+    emulated.set_architecture(architecture)
+    emulated.set_multiprocessors(4)
+    checks.check_superpixel(ops, torch.device("cpu"), (1, 130, 16, 32), 8, torch.bfloat16)
+
+
+@pytest.mark.parametrize("iterations", [1, 7])
+def test_iterations(ops, iterations):
+    emulated.set_multiprocessors(6)
+    checks.check_superpixel(ops, torch.device("cpu"), (1, 24, 16, 24), 8, torch.bfloat16, iterations)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("case", [*(case.values[:2] for case in CASES), ((2, 256, 64, 128), 8), ((2, 256, 64, 128), 4)])
+def test_on_a_gpu(case, dtype):
+    if not (torch.cuda.is_available() and tmt_ext.build_info()["cuda_loaded"]):
+        pytest.skip("needs a GPU and the CUDA kernels")
+    device = torch.device("cuda", 0)
+    checks.check_superpixel(torch.ops.tmt, device, *case, dtype)
+    x = features(case[0], dtype).to(device)
+    first = everything(torch.ops.tmt, x, case[1])
+    for got, expected in zip(everything(torch.ops.tmt, x, case[1]), first, strict=True):
+        assert torch.equal(got, expected)
