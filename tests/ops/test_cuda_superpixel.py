@@ -12,23 +12,27 @@ from superpixel_cases import KAPPA, features
 import tmt_ext
 
 HALF = [torch.bfloat16, torch.float16]
-# (B, C, H, W), cell, multiprocessors. With one, images are streamed, a launch a step; with more, they stay on the chip,
-# in groups of one cell where there are enough.
+# (B, C, H, W), cell, multiprocessors: images that stay on the chip, in groups of one cell where there are enough.
 CASES = [
     pytest.param((1, 40, 16, 24), 8, 6, id="a cell a group"),
     pytest.param((1, 40, 16, 24), 8, 3, id="groups of two cells"),
     pytest.param((1, 20, 40, 48), 8, 30, id="six by five groups"),
-    pytest.param((1, 40, 16, 24), 8, 1, id="streamed"),
     pytest.param((5, 33, 16, 16), 8, 8, id="two images at a time, five turns"),
     pytest.param((1, 130, 16, 24), 8, 6, id="more channels than registers keep"),
     pytest.param((1, 40, 24, 20), 4, 30, id="tiles of 16, rows of four aligned"),
     pytest.param((1, 300, 8, 12), 4, 6, id="tiles of 16, more channels than registers keep"),
     pytest.param((2, 7, 13, 18), 6, 20, id="two aligned, cells cut below"),
-    pytest.param((1, 8, 11, 13), 4, 1, id="none aligned, cells cut on both sides, streamed"),
+    pytest.param((1, 8, 11, 13), 4, 1, id="none aligned, cells cut on both sides"),
     pytest.param((1, 12, 40, 33), 16, 6, id="several tiles to a cell"),
     pytest.param((1, 5, 9, 7), 2, 20, id="cells of four pixels"),
     pytest.param((2, 5, 4, 3), 1, 12, id="a pixel a cell"),
     pytest.param((1, 5, 4, 3), 9, 2, id="one region"),
+]
+# (B, C, H, W), cell, on an sm_86 of one multiprocessor: too large for the chip, a launch a step.
+STREAMED = [
+    pytest.param((1, 64, 24, 40), 8, id="tiles of 64"),
+    pytest.param((2, 64, 22, 41), 4, id="tiles of 16, none aligned"),
+    pytest.param((1, 40, 33, 50), 16, id="several tiles to a cell"),
 ]
 ORDERS = range(2, 6)
 
@@ -66,6 +70,30 @@ def test_no_order_changes_a_bit(ops, shape, cell, multiprocessors):
         emulated.set_order(order)
         for got, first in zip(everything(ops, x, cell), expected, strict=True):
             assert torch.equal(got, first)
+
+
+def names(ops, shape, cell, architecture, multiprocessors):
+    x = features(shape, torch.bfloat16)
+    found = emulated.launches(lambda: everything(ops, x, cell), architecture, multiprocessors)
+    return [launch.kernel.partition("superpixel_")[2].partition("<")[0] for launch in found]
+
+
+def test_ways(ops):
+    """The images above go the way that they are said to go."""
+    for case in CASES:
+        shape, cell, multiprocessors = case.values
+        assert names(ops, shape, cell, 90, multiprocessors) == ["resident", "backward_resident"]
+    for case in STREAMED:
+        assert names(ops, *case.values, 86, 1) == ["step"] * 5 + ["backward_step"] * 4
+
+
+@pytest.mark.parametrize("order", [0, 2, 3])
+@pytest.mark.parametrize(("shape", "cell"), STREAMED)
+def test_streamed(ops, shape, cell, order):
+    emulated.set_architecture(86)
+    emulated.set_multiprocessors(1)
+    emulated.set_order(order)
+    checks.check_superpixel(ops, torch.device("cpu"), shape, cell, torch.bfloat16)
 
 
 @pytest.mark.parametrize("architecture", [80, 86, 120])
