@@ -7,12 +7,17 @@ DEMO ?= runs/demo
 SOURCES := $(wildcard csrc/*.* csrc/*/* cmake/* tmt_ext/*.py) CMakeLists.txt setup.py pyproject.toml constraints.txt
 CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh tests/cuda_emulation/*)
 
-.PHONY: help install demo test lint format bench bench-gpu clean
+SANITIZERS := address,undefined
+SANITIZED := build/sanitized
+
+.PHONY: help install demo test sanitize kernels lint format bench bench-gpu clean
 
 help:
 	@echo "make demo     install into $(VENV), train source -> estimator -> target on synthetic streets, show the table"
 	@echo "make test     install into $(VENV), check style, run every test"
 	@echo "make lint     check style only;  make format  mend it"
+	@echo "make sanitize  the operators' tests once more, watched by AddressSanitizer and UBSan"
+	@echo "make kernels  what the compilers made of the kernels: ARM, CUDA registers, spills and instructions"
 	@echo "make bench    time the operators against plain PyTorch"
 	@echo "make bench-gpu  on a machine with a GPU: build, check against the oracle, sanitize, time"
 	@echo "make clean    remove build products (keeps $(VENV) and runs)"
@@ -33,6 +38,20 @@ demo: install
 
 test: lint
 	$(BIN)/python -m pytest tests
+
+# The CPU kernels in a build of their own, and the emulated CUDA kernels. The edges of the tensor-core superpixels are left
+# to `make test`: they take minutes here.
+sanitize: install
+	TMT_SANITIZE=$(SANITIZERS) TMT_CUDA=0 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet --upgrade \
+		--no-deps --no-build-isolation --target $(SANITIZED) .
+	TMT_SANITIZE=$(SANITIZERS) LD_PRELOAD="$$(g++ -print-file-name=libasan.so):$$(g++ -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(SANITIZED) $(BIN)/pytest tests/ops \
+		--ignore tests/ops/test_cuda_superpixel.py --ignore tests/ops/test_cuda_planted_faults.py
+
+kernels: install
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group kernels
+	$(BIN)/python -m pytest tests/test_arm.py
+	test ! -e tmt_ext/libtmt_cuda.so || $(BIN)/python -m bench.build_report
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """What the compiler made of the CUDA kernels, without a GPU: python -m bench.build_report [--markdown FILE].
 
 For every kernel and architecture of the built library: registers, local memory (spills), shared memory, occupancy, and
-the instructions that matter, read from the machine code by cuobjdump (of the CUDA toolkit or of the extra `ci`).
+the instructions that matter, read from the machine code by cuobjdump (of the CUDA toolkit or of the dependency group `kernels`).
 Threads and shared memory are those of the launches at the sizes below, which the emulated kernels' host code makes
 without running them. Ends with 1 where a main kernel (csrc/cuda/kernels.json) touches local memory or an expected
 instruction is missing.
@@ -236,8 +236,9 @@ def report(kernels: list[Built], problems: list[str]) -> list[str]:
         f"Largest number of registers: {max(k.registers for k in kernels)}.",
         "",
         *(["Problems:", *(f"- {problem}" for problem in problems), ""] if problems else []),
-        "Launches at B, C, H, W, cell " + "; ".join(map(str, SUPERPIXEL_SIZES)) + " and B, heads, N, S, D "
-        ""
+        "Launches at B, C, H, W, cell "
+        + "; ".join(map(str, SUPERPIXEL_SIZES))
+        + " and B, heads, N, S, D "
         + "; ".join(map(str, ATTENTION_SIZES))
         + ", all dtypes; float16 is as bfloat16. blocks: on one multiprocessor. local: LDL and STL.",
         "",

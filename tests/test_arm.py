@@ -1,4 +1,4 @@
-"""The CPU sources compile for ARM, at the portable level. Needs zig, whose compiler has every target (extra `ci`)."""
+"""The CPU sources compile for ARM, at the portable level. Needs zig, whose compiler has every target (`make kernels`)."""
 
 import importlib.util
 import subprocess
@@ -13,7 +13,9 @@ KERNELS = sorted((ROOT / "csrc" / "cpu").glob("*_kernels.cpp"))
 OTHERS = sorted(set((ROOT / "csrc" / "cpu").glob("*.cpp")) - set(KERNELS))
 AARCH64 = 183  # e_machine of an ELF file
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="needs zig: pip install '.[ci]'")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("ziglang") is None, reason="needs zig: pip install --group kernels"
+)
 
 
 @pytest.mark.parametrize("source", [*KERNELS, *OTHERS], ids=lambda path: path.stem)
