@@ -1,7 +1,8 @@
 """What the compiler made of the CUDA kernels, without a GPU: python -m bench.build_report [--markdown FILE].
 
 For every kernel and architecture of the built library: registers, local memory (spills), shared memory, occupancy, and
-the instructions that matter, read from the machine code by cuobjdump (of the CUDA toolkit or of the dependency group `kernels`).
+the instructions that matter, read from the machine code by cuobjdump (of the CUDA toolkit, or of the dependency group
+`kernels`).
 Threads and shared memory are those of the launches at the sizes below, which the emulated kernels' host code makes
 without running them. Ends with 1 where a main kernel (csrc/cuda/kernels.json) touches local memory or an expected
 instruction is missing.
