@@ -1,4 +1,4 @@
-"""The CPU sources compile for ARM, at the portable level. Needs zig, whose compiler has every target: `make kernels`."""
+"""The CPU sources compile for ARM, at the portable level. Needs zig, whose compiler has every target (make kernels)."""
 
 import importlib.util
 import subprocess
