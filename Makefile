@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 SOURCES := $(wildcard csrc/*.* csrc/*/* cmake/* tmt_ext/*.py) CMakeLists.txt setup.py pyproject.toml constraints.txt
-CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh tests/cuda_emulation/*)
+CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh tests/cuda_emulation/*.* tests/cuda_emulation/*/*.*)
 
 SANITIZERS := address,undefined
 SANITIZED := build/sanitized
