@@ -173,8 +173,10 @@ void superpixel_means(const SuperpixelForward& task, int64_t begin, int64_t end,
 }
 
 void superpixel_accumulate(const SuperpixelForward& task, int64_t k, int64_t begin, int64_t end, void* workspace) {
-  for_each_row(task, begin, end, workspace,
-               [k](auto& rows, int64_t row, auto& work) { accumulate_row(rows, row, k, work); });
+  // Every other iteration goes upwards: it begins with what the one before left in the caches.
+  for_each_row(task, begin, end, workspace, [=](auto& rows, int64_t row, auto& work) {
+    accumulate_row(rows, k % 2 == 1 ? begin + end - 1 - row : row, k, work);
+  });
 }
 
 void superpixel_combine(const SuperpixelForward& task, int64_t k, int64_t begin, int64_t end, void* workspace) {
