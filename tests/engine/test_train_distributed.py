@@ -35,8 +35,7 @@ def first_gradients(argv: list[str], stage: str, path: Path, variables: dict[str
             freeze(model)
             task = estimator_task(run, model, new_discriminator(run, model))
         else:
-            method_of("full").choose_trainable(model)
-            task = segmentation_task(run, "source", model, run.source, config.source)
+            task = segmentation_task(run, method_of("source"), model, run.source, config.source)
         batch = next(task.batches(0))
         loss, _ = task.loss(batch)
         loss.backward()
