@@ -1,16 +1,11 @@
 """What a method may decide."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from tmt.config import MetricConfig, ModelConfig
-
-if TYPE_CHECKING:
-    from tmt.methods.metric import TransferMetric
+from tmt.methods.metric import TransferMetric
 
 
 class Method(ABC):
