@@ -258,12 +258,13 @@ class _Reader:
     ) -> Config:
         """The settings of a base and of what the file sets on top."""
         argv = [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.values()]
+        argv += ["--data.source=gtav", "--data.target=mapillary"]  # so that Mapillary's settings may be given
         try:
             config = arguments.parse([*base, *argv])
         except ConfigError as error:
             at = next((where for where, (name, _) in settings.items() if name in str(error)), (*place, "settings"))
             raise self.error(at, str(error)) from error
-        return replace(config, pictures=0, resume=False)
+        return _placeless(config)
 
     def _variants(self, shared: Config) -> tuple[Variant, ...]:
         given = self.tree.get("variants")
@@ -295,6 +296,15 @@ class _Reader:
             if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
                 raise self.error((*place, "seeds", i), f"must be a whole number of at least 0, got {seed!r}")
         return tuple(value)
+
+
+def _placeless(config: Config) -> Config:
+    """The settings without what a job gets from its place in the study, such as what a base says of it."""
+    default = Config()
+    places = {name: getattr(default, name) for name in SET_PER_JOB if "." not in name}
+    of_data = [name.removeprefix("data.") for name in SET_PER_JOB if name.startswith("data.")]
+    data = replace(config.data, **{name: getattr(default.data, name) for name in of_data})
+    return replace(config, **{**places, "pictures": 0, "data": data})
 
 
 def _leaves(tree: dict, place: tuple[object, ...]) -> list[tuple[tuple[object, ...], object]]:

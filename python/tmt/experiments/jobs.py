@@ -91,7 +91,7 @@ class _Planner:
         yield Job(
             name, "target", *self.pair, self.variant.name, self.variant.stage, self.seed,
             self._config(name, self.variant.config, self.pair, self.variant.stage, source, weights), needs,
-            region_key(self.variant.config, self.definition.config) if weights else None,
+            self._regions if weights else None,
         )  # fmt: skip
 
     def _source(self) -> Job:
@@ -105,8 +105,7 @@ class _Planner:
 
     def _estimator(self, source: Job) -> Job:
         shared, own = self.definition.config, self.variant.config
-        regions = region_key(own, shared)
-        config = own
+        regions, config = self._regions, own
         if not self.variant.own_base:
             model = replace(shared.model, **{name: getattr(own.model, name) for name in REGION_SETTINGS})
             config = replace(shared, model=model, estimator=own.estimator)
@@ -115,6 +114,10 @@ class _Planner:
         return Job(
             name, "estimator", *self.pair, "estimator", "estimator", self.seed, config, (source.id,), regions
         )  # fmt: skip
+
+    @property
+    def _regions(self) -> str:
+        return region_key(self.variant.config, self.variant.config if self.variant.own_base else self.definition.config)
 
     @property
     def _base(self) -> str:

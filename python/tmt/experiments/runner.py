@@ -127,9 +127,10 @@ class Runner:
             if not Path(root).is_dir():
                 raise ConfigError(f"roots.{domain}: must be the folder of the dataset, got {root}; mend the study file")
         try:
-            (study.folder / "results").mkdir(parents=True, exist_ok=True)
-            remove_leftovers(study.folder / "results")
+            study.folder.mkdir(parents=True, exist_ok=True)
             write_text(study.folder / "study.yaml", definitions.to_yaml(study.definition))
+            (study.folder / "results").mkdir(exist_ok=True)
+            remove_leftovers(study.folder / "results")
         except OSError as error:
             raise ConfigError(f"out: {study.folder} cannot be written ({error.strerror}); choose another --out") from error
         for domain in (name for name in study.domains if name not in study.definition.roots):
