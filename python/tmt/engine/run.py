@@ -19,6 +19,7 @@ from tmt.data import (
     rare_classes,
 )
 from tmt.data.synthetic import make
+from tmt.data.synthetic.writer import MANIFEST, read_manifest
 from tmt.engine.checkpoint import write_text
 from tmt.engine.checks import check_folder, check_inputs, check_settings
 from tmt.engine.distributed import World
@@ -165,11 +166,12 @@ def _open_given(config: Config) -> tuple[Domain, Domain] | None:
     )
 
 
-def _open(config: Config, role: str, dataset: str, root: str | Path, fit: FitConfig, kind: str = "") -> Domain:
+def _open(config: Config, role: str, dataset: str, root: str | Path, fit: FitConfig) -> Domain:
     data = config.data
     options = {"mapping": data.mapillary_mapping, "version": data.mapillary_version}
     train, val = (open_dataset(dataset, root, split, **options) for split in ("train", "val"))
     available = len(train)
+    kind = " (synthetic)" if read_manifest(Path(root) / MANIFEST) is not None else ""
     check_subset(role, fit.images, available, str(root))
     if fit.images is not None and fit.images < available:
         train = Subset(train, fit.images, derive(config.seed, "subset", role))
@@ -199,8 +201,8 @@ def make_synthetic(config: Config, folder: Path) -> None:
 def _open_synthetic(config: Config, folder: Path) -> tuple[Domain, Domain]:
     first, second = config.data.source, config.data.target
     return (
-        _open(config, "source", first, synthetic_root(config, folder, first), config.source, " (synthetic)"),
-        _open(config, "target", second, synthetic_root(config, folder, second), config.target, " (synthetic)"),
+        _open(config, "source", first, synthetic_root(config, folder, first), config.source),
+        _open(config, "target", second, synthetic_root(config, folder, second), config.target),
     )
 
 
