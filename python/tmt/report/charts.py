@@ -12,6 +12,8 @@ from tmt.report.style import COLOURS, FAINT, INK, MARKERS, Chart, canvas, labels
 from tmt.report.table import interval, number, signed
 from tmt.report.understanding import Finding, region_title
 
+FEW = 8
+"""Pairs that a legend can name; more are drawn alike."""
 ROW = 0.24
 """Inches of a row in charts of many."""
 
@@ -30,7 +32,7 @@ def over_pairs_charts(study: StudyView) -> list[Chart]:
             continue
         names = titles(study.columns)
         rows = [f"{names[one.first.name]} − {names[one.second.name]}" for one in found]
-        with canvas(0.9 + 0.34 * len(rows)) as (figure, axes):
+        with canvas(1.1 + 0.34 * len(rows)) as (figure, axes):
             for y, one in enumerate(found):
                 dots = [test.difference for test in one.by_pair.values() if test.count]
                 axes.plot(dots, [y + 0.18] * len(dots), "|", color=FAINT, markersize=7)
@@ -45,7 +47,7 @@ def over_pairs_charts(study: StudyView) -> list[Chart]:
         )
         caption = (
             f"mIoU of TMT minus each method, {WHICH[which]}, in percentage points: mean over pairs with Student's 95 % "
-            f"interval where there are pairs enough; ticks are the pairs. {said}. Data: {study.kind}."
+            f"interval where there are pairs enough; ticks are the pairs. {said}. {study.origin}"
         )
         charts.append(Chart(f"tests-over-pairs-{which}", caption, f"Differences over pairs: {said}", to_svg(figure)))
     return charts
@@ -58,7 +60,7 @@ def by_pair_charts(study: StudyView) -> list[Chart]:
         known = {pair: test for pair, test in one.by_pair.items() if test.count}
         if one.second.stage != "full" or not known:
             continue
-        with canvas(0.9 + ROW * len(known)) as (figure, axes):
+        with canvas(1.1 + ROW * len(known)) as (figure, axes):
             for y, test in enumerate(known.values()):
                 _whisker(axes, test.difference, test.low, test.high, y, COLOURS[0])
             labels_down(axes, [f"{arrow(pair)} ({test.count})" for pair, test in known.items()])
@@ -67,7 +69,7 @@ def by_pair_charts(study: StudyView) -> list[Chart]:
         caption = (
             f"mIoU of {_name(study, one.first)} minus {one.second.title}, {WHICH['last']}, mask rule of TMT: "
             f"{one.first.mask_rule}; mean over (n) seeds that both have, with Student's 95 % interval from three seeds "
-            f"on. {len(known)} of {len(study.pairs)} pairs. Data: {study.kind}."
+            f"on. {len(known)} of {len(study.pairs)} pairs. {study.origin}"
         )
         charts.append(
             Chart(f"difference-{one.first.name}-{one.second.name}", caption, _pairs_said(one), to_svg(figure))
@@ -109,7 +111,7 @@ def training_charts(study: StudyView) -> list[Chart]:
             legend_below(axes)
         caption = (
             f"{arrow(pair)}: mIoU in percent on the target's validation images during training, mean over (n) seeds, "
-            f"at the steps that all of them were evaluated at. Data: {study.kind}."
+            f"at the steps that all of them were evaluated at. {study.origin}"
         )
         ends = "; ".join(
             f"{titles(columns)[name]} {line[1][-1]:.1f} at step {line[0][-1]}" for name, line in lines.items()
@@ -147,8 +149,8 @@ def class_charts(study: StudyView) -> list[Chart]:
             axes.set_xlabel("difference of IoU, percentage points")
         caption = (
             f"IoU by class of {_name(study, one.first)} minus {one.second.title}, {WHICH['last']}, in percentage "
-            f"points: bars are means over the (n) pairs whose ground truth has the class, dots the pairs, each a mean over the "
-            f"seeds that both have. Data: {study.kind}."
+            f"points: bars are means over the (n) pairs whose ground truth has the class, dots the pairs, each a mean "
+            f"over the seeds that both have. {study.origin}"
         )
         said = "; ".join(f"{name} {signed(float(np.mean(values)), 1)}" for name, values in gains.items())
         name = f"classes-{one.first.name}-{one.second.name}"
@@ -168,8 +170,9 @@ def fraction_charts(study: StudyView) -> list[Chart]:
             continue
         with canvas(3.1) as (figure, axes):
             for i, (pair, line) in enumerate(lines.items()):
-                colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i // len(COLOURS) % len(MARKERS)]
-                axes.plot(x, line, f"-{marker}", color=colour, label=arrow(pair), linewidth=1, alpha=0.8)
+                few = len(lines) <= FEW
+                colour, label = (COLOURS[i], arrow(pair)) if few else (FAINT, "" if i else "one pair")
+                axes.plot(x, line, "-o", color=colour, label=label, linewidth=1, alpha=0.8 if few else 0.5)
             if len(whole) > 1:
                 axes.plot(x, np.mean(whole, axis=0), "-", color=INK, linewidth=2.4, label=f"mean of {len(whole)} pairs")
             axes.set_xticks(x)
@@ -179,7 +182,7 @@ def fraction_charts(study: StudyView) -> list[Chart]:
         seeds = sorted({len(study.seeds_of(column.name, pair)) for column in columns for pair in lines})
         caption = (
             f"mIoU in percent against p_T, {RULE_TITLES[rule]}, {WHICH['last']}; means over seeds "
-            f"(n from {seeds[0]} to {seeds[-1]}). Data: {study.kind}."
+            f"(n from {seeds[0]} to {seeds[-1]}). {study.origin}"
         )
         said = "; ".join(f"{arrow(pair)} {', '.join(number(v, 1) for v in line)}" for pair, line in lines.items())
         alt = f"mIoU at p_T {', '.join(f'{v:g}' for v in x)} percent: {said}"
@@ -198,7 +201,7 @@ def estimator_chart(study: StudyView) -> Chart | None:
         return None
     pairs = [pair for pair in study.pairs if any((r.source, r.target) == pair for r in known)]
     kinds = list(dict.fromkeys(str(result.regions) for result in known))
-    with canvas(1.5 + ROW * len(pairs)) as (figure, axes):
+    with canvas(1.7 + ROW * len(pairs)) as (figure, axes):
         for i, kind in enumerate(kinds):
             own = [r for r in known if str(r.regions) == kind and (r.source, r.target) in pairs]
             rows = [pairs.index((r.source, r.target)) + 0.12 * (i - (len(kinds) - 1) / 2) for r in own]
@@ -213,7 +216,7 @@ def estimator_chart(study: StudyView) -> Chart | None:
         legend_below(axes)
     caption = (
         "Accuracy of the domain discriminator on held-out validation images, in percent, and the proxy A-distance that "
-        f"follows from it, 2(1 − 2ε); a mark a seed, by kind of regions. Near 100, T says little. Data: {study.kind}."
+        f"follows from it, 2(1 − 2ε); a mark a seed, by kind of regions. Near 100, T says little. {study.origin}"
     )
     said = "; ".join(
         f"{arrow((r.source, r.target))} {r.regions} seed {r.seed} {100 * r.estimator['accuracy']:.1f}" for r in known
@@ -221,7 +224,7 @@ def estimator_chart(study: StudyView) -> Chart | None:
     return Chart("estimators", caption, f"Discriminator accuracy: {said}", to_svg(figure))
 
 
-def understanding_charts(findings: Sequence[Finding], kind: str) -> list[Chart]:
+def understanding_charts(findings: Sequence[Finding], origin: str) -> list[Chart]:
     """Correlation of 1 - T with the source model's error: over all regions, and within images."""
     if not findings:
         return []
@@ -229,14 +232,14 @@ def understanding_charts(findings: Sequence[Finding], kind: str) -> list[Chart]:
         "over all regions": lambda c: (c.rho, c.low, c.high),
         "within images": lambda c: (c.within, c.within_low, c.within_high),
     }
-    return [_correlations(findings, kind, what, value) for what, value in values.items()] + [_bins(findings, kind)]
+    return [_correlations(findings, origin, what, value) for what, value in values.items()] + [_bins(findings, origin)]
 
 
-def _correlations(findings: Sequence[Finding], kind: str, what: str, value: Callable) -> Chart:
+def _correlations(findings: Sequence[Finding], origin: str, what: str, value: Callable) -> Chart:
     rows = list(dict.fromkeys((f.source, f.target) for f in findings))
     kinds = list(dict.fromkeys(map(region_title, findings)))
     slots: dict[tuple, int] = {}
-    with canvas(1.1 + 2 * ROW * len(rows)) as (figure, axes):
+    with canvas(1.4 + 2 * ROW * len(rows)) as (figure, axes):
         for finding in findings:
             pair, title = (finding.source, finding.target), region_title(finding)
             slot = slots[pair] = slots.get(pair, -1) + 1
@@ -252,7 +255,7 @@ def _correlations(findings: Sequence[Finding], kind: str, what: str, value: Call
         legend_below(axes, 1)
     caption = (
         f"Spearman's ρ, {what}, of 1 − T and the source model's share of wrong pixels on the target; a mark a seed, "
-        f"95 % interval by bootstrap over images. Above 0, T points at what fails. Data: {kind}."
+        f"95 % interval by bootstrap over images. Above 0, T points at what fails. {origin}"
     )
     said = "; ".join(
         f"{arrow((f.source, f.target))} {region_title(f)} seed {f.seed} {signed(value(f.correlation)[0])}"
@@ -262,7 +265,7 @@ def _correlations(findings: Sequence[Finding], kind: str, what: str, value: Call
     return Chart(name, caption, f"Correlation {what}: {said}", to_svg(figure))
 
 
-def _bins(findings: Sequence[Finding], kind: str) -> Chart:
+def _bins(findings: Sequence[Finding], origin: str) -> Chart:
     """Error by tenths of 1 - T, mean over pairs and seeds."""
     kinds = list(dict.fromkeys(map(region_title, findings)))
     with canvas(2.9) as (figure, axes):
@@ -280,7 +283,7 @@ def _bins(findings: Sequence[Finding], kind: str) -> Chart:
         legend_below(axes, 1)
     caption = (
         "The source model's share of wrong pixels, in percent, in regions ordered by 1 − T: thin lines are (n) pairs "
-        f"and seeds, the thick one their mean. A line that rises says that T points at what fails. Data: {kind}."
+        f"and seeds, the thick one their mean. A line that rises says that T points at what fails. {origin}"
     )
     return Chart(
         "understanding-tenths", caption, "Error by tenths of 1 − T, from like to unlike the source", to_svg(figure)

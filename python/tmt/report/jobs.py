@@ -1,5 +1,6 @@
 """A study's job folders: the models, discriminators and images behind its results."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,6 +87,13 @@ def frozen(folder: Path, options: dict[str, object], label_set: LabelSet) -> TMT
     model = open_model(folder, options, label_set)
     freeze(model)
     return model
+
+
+def tell_left_out(what: str, failed: Sequence[tuple[str, NotThere]], say: Callable[[str], None]) -> None:
+    """One line for everything that is not on this machine, with the reason of the first."""
+    if failed:
+        names = ", ".join(name for name, _ in failed[:4]) + (f" and {len(failed) - 4} more" if len(failed) > 4 else "")
+        say(f"{what} left out of {names}: {failed[0][1]}")
 
 
 def estimators_of(study: StudyView, pair: Pair, seed: int) -> dict[str, JobFolder]:

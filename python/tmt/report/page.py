@@ -28,10 +28,12 @@ a{color:var(--link)}
 nav ul{display:flex;flex-wrap:wrap;gap:.2rem 1rem;padding:0;list-style:none;font-size:.92rem}
 dl{display:grid;grid-template-columns:minmax(7rem,auto) 1fr;gap:.15rem 1rem;font-size:.92rem;margin:.6rem 0}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
-.scroll{overflow-x:auto;margin:1rem 0;border:1px solid var(--line);border-radius:8px}
+.table{margin:1rem 0}
+.scroll{overflow-x:auto;border:1px solid var(--line);border-radius:8px}
 .scroll:focus-visible{outline:2px solid var(--link)}
 table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums;width:100%}
-caption{caption-side:bottom;text-align:left;color:var(--soft);font-size:.82rem;padding:.5rem .7rem;line-height:1.4}
+caption{text-align:left;font-weight:600;padding:.45rem .6rem}
+details caption{display:none}
 th,td{padding:.28rem .6rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
 thead th{background:var(--card);font-weight:600}
 th:first-child{text-align:left;position:sticky;left:0;background:var(--card);font-weight:500}
@@ -80,10 +82,7 @@ def charts(many: Iterable[Chart]) -> str:
 
 def tables(many: Sequence[Table], shown: int = 1) -> str:
     """Tables, all but the first `shown` folded up."""
-    return "\n".join(
-        one.to_html() if i < shown else folded(one.caption.split(":")[0].split(";")[0], one.to_html())
-        for i, one in enumerate(many)
-    )
+    return "\n".join(one.to_html() if i < shown else folded(one.title, one.to_html()) for i, one in enumerate(many))
 
 
 def folded(title: str, content: str) -> str:

@@ -17,7 +17,7 @@ from tmt.engine.inference import enlarge, segment
 from tmt.engine.record import read_json, write_json
 from tmt.model import TMTForSemanticSegmentation
 from tmt.model.decoder import LEVELS
-from tmt.report.jobs import JobFolder, NotThere, estimators_of
+from tmt.report.jobs import JobFolder, NotThere, estimators_of, tell_left_out
 from tmt.report.pictures import heat, outline, spread
 from tmt.report.study import Column, Pair, StudyView, arrow, titles
 
@@ -64,6 +64,7 @@ def scenes_of(study: StudyView, folder: Path, images: int = 1, say: Callable[[st
     """
     kept = read_scenes(folder / "index.json")
     found: list[Scene] = []
+    failed: list[tuple[str, NotThere]] = []
     for pair in study.pairs:
         old = [scene for scene in kept if (scene.source, scene.target) == pair]
         seed = _seed(study, pair)
@@ -74,8 +75,9 @@ def scenes_of(study: StudyView, folder: Path, images: int = 1, say: Callable[[st
             try:
                 old = list(_draw(study, pair, seed, images, mark, folder))
             except NotThere as error:
-                say(f"pictures of {arrow(pair)} {'are those of other results' if old else 'left out'}: {error}")
+                failed.append((f"{arrow(pair)}{' (those of other results are shown)' if old else ''}", error))
         found += old
+    tell_left_out("pictures", failed, say)
     if found:
         write_json(folder / "index.json", [asdict(scene) for scene in found])
     return found

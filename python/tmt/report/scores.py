@@ -86,9 +86,11 @@ def score_table(
     caption = (
         f"{title} in percent, {WHICH[evaluation]}, on the target's validation images; mean ± standard deviation over "
         f"(n) seeds. The last row takes the pairs that every column with results has. {rules(columns)} Bold: highest "
-        f"of a row. Data: {study.kind}."
+        f"of a row. {study.origin}"
     )
-    return Table(name, caption, ("source → target", *named.values()), tuple(rows), best)
+    return Table(
+        name, f"{title}, {which_short(evaluation)}", caption, ("source → target", *named.values()), tuple(rows), best
+    )
 
 
 def _highest(values: list[float]) -> list[int]:
@@ -135,7 +137,7 @@ def _turned(table: Table) -> Table:
     best = frozenset((x - 1, y + 1) for y, x in table.best)
     caption = table.caption.replace("last row", "last column").replace("of a row", "of a column")
     header = ("variant", *(row[0] for row in table.rows))
-    return Table(table.name, caption, header, rows, best)
+    return Table(table.name, table.title, caption, header, rows, best)
 
 
 def fraction_points(study: StudyView) -> dict[str, list[Column]]:
@@ -155,7 +157,9 @@ def fraction_tables(study: StudyView) -> list[Table]:
         for which in EVALUATIONS:
             table = score_table(study, columns, "miou", which, f"figure7-{rule}-{which}")
             header = (table.header[0], *(f"p_T = {column.transfer_fraction:g}" for column in columns))
-            tables.append(Table(table.name, table.caption, header, table.rows, table.best))
+            tables.append(
+                Table(table.name, f"{table.title}, by p_T ({rule} rule)", table.caption, header, table.rows, table.best)
+            )
     return tables
 
 
@@ -176,12 +180,12 @@ def over_pairs_table(study: StudyView, found: list[Comparison], name: str, what:
         "higher in", "test",
     )  # fmt: skip
     caption = (
-        f"{what}: difference of {_score_name(found)} in percentage points, over pairs of domains. Each pair counts "
-        "once, by its mean over the seeds that both have. Two-sided; Student's interval; Holm's correction over this table's "
-        f"rows. Pairs that share a domain are not independent, so the intervals are somewhat too narrow. "
-        f"Data: {study.kind}."
+        f"Difference of {_score_name(found)} in percentage points, over pairs of domains. Each pair counts "
+        "once, by its mean over the seeds that both have. Two-sided; Student's interval; Holm's correction over this "
+        "table's rows. Pairs that share a domain are not independent, so the intervals are somewhat too narrow. "
+        f"{study.origin}"
     )
-    return Table(name, caption, header, tuple(rows))
+    return Table(name, f"{what}: {_score_short(found)}, over pairs", caption, header, tuple(rows))
 
 
 def by_pair_table(study: StudyView, comparison: Comparison, name: str) -> Table:
@@ -199,10 +203,22 @@ def by_pair_table(study: StudyView, comparison: Comparison, name: str) -> Table:
         f"{names[comparison.first.name]} minus {names[comparison.second.name]} (mask rule of the first: "
         f"{comparison.first.mask_rule}): difference of {_score_name([comparison])} in percentage points, paired "
         f"by seed. Two-sided paired t-test, Student's 95 % interval, Holm's correction over this table's rows. "
-        f"Data: {study.kind}."
+        f"{study.origin}"
     )
     header = ("source → target", "seeds", "mean", "95 % interval", "p (t)", "p (t, Holm)", "test")
-    return Table(name, caption, header, tuple(rows))
+    title = (
+        f"{names[comparison.first.name]} − {names[comparison.second.name]}: {_score_short([comparison])}, over seeds"
+    )
+    return Table(name, title, caption, header, tuple(rows))
+
+
+def which_short(evaluation: str) -> str:
+    """An evaluation in two words."""
+    return f"{evaluation} evaluation"
+
+
+def _score_short(found: list[Comparison]) -> str:
+    return f"{dict(METRICS)[found[0].metric]}, {which_short(found[0].evaluation)}" if found else "scores"
 
 
 def _score_name(found: list[Comparison]) -> str:
@@ -253,9 +269,9 @@ def estimator_table(study: StudyView) -> Table | None:
     caption = (
         "The domain discriminator on validation images of both domains: mean accuracy over the two domains (50 is "
         "chance), proxy A-distance 2(1 − 2ε) (0 alike, 2 told apart), and the transferability T of regions. Where the "
-        f"accuracy is near 100, T is near 0 all over the target and says little. Data: {study.kind}."
+        f"accuracy is near 100, T is near 0 all over the target and says little. {study.origin}"
     )
-    return Table("estimators", caption, header, tuple(rows))
+    return Table("estimators", "Domain discriminators", caption, header, tuple(rows))
 
 
 def _of(result: object, name: str, shown: Callable[[float], str] = number) -> str:
@@ -287,9 +303,9 @@ def attention_table(study: StudyView) -> Table | None:
     caption = (
         "Share of positions that queries may attend before the fallback, and share of queries with nowhere to attend "
         "that fell back: means over decoder layers and models, from the last logged training step; least and most "
-        f"allowed of any model. Data: {study.kind}."
+        f"allowed of any model. {study.origin}"
     )
-    return Table("attention", caption, header, tuple(rows))
+    return Table("attention", "What masked attention lets through", caption, header, tuple(rows))
 
 
 def _mean(values: Sequence[float]) -> float:

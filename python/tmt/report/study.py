@@ -133,6 +133,12 @@ class StudyView:
         return sorted({result.revision for result in self.results if result.revision})
 
     @property
+    def origin(self) -> str:
+        """What every number is of, for captions."""
+        revisions = ", ".join(revision[:12] for revision in self.revisions) or "unknown"
+        return f"Data: {self.kind}. Code: revision {revisions}."
+
+    @property
     def kind(self) -> str:
         """What the images are: synthetic, real, or which of them."""
         domains = {domain for pair in self.pairs for domain in pair}

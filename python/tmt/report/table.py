@@ -27,6 +27,8 @@ class Table:
 
     name: str
     """Of its files, without ending."""
+    title: str
+    """What it is about, in a few words."""
     caption: str
     """What the numbers are: unit, n, which evaluation."""
     header: tuple[str, ...]
@@ -40,18 +42,20 @@ class Table:
             [f"**{cell}**" if (y, x) in self.best else cell.replace("|", "\\|") for x, cell in enumerate(row)]
             for y, row in enumerate(self.rows)
         ]
-        return f"{self.caption}\n\n{markdown_table([cell.replace('|', chr(92) + '|') for cell in self.header], rows)}"
+        header = [cell.replace("|", "\\|") for cell in self.header]
+        return f"### {self.title}\n\n{self.caption}\n\n{markdown_table(header, rows)}"
 
     def to_csv(self) -> str:
         """Header and rows (RFC 4180), the caption left out."""
         return to_csv(self.header, self.rows)
 
     def to_latex(self) -> str:
-        """A `table` environment with booktabs' rules; needs no other package."""
+        """A `table` environment; needs the package booktabs."""
         body = [" & ".join(self._latex_cell(y, x) for x in range(len(row))) for y, row in enumerate(self.rows)]
+        caption = latex(f"{self.title}. {self.caption}")
         columns = "l" + "r" * (len(self.header) - 1)
         lines = [
-            r"\begin{table}", r"\centering", rf"\caption{{{latex(self.caption)}}}", rf"\label{{tab:{self.label}}}",
+            r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{tab:{self.label}}}",
             rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(map(latex, self.header)) + r" \\", r"\midrule",
             *[line + r" \\" for line in body], r"\bottomrule", r"\end{tabular}", r"\end{table}",
         ]  # fmt: skip
@@ -67,13 +71,15 @@ class Table:
         return rf"\textbf{{{text}}}" if (y, x) in self.best else text
 
     def to_html(self) -> str:
-        """A `table` element in a box of its own that scrolls sideways, so that the page never does."""
+        """A `figure` whose table has a box of its own that scrolls sideways, so that the page never does."""
+        title = html.escape(self.title)
         head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in self.header)
         body = "\n".join(f"<tr>{self._html_row(y)}</tr>" for y in range(len(self.rows)))
         return (
-            f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(self.name)}">\n'
-            f"<table>\n<caption>{html.escape(self.caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
-            f"<tbody>\n{body}\n</tbody>\n</table>\n</div>"
+            f'<figure class="table">\n<div class="scroll" tabindex="0" role="region" aria-label="{title}">\n'
+            f"<table>\n<caption>{title}</caption>\n<thead><tr>{head}</tr></thead>\n"
+            f"<tbody>\n{body}\n</tbody>\n</table>\n</div>\n"
+            f"<figcaption>{html.escape(self.caption)}</figcaption>\n</figure>"
         )
 
     def _html_row(self, y: int) -> str:

@@ -18,7 +18,7 @@ from tmt.data import IGNORE, Dataset, normalise
 from tmt.engine.inference import WHOLE, enlarge, plan, segment
 from tmt.engine.record import read_json, write_json
 from tmt.model import TMTForSemanticSegmentation
-from tmt.report.jobs import JobFolder, NotThere, estimators_of
+from tmt.report.jobs import JobFolder, NotThere, estimators_of, tell_left_out
 from tmt.report.statistics import bootstrap_mean, spearman
 from tmt.report.study import StudyView, arrow
 from tmt.report.table import Table, interval, signed
@@ -166,18 +166,19 @@ def of_study(study: StudyView, file: Path, say=print) -> list[Finding]:
     job folders are there, and `file` is written again.
     """
     kept = {_key(finding): finding for finding in read_findings(file)}
-    found = []
+    found: list[Finding] = []
+    failed: list[tuple[str, NotThere]] = []
     for pair, seed in sorted({((r.source, r.target), r.seed) for r in study.estimators}):
         try:
-            for finding in _find(study, pair, seed, kept):
-                found.append(finding)
+            found += list(_find(study, pair, seed, kept))
         except NotThere as error:
-            old = [
-                finding for finding in kept.values() if (finding.source, finding.target, finding.seed) == (*pair, seed)
-            ]
-            found += [finding for finding in old if list(finding.fingerprint)[:1] == _source_mark(study, pair, seed)]
-            if not old:
-                say(f"correlation of {arrow(pair)}, seed {seed}, left out: {error}")
+            mark = list(_source_mark(study, pair, seed))
+            of_pair = [f for f in kept.values() if (f.source, f.target, f.seed) == (*pair, seed)]
+            same = [finding for finding in of_pair if list(finding.fingerprint[:1]) == mark]
+            found += same
+            if not same:
+                failed.append((f"{arrow(pair)} seed {seed}", error))
+    tell_left_out("correlation", failed, say)
     if found and found != list(kept.values()):
         write_json(file, [_tree(finding) for finding in found])
     return found
@@ -187,9 +188,9 @@ def _key(finding: Finding) -> tuple[object, ...]:
     return finding.source, finding.target, finding.seed, finding.regions, finding.trained_on, *finding.fingerprint
 
 
-def _source_mark(study: StudyView, pair: tuple[str, str], seed: int) -> list[object]:
+def _source_mark(study: StudyView, pair: tuple[str, str], seed: int) -> tuple[object, ...]:
     source = study.source(pair[0], seed)
-    return [source.last.get("score") if source else None]
+    return (source.last.get("score") if source else None,)
 
 
 def _find(study: StudyView, pair: tuple[str, str], seed: int, kept: dict) -> Iterator[Finding]:
@@ -242,8 +243,8 @@ def region_title(finding: Finding) -> str:
     return title + other
 
 
-def table(findings: Sequence[Finding], kind: str) -> Table:
-    """One row a pair, seed and kind of regions; `kind`: what the images are."""
+def table(findings: Sequence[Finding], origin: str) -> Table:
+    """One row a pair, seed and kind of regions; `origin`: what the numbers are of."""
     rows = []
     for finding in findings:
         one = finding.correlation
@@ -260,6 +261,6 @@ def table(findings: Sequence[Finding], kind: str) -> Table:
         "Spearman's ρ of 1 − T and the source model's share of wrong labelled pixels, over regions with at least "
         f"{LEAST_PIXELS} labelled pixels of the target's validation images; intervals by bootstrap over images (1000 "
         "samples). Above 0: what is judged unlike the source fails more. Within images: mean of each image's own ρ. "
-        f"Data: {kind}."
+        f"{origin}"
     )
-    return Table("understanding", caption, header, tuple(rows))
+    return Table("understanding", "1 − T against the source model's error", caption, header, tuple(rows))

@@ -18,8 +18,9 @@ GROUPS = {
     "regions": "Superpixels and equal patches of the same first size (paper, Fig. 1d), and the best segmentation that "
     "each allows: every region in its most frequent class.",
     "attention": "Attention of one query, full fine-tuning against TMT (paper, Figs. 1b, 1c, 6): where it may attend "
-    "(red: plain, blue: TMT), where it does, and the mask it predicts. The query is the one of the highest class probability "
-    "times IoU with the ground truth; the layer is the last of the finest resolution; attention is a mean over heads.",
+    "(red: plain, blue: TMT), where it does, and the mask it predicts. It is the query of the highest class "
+    "probability times IoU with the ground truth; the layer is the last of the finest resolution; attention is a mean "
+    "over heads.",
 }
 
 
@@ -50,7 +51,7 @@ def _tables(study: StudyView, findings: list[understanding.Finding]) -> dict[str
         "ablations": scores.ablation_tables(study),
         "fraction": scores.fraction_tables(study),
         **{name: [table] if table else [] for name, table in optional.items()},
-        "understanding": [understanding.table(findings, study.kind)] if findings else [],
+        "understanding": [understanding.table(findings, study.origin)] if findings else [],
     }
 
 
@@ -62,7 +63,7 @@ def _charts(study: StudyView, findings: list[understanding.Finding]) -> dict[str
         "classes": charts.class_charts(study),
         "training": charts.training_charts(study),
         "estimators": [estimator] if estimator else [],
-        "understanding": charts.understanding_charts(findings, study.kind),
+        "understanding": charts.understanding_charts(findings, study.origin),
     }
 
 
@@ -109,7 +110,9 @@ def _page(
     study: StudyView, parts: dict[str, list[Table]], drawn: dict[str, list[Chart]], scenes: list[Scene], pictures: Path
 ) -> str:
     head = page.facts(facts(study)) + f'<p class="note">{page.text(_missing_text(study))}</p>'
-    training = page.charts(drawn["training"]) if drawn["training"] else ""
+    first, more = drawn["training"][:6], drawn["training"][6:]
+    folded = page.folded(f"Training curves of {len(more)} more pairs", page.charts(more)) if more else ""
+    training = (page.charts(first) + folded) if first else ""
     shown = {name: page.charts(group) if group else "" for name, group in drawn.items()}
     tests = parts["tests"]
     return page.page(
@@ -122,7 +125,9 @@ def _page(
             page.section("fraction", "Share left out, p_T (Fig. 7)", shown["fraction"], page.tables(parts["fraction"])),
             page.section("classes", "Gains by class", shown["classes"]),
             page.section("training", "Training curves", training),
-            page.section("estimators", "Discriminators", shown["estimators"], page.tables(parts["estimators"])),
+            page.section(
+                "estimators", "Discriminators", shown["estimators"], page.tables(parts["estimators"], shown=0)
+            ),
             page.section("attention-table", "Masked attention", page.tables(parts["attention"])),
             page.section(
                 "understanding",
