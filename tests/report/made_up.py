@@ -12,7 +12,12 @@ VARIANTS = {
     "linear": {"title": "Linear", "stage": "full", "seeds": [0]},
     "full": {"title": "Full", "seeds": [0, 1, 2]},
     "tmt": {"title": "TMT", "seeds": [0, 1, 2]},
-    "tmt_foreground": {"title": "TMT", "stage": "tmt", "seeds": [0, 1, 2], "settings": {"model.mask_rule": "foreground"}},
+    "tmt_foreground": {
+        "title": "TMT",
+        "stage": "tmt",
+        "seeds": [0, 1, 2],
+        "settings": {"model.mask_rule": "foreground"},
+    },
     "wo_acte": {"title": "w/o ACTE", "stage": "tmt", "seeds": [0], "settings": {"model.regions": "grid"}},
     "tmt_p0.1": {"title": "p_T 10 %", "stage": "tmt", "seeds": [0], "settings": {"model.transfer_fraction": 0.1}},
     "tmt_p0.5": {"title": "p_T 50 %", "stage": "tmt", "seeds": [0], "settings": {"model.transfer_fraction": 0.5}},

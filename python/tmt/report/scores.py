@@ -181,8 +181,9 @@ def over_pairs_table(study: StudyView, found: list[Comparison], name: str, what:
     )  # fmt: skip
     caption = (
         f"Difference of {_score_name(found)} in percentage points, over pairs of domains. Each pair counts "
-        "once, by its mean over the seeds that both have. Two-sided; Student's interval; Holm's correction over this "
-        "table's rows. Pairs that share a domain are not independent, so the intervals are somewhat too narrow. "
+        "once, by its mean over the seeds that both have. Two-sided paired t-test with Student's interval, and "
+        "Wilcoxon's signed-rank test; Holm's correction over this table's rows. Pairs that share a domain are not "
+        "independent, so the intervals are somewhat too narrow. "
         f"{study.origin}"
     )
     return Table(name, f"{what}: {_score_short(found)}, over pairs", caption, header, tuple(rows))
@@ -233,9 +234,10 @@ def test_tables(study: StudyView) -> list[Table]:
     for which in EVALUATIONS:
         for metric, _ in METRICS:
             against, parts = comparisons(study, metric, which), ablations(study, metric, which)
-            if against:
-                name = f"tests-over-pairs-{metric}-{which}"
-                found.append(over_pairs_table(study, against, name, "TMT against the other methods"))
+            for rule in dict.fromkeys(one.first.mask_rule for one in against):
+                own = [one for one in against if one.first.mask_rule == rule]
+                name = f"tests-over-pairs-{rule}-{metric}-{which}"
+                found.append(over_pairs_table(study, own, name, f"TMT ({rule} rule) against the other methods"))
             if parts:
                 name = f"ablation-tests-over-pairs-{metric}-{which}"
                 found.append(over_pairs_table(study, parts, name, "TMT against its ablations"))

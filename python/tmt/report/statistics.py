@@ -90,7 +90,7 @@ def _paired(differences: Sequence[float], least: int, unit: str, ranks: bool) ->
     low, high = t_interval(values)
     p = float(stats.ttest_1samp(values, 0.0).pvalue)
     rank_p = _signed_rank(values) if ranks else math.nan
-    name = "paired t-test and Wilcoxon signed-rank test" if ranks else "paired t-test"
+    name = "paired t, signed-rank" if ranks else "paired t"
     return PairedTest(name, count, mean, low, high, p, rank_p, wins)
 
 

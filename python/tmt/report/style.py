@@ -19,6 +19,7 @@ WIDTH = 4.3
 """Inches: on a phone the text is still readable."""
 SETTINGS = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names are names, whatever they hold
     "svg.hashsalt": "tmt.report",
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans"],
@@ -101,7 +102,7 @@ def zero_line(axes: Axes) -> None:
     axes.axvline(0, color=INK, linewidth=0.8)
 
 
-def legend_below(axes: Axes, columns: int = 3) -> None:
+def legend_below(axes: Axes, columns: int = 2) -> None:
     """A legend under the axes, so that it hides nothing."""
     handles, names = axes.get_legend_handles_labels()
     if handles:

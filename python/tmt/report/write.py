@@ -58,7 +58,8 @@ def _tables(study: StudyView, findings: list[understanding.Finding]) -> dict[str
 def _charts(study: StudyView, findings: list[understanding.Finding]) -> dict[str, list[Chart]]:
     estimator = charts.estimator_chart(study)
     return {
-        "tests": charts.over_pairs_charts(study) + charts.by_pair_charts(study),
+        "tests": charts.over_pairs_charts(study),
+        "pairs": charts.by_pair_charts(study),
         "fraction": charts.fraction_charts(study),
         "classes": charts.class_charts(study),
         "training": charts.training_charts(study),
@@ -120,7 +121,7 @@ def _page(
         head,
         [
             page.section("methods", "Methods (Table 1)", page.tables(parts["methods"])),
-            page.section("tests", "Paired tests of TMT", shown["tests"], page.tables(tests)),
+            page.section("tests", "Paired tests of TMT", shown["tests"], shown["pairs"], page.tables(tests, shown=2)),
             page.section("ablations", "Ablations (Table 2)", page.tables(parts["ablations"])),
             page.section("fraction", "Share left out, p_T (Fig. 7)", shown["fraction"], page.tables(parts["fraction"])),
             page.section("classes", "Gains by class", shown["classes"]),
