@@ -10,7 +10,7 @@ from made_up import VARIANTS, make_study, plain_score
 
 from tmt.errors import ConfigError, DataError
 from tmt.report import scores
-from tmt.report.study import open_study
+from tmt.report.study import open_study, short
 from tmt.report.table import MISSING, Table, latex, number, signed
 
 
@@ -231,3 +231,9 @@ def test_a_damaged_result_is_named(tmp_path):
     (folder / "results" / "full-gtav-cityscapes-s0.json").write_text("{")
     with pytest.raises(ConfigError, match="full-gtav-cityscapes-s0.json"):
         open_study(folder)
+
+
+def test_short_revisions_keep_that_there_were_changes():
+    assert short("0123456789abcdef0123456789abcdef01234567") == "0123456789ab"
+    assert short("0123456789abcdef0123456789abcdef01234567-dirty") == "0123456789ab-dirty"
+    assert short("v1-rc") == "v1-rc"

@@ -93,6 +93,18 @@ def test_regions_of_a_model_one_by_one(folder, regions):
     assert set(found.image) == {0, 1, 2}
 
 
+def test_verdict_counts_intervals_on_one_side_of_zero():
+    def finding(rho, low, high):
+        one = understanding.Correlation(rho, low, high, rho, low, high, 3, 30, ())
+        return understanding.Finding(*PAIR, 0, "grid", "grid", (), one)
+
+    findings = [finding(0.4, 0.2, 0.6), finding(0.1, -0.1, 0.3), finding(-0.2, -0.3, -0.1), finding(0.3, 0.1, 0.4)]
+    findings.append(finding(math.nan, math.nan, math.nan))
+    said = understanding.verdict(findings)
+    assert "in 2 of 4 pairs and seeds" in said
+    assert "in 1 (below 0); mean ρ +0.15" in said
+
+
 def test_report_of_a_trained_study(report):
     page = check((report / "index.html").read_text())
     for section in ("segmentation", "transferability", "regions", "attention", "understanding"):

@@ -45,6 +45,8 @@ figure{margin:0}
 .chart img{display:block;width:100%;max-width:520px;height:auto;margin:0 auto}
 figcaption{color:var(--soft);font-size:.8rem;line-height:1.4;margin-top:.4rem;overflow-wrap:anywhere}
 .panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(46%,190px),1fr));gap:.6rem}
+.panels.attention{grid-template-columns:repeat(3,1fr);max-width:660px}
+.panels.attention figure:first-child{grid-column:1/-1;width:calc((100% - 1.2rem)/3)}
 .panels img{display:block;width:100%;height:auto;border-radius:4px;background:#000}
 .panels img.map{image-rendering:pixelated}
 .panels figcaption{font-size:.76rem;margin-top:.15rem;line-height:1.3}
@@ -106,7 +108,7 @@ def scene(one: Scene, folder: Path) -> str:
             panels.append(f"<p>{text(picture.caption)}: picture missing</p>")
     note = f"; {one.note}" if one.note else ""
     title = f"{arrow((one.source, one.target))}, seed {one.seed}, {one.image}{note}"
-    return f'<h3>{text(title)}</h3>\n<div class="panels">\n{chr(10).join(panels)}\n</div>'
+    return f'<h3>{text(title)}</h3>\n<div class="panels {one.group}">\n{chr(10).join(panels)}\n</div>'
 
 
 def legend() -> str:

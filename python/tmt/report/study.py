@@ -135,7 +135,7 @@ class StudyView:
     @property
     def origin(self) -> str:
         """What every number is of, for captions."""
-        revisions = ", ".join(revision[:12] for revision in self.revisions) or "unknown"
+        revisions = ", ".join(dict.fromkeys(map(short, self.revisions))) or "unknown"
         return f"Data: {self.kind}. Code: revision {revisions}."
 
     @property
@@ -152,6 +152,12 @@ class StudyView:
 def as_number(value: object) -> float:
     """A JSON number, None being nan."""
     return math.nan if value is None else float(value)
+
+
+def short(revision: str) -> str:
+    """The beginning of a revision, and whether there were changes on top."""
+    head, _, changed = revision.partition("-")
+    return f"{head[:12]}-{changed}" if len(head) == 40 and changed else head[:12] if len(head) == 40 else revision
 
 
 def arrow(pair: Pair) -> str:

@@ -19,7 +19,7 @@ from tmt.engine.inference import WHOLE, enlarge, plan, segment
 from tmt.engine.record import read_json, write_json
 from tmt.model import TMTForSemanticSegmentation
 from tmt.report.jobs import JobFolder, NotThere, estimators_of, tell_left_out
-from tmt.report.statistics import bootstrap_mean, spearman
+from tmt.report.statistics import bootstrap_mean, spearman, summarise
 from tmt.report.study import StudyView, arrow
 from tmt.report.table import Table, interval, signed
 
@@ -168,7 +168,8 @@ def of_study(study: StudyView, file: Path, say=print) -> list[Finding]:
     kept = {_key(finding): finding for finding in read_findings(file)}
     found: list[Finding] = []
     failed: list[tuple[str, NotThere]] = []
-    for pair, seed in sorted({((r.source, r.target), r.seed) for r in study.estimators}):
+    places = {(study.pairs.index((r.source, r.target)), r.seed) for r in study.estimators}
+    for pair, seed in ((study.pairs[place], seed) for place, seed in sorted(places)):
         try:
             found += list(_find(study, pair, seed, kept))
         except NotThere as error:
@@ -241,6 +242,20 @@ def region_title(finding: Finding) -> str:
     title = {"superpixel": "superpixels", "grid": "patches"}[finding.regions]
     other = "" if finding.regions == finding.trained_on else f" (discriminator of {finding.trained_on} regions)"
     return title + other
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """What was found, in one sentence a kind of regions; an interval counts where all of it is on one side of 0."""
+    said = []
+    for title in dict.fromkeys(map(region_title, findings)):
+        own = [f.correlation for f in findings if region_title(f) == title and not math.isnan(f.correlation.rho)]
+        above, below = sum(one.low > 0 for one in own), sum(one.high < 0 for one in own)
+        mean = signed(summarise([one.rho for one in own]).mean)
+        said.append(
+            f"With {title}, T points at what fails in {above} of {len(own)} pairs and seeds (interval of ρ above 0), "
+            f"at what does not in {below} (below 0); mean ρ {mean}."
+        )
+    return " ".join(said)
 
 
 def table(findings: Sequence[Finding], origin: str) -> Table:

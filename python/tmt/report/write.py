@@ -39,7 +39,7 @@ def write_report(folder: Path, out: Path, images: int = 1) -> Path:
     for chart in (one for group in drawn.values() for one in group):
         write_text(out / "charts" / f"{chart.name}.svg", chart.svg)
     write_text(out / "report.md", _markdown(study, parts))
-    write_text(out / "index.html", _page(study, parts, drawn, scenes, out / "pictures"))
+    write_text(out / "index.html", _page(study, parts, drawn, scenes, findings, out / "pictures"))
     return out / "index.html"
 
 
@@ -108,9 +108,10 @@ def _missing_text(study: StudyView) -> str:
 
 
 def _page(
-    study: StudyView, parts: dict[str, list[Table]], drawn: dict[str, list[Chart]], scenes: list[Scene], pictures: Path
-) -> str:
-    head = page.facts(facts(study)) + f'<p class="note">{page.text(_missing_text(study))}</p>'
+    study: StudyView, parts: dict[str, list[Table]], drawn: dict[str, list[Chart]], scenes: list[Scene],
+    findings: list[understanding.Finding], pictures: Path,
+) -> str:  # fmt: skip
+    head = page.facts(facts(study)) + _note(_missing_text(study))
     first, more = drawn["training"][:6], drawn["training"][6:]
     folded = page.folded(f"Training curves of {len(more)} more pairs", page.charts(more)) if more else ""
     training = (page.charts(first) + folded) if first else ""
@@ -133,12 +134,17 @@ def _page(
             page.section(
                 "understanding",
                 "Does T point at what fails?",
+                _note(understanding.verdict(findings)),
                 shown["understanding"],
                 page.tables(parts["understanding"]),
             ),
             *_scene_sections(scenes, pictures),
         ],
     )
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{page.text(text)}</p>' if text else ""
 
 
 def _scene_sections(scenes: list[Scene], pictures: Path) -> list[tuple[str, str, str]]:
