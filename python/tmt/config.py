@@ -4,7 +4,7 @@ Nothing here imports torch, so that `--help` is quick. `tmt.arguments` makes the
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from jsonargparse.typing import (
     ClosedUnitInterval,
@@ -16,7 +16,7 @@ from jsonargparse.typing import (
 
 from tmt.errors import ConfigError
 
-Stage = Literal["source", "estimator", "full", "tmt"]
+Stage = Literal["source", "estimator", "linear", "full", "leep", "otce", "tmt"]
 DatasetName = Literal["cityscapes", "bdd100k", "mapillary", "gtav", "synthia", "folders"]
 MapillaryMapping = Literal["strict", "broad"]
 MapillaryVersion = Literal["v1.2", "v2.0"]
@@ -138,6 +138,8 @@ class ModelConfig:
     """Hidden channels of the domain discriminator."""
     transfer_features: Literal["live", "source"] = "live"
     """Features the transferability is judged on: the model's own, or those of a frozen copy of the source model."""
+    transfer_at_inference: bool = True
+    """Whether TMT uses the transferability in evaluation and prediction too, or in training only (ablation)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,16 +216,37 @@ class EstimatorConfig:
 
 
 @dataclass(frozen=True)
+class MetricConfig:
+    """The first stage of LEEP and OTCE fine-tuning, which maximises a transferability metric; the second is full
+    fine-tuning. Its steps are taken out of `target.steps`, under the same learning rate schedule, and see the same
+    target images as every method; OTCE's see as many source images besides."""
+
+    fraction: ClosedUnitInterval = 0.10
+    """Share of the target stage's steps, rounded, at least one unless it is 0."""
+    leep_pixels: PositiveInt = 4096
+    """LEEP: labelled target pixels per step over all processes, rounded up to as many from each image."""
+    leep_momentum: ClosedUnitInterval = 0.9
+    """LEEP: weight of earlier steps in the running estimate of the joint distribution of source and target classes."""
+    otce_pixels: PositiveInt = 1024
+    """OTCE: labelled pixels per domain and step over all processes, rounded up to as many from each image."""
+    otce_epsilon: PositiveFloat = 0.1
+    """OTCE: weight of the entropy in the optimal transport."""
+    otce_iterations: PositiveInt = 50
+    """OTCE: iterations of Sinkhorn's algorithm."""
+
+
+@dataclass(frozen=True)
 class Config:
-    """Train a source model, the transferability estimator, and target models by full fine-tuning and TMT."""
+    """Train a source model, the transferability estimator, and target models by TMT and what it is compared with."""
 
     out: str = "runs/tmt"
     """The run's folder; must be empty or absent unless `resume` is set."""
     resume: bool = False
     """Continue the run in `out` with the same settings: finished stages are skipped, a broken one goes on exactly."""
     stages: tuple[Stage, ...] = ("source", "estimator", "full", "tmt")
-    """Stages to run, as `source,estimator`; always in this order. Each needs the output of those before it: from this
-    run's folder, or from `source_model` and `estimator_weights`."""
+    """Stages to run, as `source,estimator`; always in the order source, estimator, linear, full, leep, otce, tmt. All
+    but source need a source model, tmt the estimator too: from this run's folder, or from `source_model` and
+    `estimator_weights`. linear, full, leep, otce and tmt each train one target model."""
     source_model: str | None = None
     """Folder of a saved source model to use instead of this run's `source/model`."""
     estimator_weights: str | None = None
@@ -248,12 +271,14 @@ class Config:
     """Estimator stage"""
     target: FitConfig = field(default_factory=FitConfig)
     """Target stages: the same for every method"""
+    metric: MetricConfig = field(default_factory=MetricConfig)
+    """First stage of LEEP and OTCE fine-tuning"""
 
 
 def check(config: Config) -> None:
     """Raise ConfigError for settings that contradict each other."""
     if not config.stages:
-        raise ConfigError("stages: must name at least one stage, got none; choose from source, estimator, full, tmt")
+        raise ConfigError(f"stages: must name at least one stage, got none; choose from {', '.join(get_args(Stage))}")
     if len(set(config.stages)) < len(config.stages):
         raise ConfigError(f"stages: must name each stage once, got {list(config.stages)}")
     low, high = config.augment.scale

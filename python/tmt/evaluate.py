@@ -60,17 +60,18 @@ def evaluate(config: EvaluateConfig) -> None:
     from tmt.engine import evaluation
     from tmt.engine.checks import check_writable
     from tmt.engine.distributed import join
-    from tmt.engine.models import freeze, open_model
+    from tmt.engine.models import freeze, open_model, transfer_switch
 
-    options = {} if config.transferability is None else {"transferability": config.transferability}
     with join(config.device) as world:
         if config.out:
             check_writable(Path(config.out))
         dataset = _open_dataset(config)
-        model = open_model(config.model, options, dataset.label_set).to(world.device)
+        model = open_model(config.model, transfer_switch(config.transferability), dataset.label_set).to(world.device)
         freeze(model)
         result = evaluation.evaluate(model, dataset, world, config)
-        report = f"{result.tables()}\n\n{len(dataset)} images, mask rule {model.config.mask_rule}"
+        uses = "with" if model.config.transferability and model.config.transfer_at_inference else "without"
+        rule = f"mask rule {model.config.mask_rule}, {uses} transferability"
+        report = f"{result.tables()}\n\n{len(dataset)} images, {rule}"
         world.say(f"{report}\n{result.headline()}")
         if config.out and world.main:
             _write(config, result, report)

@@ -70,7 +70,7 @@ def predict(config: PredictConfig) -> None:
     """Segment every image that is not done. Raises tmt.errors.TMTError; an image that cannot be read is left out."""
     from tmt.engine.checks import check_writable
     from tmt.engine.distributed import join
-    from tmt.engine.models import freeze, open_model
+    from tmt.engine.models import freeze, open_model, transfer_switch
     from tmt.engine.prediction import Record, find_images
 
     if not config.save:
@@ -78,9 +78,8 @@ def predict(config: PredictConfig) -> None:
     out = Path(config.out)
     jobs = find_images(config.paths, out)
     check_writable(out)
-    options = {} if config.transferability is None else {"transferability": config.transferability}
     with join(config.device) as world:
-        model = open_model(config.model, options).to(world.device)
+        model = open_model(config.model, transfer_switch(config.transferability)).to(world.device)
         _check_model(config, model)
         freeze(model)
         record = Record.of(config, out)
@@ -96,8 +95,11 @@ def _check_model(config: PredictConfig, model: "nn.Module") -> None:
     from tmt.data import CITYSCAPES19
     from tmt.engine.models import label_set_of, listed
 
-    if "transferability" in config.save and not model.config.transferability:
-        raise ConfigError(f"save: {config.model} has no transferability, got {','.join(config.save)}; leave it out")
+    used = model.config.transferability and model.config.transfer_at_inference
+    if "transferability" in config.save and not used:
+        raise ConfigError(
+            f"save: {config.model} has no transferability in inference, got {','.join(config.save)}; leave it out"
+        )
     known = label_set_of(model)
     if config.ids == "label" and known != CITYSCAPES19:
         raise ConfigError(

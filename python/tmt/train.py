@@ -2,6 +2,7 @@
 
     python -m tmt.train --config demo                    everything, on synthetic scenes, small enough for a CPU
     python -m tmt.train --config paper --data.source_root GTAV --data.target_root Cityscapes --out runs/paper
+    python -m tmt.train --stages linear,full,leep,otce --source_model MODEL ...    what TMT is compared with
     torchrun --nproc_per_node 2 -m tmt.train ...         the same on two processes
     ... --resume                                         goes on where the run in --out was stopped
 

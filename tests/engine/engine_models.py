@@ -27,7 +27,7 @@ class Reader(nn.Module):
         names = dict(enumerate(label_set.names))
         self.config = SimpleNamespace(
             id2label=names, num_labels=len(names), palette=label_set.palette.tolist(), decoder_layers=3,
-            mask_rule="uncertain", transferability=True,
+            mask_rule="uncertain", transferability=True, transfer_at_inference=True,
         )  # fmt: skip
         self.device = torch.device("cpu")
         self.seen: list[tuple[int, int]] = []

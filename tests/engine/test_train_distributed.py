@@ -35,8 +35,10 @@ def first_gradients(argv: list[str], stage: str, path: Path, variables: dict[str
             freeze(model)
             task = estimator_task(run, model, new_discriminator(run, model))
         else:
-            method_of("full").choose_trainable(model)
-            task = segmentation_task(run, "source", model, run.source, config.source)
+            method = method_of(stage)
+            metric = method.metric(config.metric, 19, config.target.batch_size)
+            domain, fit = (run.source, config.source) if stage == "source" else (run.target, config.target)
+            task = segmentation_task(run, method, model, domain, fit, metric)
         batch = next(task.batches(0))
         loss, _ = task.loss(batch)
         loss.backward()
@@ -51,7 +53,7 @@ def first_gradients(argv: list[str], stage: str, path: Path, variables: dict[str
 def gradients_of(processes: int, stage: str, folder: Path, roots: tuple[Path, Path]) -> list[dict]:
     """The first gradients on every process of a world."""
     path = folder / f"{stage}-{processes}"
-    batch = (f"--source.batch_size={BATCH}", f"--estimator.batch_size={BATCH}")
+    batch = (f"--{name}.batch_size={BATCH}" for name in ("source", "target", "estimator"))
     more = ("--model.drop_path=0", "--augment.scale=[1.5,2.5]", *batch)
     argv = runs.arguments(folder / f"run-{path.name}", *roots, *more)
     world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(runs.free_port()), "WORLD_SIZE": str(processes)}
@@ -63,7 +65,7 @@ def gradients_of(processes: int, stage: str, folder: Path, roots: tuple[Path, Pa
     return [torch.load(f"{path}-{rank}", weights_only=True) for rank in range(processes)]
 
 
-@pytest.mark.parametrize("stage", ["source", "estimator"])
+@pytest.mark.parametrize("stage", ["source", "estimator", "linear", "leep", "otce"])
 def test_first_step_equals_one_process(stage: str, tmp_path: Path, source_root: Path, target_root: Path) -> None:
     one = gradients_of(1, stage, tmp_path, (source_root, target_root))[0]
     two = gradients_of(2, stage, tmp_path, (source_root, target_root))
@@ -71,12 +73,14 @@ def test_first_step_equals_one_process(stage: str, tmp_path: Path, source_root: 
     assert two[0]["mean"] == two[1]["mean"]
     torch.testing.assert_close(two[0]["mean"], one["loss"], rtol=1e-5, atol=0)
     whole = torch.stack([gradient.norm() for gradient in one["gradients"].values()]).norm()
+    # A new model scores all pixels nearly alike: LEEP's gradients are small differences of large terms.
+    tolerance = 1e-3 if stage == "leep" else 1e-5
     for part in two:
         assert part["gradients"].keys() == one["gradients"].keys()
         for name, expected in one["gradients"].items():
             # A bias before a normalisation has no gradient but rounding: small ones are compared with the whole.
             error = (part["gradients"][name] - expected).norm() / expected.norm().clamp(min=1e-3 * whole)
-            assert error < 1e-5, f"{name}: gradients differ by {error:.1e}"
+            assert error < tolerance, f"{name}: gradients differ by {error:.1e}"
 
 
 def test_losses_are_normalised_by_the_global_mask_count(tmp_path: Path, source_root: Path, target_root: Path) -> None:

@@ -1,5 +1,6 @@
 """The training loop on a model of one weight, and the parts it is made of."""
 
+import dataclasses
 import json
 import math
 import signal
@@ -78,6 +79,38 @@ def test_gradient_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="gradient norm must be finite, got inf at step 0"):
         fit(task, tmp_path)
     assert task.module.weight.item() == 1.0 and not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("restart, updates", [(0, 4), (2, 2), (3, 1)])
+def test_optimiser_forgets_its_moments_at_the_restart(restart: int, updates: int, tmp_path: Path) -> None:
+    task = dataclasses.replace(task_of(), restart=restart)
+    fit(task, tmp_path)
+    assert [float(state["step"]) for state in task.optimizer.state.values()] == [updates]
+
+
+def test_what_the_loss_remembers_is_resumed(tmp_path: Path) -> None:
+    """A running mean of the losses, interrupted at the step of the restart."""
+
+    def remembering(stop: tuple = ()) -> Task:
+        task, memory = task_of(stop=stop, evaluate=Scores(0, 1)), nn.Module()
+        memory.register_buffer("mean", torch.zeros(()))
+
+        def loss(batch: dict) -> tuple[torch.Tensor, dict[str, float]]:
+            value, _ = task.loss(batch)
+            memory.mean.lerp_(value.detach(), 0.5)
+            return value + memory.mean * task.module.weight.sum(), {}
+
+        return dataclasses.replace(task, loss=loss, memory=memory, restart=2)
+
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole, rest, stop = remembering(), remembering(), Stop()
+    fit(whole, tmp_path / "whole")
+    with pytest.raises(Interrupted, match="after step 2"):
+        fit(remembering((stop, 1)), tmp_path / "parts", stop)
+    fit(rest, tmp_path / "parts")
+    assert torch.equal(rest.memory.mean, whole.memory.mean) and whole.memory.mean > 0
+    assert torch.equal(rest.module.weight, whole.module.weight)
 
 
 def test_best_is_kept_when_the_last_is_worse(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ SMALL = {
     "domains": ["cityscapes", "gtav", "synthia"],
     "pairs": [["gtav", "cityscapes"], ["gtav", "synthia"], ["synthia", "cityscapes"]],
     "settings": {
-        "data.synthetic_source": 3, "data.synthetic_target": 2, "data.synthetic_val": 1, "data.synthetic_size": [32, 64],
-        "device": "cpu",
+        "data.synthetic_source": 3, "data.synthetic_target": 2, "data.synthetic_val": 1,
+        "data.synthetic_size": [32, 64], "device": "cpu",
     },
     "variants": {
         "full": {"title": "Full", "stage": "full", "seeds": [0, 1]},

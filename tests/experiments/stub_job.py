@@ -60,7 +60,10 @@ def train(config: dict, folder: Path, stage: str) -> None:
     given = config["source_model"]
     start = json.loads((Path(given) / "weights").read_text()) if given else 0
     score = (start + sum(map(ord, f"{stage} {config['data']['target']} {config['seed']}"))) % 97
-    lines = [{"step": 1, "allowed_fraction": [0.5], "fallback_rate": [0.1]}, {"step": 2, "evaluation": {"score": score}}]
+    lines = [
+        {"step": 1, "allowed_fraction": [0.5], "fallback_rate": [0.1]},
+        {"step": 2, "evaluation": {"score": score}},
+    ]
     (made / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (made / "checkpoint.pt").write_text("0" * 1000)
     (made / "best").mkdir(exist_ok=True)

@@ -122,7 +122,9 @@ def test_changes(tmp_path: Path) -> None:
         "variants.tmt.model.kappa: 14.285714285714286 -> 5.0"
     ]
     settings = {**small.SMALL["settings"], "target.steps": 5}
-    assert "settings.target.steps: 20000 -> 5" in changes(old, read(small.write(tmp_path / "d.yaml", settings=settings)))
+    assert "settings.target.steps: 20000 -> 5" in changes(
+        old, read(small.write(tmp_path / "d.yaml", settings=settings))
+    )
 
 
 @pytest.mark.parametrize("name", studies())

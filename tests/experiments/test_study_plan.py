@@ -45,7 +45,9 @@ def test_settings_of_a_job(tmp_path: Path) -> None:
     # Three images are drawn of each domain; as a target, two of them are trained on, as the settings say.
     assert (config.source.images, config.target.images) == (None, 2)
     assert jobs["estimator-gtav-synthia-grid-s0"].config.model.regions == "grid"
-    assert jobs["estimator-gtav-synthia-superpixel-s0"].config.model.transfer_fraction == 0.3, "the study's, not a variant's"
+    assert jobs["estimator-gtav-synthia-superpixel-s0"].config.model.transfer_fraction == 0.3, (
+        "the study's, not a variant's"
+    )
 
 
 def test_settings_as_a_file(tmp_path: Path) -> None:
@@ -90,7 +92,9 @@ def test_regions_of_other_settings_have_other_estimators(tmp_path: Path) -> None
 def test_mapillary_settings_only_with_mapillary(tmp_path: Path) -> None:
     settings = {**small.SMALL["settings"], "data.mapillary_mapping": "broad"}
     variants = {"full": {"stage": "full"}}
-    study = small.begin(tmp_path, domains=["gtav", "synthia", "mapillary"], pairs=None, settings=settings, variants=variants)
+    study = small.begin(
+        tmp_path, domains=["gtav", "synthia", "mapillary"], pairs=None, settings=settings, variants=variants
+    )
     found = {job.config.data.mapillary_mapping for job in study.jobs.values() if "mapillary" in job.id}
     others = {study.jobs["full-gtav-synthia-s0"].config.data.mapillary_mapping}
     assert found == {"broad"} and others == {"strict"}

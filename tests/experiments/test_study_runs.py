@@ -12,6 +12,7 @@ from tmt.errors import ConfigError, DataError
 from tmt.experiments import runner as runners
 from tmt.experiments.__main__ import listing, main
 from tmt.experiments.lock import only_one, try_lock
+from tmt.experiments.reuse import reuse
 from tmt.experiments.runner import commands_of
 from tmt.experiments.study import Study
 
@@ -48,9 +49,18 @@ def test_all(tmp_path: Path) -> None:
     assert list(found) == list(study.jobs)
     tmt = found[TMT]
     assert (tmt.kind, tmt.source, tmt.target, tmt.variant, tmt.stage) == ("target", "gtav", "cityscapes", "tmt", "tmt")
-    assert (tmt.seed, tmt.mask_rule, tmt.regions, tmt.steps, tmt.revision) == (0, "foreground", "superpixel", 20_000, "abc")
+    assert (tmt.seed, tmt.mask_rule, tmt.regions, tmt.steps, tmt.revision) == (
+        0,
+        "foreground",
+        "superpixel",
+        20_000,
+        "abc",
+    )
     assert tmt.curve == ((2, tmt.last["score"]),) and tmt.allowed_fraction == (0.5,) and tmt.fallback_rate == (0.1,)
-    assert found[SOURCE].on == {"gtav": {"miou": found[SOURCE].last["miou"]}} and found[ESTIMATOR].estimator["accuracy"] == 0.9
+    assert (
+        found[SOURCE].on == {"gtav": {"miou": found[SOURCE].last["miou"]}}
+        and found[ESTIMATOR].estimator["accuracy"] == 0.9
+    )
     assert found[FULL].estimator is None and found[FULL].regions is None and found[FULL].on is None
     assert "at work on " + TMT in (study.job_folder(TMT) / "log.txt").read_text()
     assert small.run(study) == 0 and attempts(study, TMT) == 1, "what is done is not done again"
@@ -107,7 +117,8 @@ def test_failed_job_stops_only_what_needs_it(tmp_path: Path, capsys: pytest.Capt
     states = study.states()
     assert states[ESTIMATOR] == "failed" and states[TMT] == states["tmt_p0.1-gtav-cityscapes-s0"] == "blocked"
     assert states[FULL] == states["wo_acte-gtav-cityscapes-s0"] == "done"
-    line = f"{ESTIMATOR}: data.source_root: folder is not there; mend it (2 attempts; log: {study.job_folder(ESTIMATOR)}/log.txt)"
+    log = study.job_folder(ESTIMATOR) / "log.txt"
+    line = f"{ESTIMATOR}: data.source_root: folder is not there; mend it (2 attempts; log: {log})"
     assert f"failed: {line}" in listing(study).splitlines()
     assert main([str(study.folder), "--list"]) == 0 and line in capsys.readouterr().out
     assert small.run(study) == 0 and set(study.states().values()) == {"done"}, "the next call tries again"
@@ -221,7 +232,11 @@ def test_results_without_job_folders(tmp_path: Path) -> None:
     for name in ("jobs", "data"):
         subprocess.run(["rm", "-r", str(study.folder / name)], check=True)
     opened = Study.open(study.folder)
-    assert set(opened.states().values()) == {"done"} and small.run(opened) == 0 and len(opened.results()) == len(opened.jobs)
+    assert (
+        set(opened.states().values()) == {"done"}
+        and small.run(opened) == 0
+        and len(opened.results()) == len(opened.jobs)
+    )
 
 
 def test_locked(tmp_path: Path) -> None:
@@ -283,3 +298,39 @@ def test_bad_command_lines(argv: list[str], words: str, capsys: pytest.CaptureFi
     assert main(argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and words in line
+
+
+def test_reuse(tmp_path: Path) -> None:
+    """Sources, estimators and target models of the same settings, whatever they are called, are taken over."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    first = small.begin(tmp_path / "first")
+    small.run(first)
+    variants = {
+        "ten": {"stage": "tmt", "settings": {"model.transfer_fraction": 0.1}},
+        "twenty": {"stage": "tmt", "settings": {"model.transfer_fraction": 0.2}},
+    }
+    second = small.begin(tmp_path / "second", variants=variants, pairs=[["gtav", "synthia"], ["cityscapes", "synthia"]])
+    taken = reuse(second, first.folder)
+    assert taken == ["source-gtav-s0", "estimator-gtav-synthia-superpixel-s0", "ten-gtav-synthia-s0"]
+    results = {result.id: result for result in second.results()}
+    assert results["ten-gtav-synthia-s0"].variant == "ten"
+    before = {result.id: result for result in first.results()}["tmt_p0.1-gtav-synthia-s0"]
+    assert results["ten-gtav-synthia-s0"].last == before.last
+    assert small.run(second) == 0 and not [job for job in taken if attempts(second, job)]
+    assert attempts(second, "twenty-gtav-synthia-s0") == 1 and reuse(second, first.folder) == []
+
+
+def test_reuse_of_other_studies(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    first = small.begin(tmp_path / "first")
+    small.run(first, only="source-gtav-s0")
+    with pytest.raises(
+        ConfigError, match=r"from: .*first/out must have the study's threads, 2, got 1; leave --from out"
+    ):
+        reuse(small.begin(tmp_path / "second", threads=2), first.folder)
+    with pytest.raises(ConfigError, match="holds no study"):
+        reuse(first, tmp_path)
+    settings = {**small.SMALL["settings"], "source.lr": 5e-4}
+    assert reuse(small.begin(tmp_path / "second", settings=settings), first.folder) == []

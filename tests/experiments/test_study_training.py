@@ -1,4 +1,4 @@
-"""A study that really trains, on one pair: undisturbed, killed three times, and on Ray, always with the same results."""
+"""A study that really trains, on one pair: undisturbed, killed three times and on Ray, always with the same results."""
 
 import json
 import os

@@ -19,6 +19,7 @@ DEFAULTS = {
     "kappa": 1 / 0.07,
     "estimator_hidden": 256,
     "transfer_features": "live",
+    "transfer_at_inference": True,
 }
 
 
@@ -38,6 +39,7 @@ def test_defaults_are_the_paper_and_swin_tiny():
         ("mask_threshold", float("nan")),
         ("mask_threshold", "half"),
         ("fallback", "none"),
+        ("transfer_at_inference", "sometimes"),
         ("transferability", "yes"),
         ("transfer_fraction", -0.1),
         ("transfer_fraction", 1.01),

@@ -102,6 +102,21 @@ def test_source_features_are_frozen_and_saved(build, images, tmp_path):
         assert not torch.allclose(load_model(tmp_path, transfer_features="live").eval()(images).transferability, live)
 
 
+def test_transferability_in_training_only_is_saved(build, images, tmp_path):
+    build(transfer_at_inference=False).save_pretrained(tmp_path)
+    model = load_model(tmp_path)
+    with torch.no_grad():
+        assert model.train()(images).transferability is not None
+        off = model.eval()(images)
+        without = load_model(tmp_path, transferability=False).eval()(images)
+        used = load_model(tmp_path, transfer_at_inference=True).eval()(images)
+        given = model(images, transferability=used.transferability)
+    assert off.transferability is None and used.transferability is not None
+    assert torch.equal(off.masks_queries_logits, without.masks_queries_logits)
+    assert not torch.allclose(used.masks_queries_logits, without.masks_queries_logits)
+    assert torch.equal(given.masks_queries_logits, used.masks_queries_logits)
+
+
 def test_source_features_start_as_the_loaded_ones(build, images, tmp_path):
     build().save_pretrained(tmp_path)
     with torch.no_grad():

@@ -68,19 +68,22 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def save(path: Path, module: nn.Module, optimizer: Optimizer, state: dict[str, object]) -> None:
-    """Save weights, optimiser and the loop's state (plain numbers and strings)."""
+def save(
+    path: Path, module: nn.Module, optimizer: Optimizer, state: dict[str, object], memory: nn.Module | None = None
+) -> None:
+    """Save weights, optimiser, the loop's state (plain numbers and strings) and the buffers of `memory`."""
     content = {
         "format": FORMAT,
         "state": state,
         "module": module.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "memory": {} if memory is None else memory.state_dict(),
     }
     write_atomically(path, lambda partial: torch.save(content, partial))
 
 
-def load(path: Path, module: nn.Module, optimizer: Optimizer) -> dict[str, object]:
-    """Put a checkpoint into `module` and `optimizer` and return the loop's state.
+def load(path: Path, module: nn.Module, optimizer: Optimizer, memory: nn.Module | None = None) -> dict[str, object]:
+    """Put a checkpoint into `module`, `optimizer` and `memory` and return the loop's state.
 
     Raises CheckpointError for a damaged file, another format, or weights of another architecture.
     """
@@ -93,6 +96,9 @@ def load(path: Path, module: nn.Module, optimizer: Optimizer) -> dict[str, objec
         raise CheckpointError(
             f"{path}: its optimiser does not fit the model's parameter groups ({error}); use another --out"
         ) from error
+    if memory is not None:
+        _check_weights(path, memory.state_dict(), content.get("memory", {}))
+        memory.load_state_dict(content["memory"])
     return content["state"]
 
 

@@ -38,6 +38,21 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The tensors (n, ...) of all processes, of the same shape, one after the other (size * n, ...).
+
+        The gradient reaches this process's part, times the number of processes: the mean over processes, which DDP
+        takes, then is the gradient of the whole.
+        """
+        if self.size == 1:
+            return tensor
+        own = tensor.detach().contiguous()
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(parts, own)
+        if tensor.requires_grad:
+            parts[self.rank] = own + self.size * (tensor - own)  # the same numbers: what is added is 0
+        return torch.cat(parts)
+
     def barrier(self) -> None:
         """Wait for all processes."""
         self.sum(torch.zeros(1))

@@ -25,7 +25,7 @@ from tmt.engine.loop import Batch, Fit, Pace, Task, adamw
 from tmt.engine.models import freeze, open_model
 from tmt.engine.run import Run
 from tmt.engine.seeding import derive, seed_all
-from tmt.engine.segmentation import batches_of, groups_table
+from tmt.engine.segmentation import batches_of, groups_table, pairs
 from tmt.methods.method import region_options
 from tmt.model import TMTForSemanticSegmentation
 from tmt.model.estimator import DomainDiscriminator, discriminator_loss, proxy_a_distance
@@ -95,18 +95,6 @@ def _groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str,
         {"name": "matrices", "params": matrices, "lr": lr, "weight_decay": weight_decay},
         {"name": "biases and norms", "params": others, "lr": lr, "weight_decay": 0.0},
     ]
-
-
-def pairs(source: Iterator[Batch], target: Iterator[Batch]) -> Iterator[Batch]:
-    """Source and target batches joined: images (2b, 3, H, W), labels (2b, H, W), and each image's domain (2b,)."""
-    for first, second in zip(source, target, strict=True):
-        count = len(first["labels"])
-        yield {
-            "pixel_values": torch.cat([first["pixel_values"], second["pixel_values"]]),
-            "labels": torch.cat([first["labels"], second["labels"]]),
-            "domains": torch.arange(2).repeat_interleave(count).float(),
-            "names": [*first["names"], *second["names"]],
-        }
 
 
 def valid_regions(labels: Tensor, regions: Tensor, count: int) -> Tensor:

@@ -61,6 +61,10 @@ class Task:
     """Evaluates the module, the same result on all processes; None when asked to stop half-way."""
     save: Callable[[Path], None]
     """Fills a folder with the module in the form that others load."""
+    memory: nn.Module | None = None
+    """What else a resumed stage needs: a module with buffers, such as a running mean of the loss's own."""
+    restart: int = 0
+    """The step before which the optimiser forgets its moments: where another loss, of another scale, begins."""
 
 
 @dataclass
@@ -119,6 +123,8 @@ class Fit:
         """One optimiser step; returns what to log. Its randomness depends on seed, stage, step and process alone."""
         task = self.task
         seed_all(derive(self.seed, task.name, step, self.world.rank))
+        if step == task.restart:
+            task.optimizer.state.clear()
         for group in task.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * task.rate(step)
         task.optimizer.zero_grad(set_to_none=True)
@@ -168,7 +174,7 @@ class Fit:
 
     def _save(self, state: State) -> None:
         if self.world.main:
-            checkpoint.save(self.checkpoint, self.task.module, self.task.optimizer, asdict(state))
+            checkpoint.save(self.checkpoint, self.task.module, self.task.optimizer, asdict(state), self.task.memory)
         self.world.barrier()
 
     def _restore(self) -> State:
@@ -176,7 +182,7 @@ class Fit:
             checkpoint.remove_leftovers(self.folder)
         if not self.checkpoint.exists():
             return State()
-        state = State(**checkpoint.load(self.checkpoint, self.task.module, self.task.optimizer))
+        state = State(**checkpoint.load(self.checkpoint, self.task.module, self.task.optimizer, self.task.memory))
         self.world.say(f"{self.task.name}: resumed after step {state.step} of {self.task.pace.steps}")
         return state
 

@@ -175,6 +175,11 @@ def load_estimator(model: TMTForSemanticSegmentation, path: str | Path) -> None:
         ) from error
 
 
+def transfer_switch(on: bool | None) -> dict[str, object]:
+    """The fields of `TMTConfig` that switch T on or off in inference; no field for None: as the model was saved."""
+    return {} if on is None else {"transferability": on, "transfer_at_inference": on}
+
+
 def freeze(module: nn.Module) -> None:
     """Take a module out of training."""
     module.eval()

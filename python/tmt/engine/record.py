@@ -18,6 +18,7 @@ PACKAGES = (
     "torch",
     "transformers",
     "numpy",
+    "POT",
     "pillow",
     "safetensors",
     "jsonargparse",

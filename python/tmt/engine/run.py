@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from tmt import arguments
 from tmt.config import AugmentConfig, Config, FitConfig, Stage, check_subset
@@ -28,7 +29,7 @@ from tmt.engine.record import describe, now, read_json, write_json
 from tmt.engine.seeding import derive
 from tmt.errors import ConfigError
 
-ORDER: tuple[Stage, ...] = ("source", "estimator", "full", "tmt")
+ORDER: tuple[Stage, ...] = get_args(Stage)
 
 
 @dataclass(frozen=True)

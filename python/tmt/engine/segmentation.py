@@ -1,7 +1,10 @@
 """Training one segmentation model: the source stage, and every method on the target."""
 
+import math
 from collections.abc import Callable, Iterator
+from itertools import islice
 
+import torch
 from torch import Tensor, nn
 
 from tmt.config import FitConfig
@@ -14,9 +17,12 @@ from tmt.engine.loop import Batch, Fit, Pace, State, Task, adamw, describe_group
 from tmt.engine.models import autocast, load_estimator, new_model, open_base, open_model
 from tmt.engine.run import Domain, Run, augmentation
 from tmt.engine.seeding import derive
-from tmt.methods import Method
+from tmt.methods import Method, TransferMetric, metric_steps
 from tmt.metrics import markdown_table
 from tmt.model import TMTForSemanticSegmentation, TMTOutput, masks_from_labels
+
+LossOf = Callable[[Batch], tuple[Tensor, dict[str, object]]]
+"""The loss of a batch (its mean over processes is the global loss) and what else to log."""
 
 
 def train_source(run: Run, method: Method) -> None:
@@ -27,12 +33,12 @@ def train_source(run: Run, method: Method) -> None:
         model = new_model(config.model, options, seed, run.label_set)
     else:
         model = open_base(config.model.base, options, run.label_set, seed)
-    state = _train(run, method, model, run.source, config.source)
+    state = _train(run, method, model, run.source, config.source, None)
     last = _score(run, model, run.target)
     same = state.best["step"] == state.last["step"]
     best = last if same else _score(run, _best_model(run, method), run.target)
     on_target = {"domain": run.target.name, "last": last, "best": {"step": state.best["step"], **best}}
-    run.finish(method.name, {**_result(run, method, run.source, state), "target": on_target})
+    run.finish(method.name, {**_result(run, method, run.source, config.source, state), "target": on_target})
 
 
 def fine_tune(run: Run, method: Method) -> None:
@@ -40,16 +46,30 @@ def fine_tune(run: Run, method: Method) -> None:
     model = open_model(run.source_model, method.model_options(run.config.model), run.label_set)
     if method.needs_estimator:
         load_estimator(model, run.estimator_weights)
-    state = _train(run, method, model, run.target, run.config.target)
-    run.finish(method.name, _result(run, method, run.target, state))
+    fit = run.config.target
+    metric = method.metric(run.config.metric, len(run.label_set), fit.batch_size)
+    state = _train(run, method, model, run.target, fit, metric)
+    result = _result(run, method, run.target, fit, state)
+    if metric is not None:
+        result["metric"] = metric.report(metric_steps(run.config.metric.fraction, fit.steps), fit.batch_size)
+    run.finish(method.name, result)
 
 
-def _train(run: Run, method: Method, model: TMTForSemanticSegmentation, domain: Domain, fit: FitConfig) -> State:
+def _train(
+    run: Run,
+    method: Method,
+    model: TMTForSemanticSegmentation,
+    domain: Domain,
+    fit: FitConfig,
+    metric: TransferMetric | None,
+) -> State:
     model.to(run.world.device)
-    method.choose_trainable(model)
     folder = run.stage_folder(method.name)
-    task = segmentation_task(run, method.name, model, domain, fit)
+    task = segmentation_task(run, method, model, domain, fit, metric)
     run.world.say(f"\n{method.name}: {len(domain.train)} training images of {domain.name}, {fit.steps} steps")
+    if metric is not None:
+        steps = metric_steps(run.config.metric.fraction, fit.steps)
+        run.world.say(f"the first {steps} of them maximise {metric.name.upper()}")
     run.world.say(groups_table(task))
     state = Fit(task, folder, run.world, run.stop, run.config.seed).run()
     if run.world.main:
@@ -57,29 +77,44 @@ def _train(run: Run, method: Method, model: TMTForSemanticSegmentation, domain: 
     return state
 
 
-def segmentation_task(run: Run, name: str, model: TMTForSemanticSegmentation, domain: Domain, fit: FitConfig) -> Task:
-    """The task of training `model` on a domain."""
+def segmentation_task(
+    run: Run,
+    method: Method,
+    model: TMTForSemanticSegmentation,
+    domain: Domain,
+    fit: FitConfig,
+    metric: TransferMetric | None = None,
+) -> Task:
+    """The task of training `model` on a domain by a method, first on its `metric` where there is one."""
     world, stop = run.world, run.stop
-    model.train()
+    method.choose_trainable(model)
+    method.set_mode(model)
+    batches = batches_of(run, domain.train, fit.batch_size, fit.steps, domain.role, run.rare(domain))
+    loss = segmentation_loss(world.wrap(model), world, fit.amp, len(run.label_set))
+    if metric is not None:
+        batches = staged_batches(run, metric, batches, fit)
+        loss = staged_loss(metric_loss(metric.to(world.device), model, world, fit.amp), loss)
 
     def evaluate_model() -> dict[str, object] | None:
         world.share_buffers(model)
         result = evaluate(model, domain.val, world, run.config.evaluation, stop.asked)
         if result is not None:
-            world.say(f"{name}: on {domain.name} val: {result.headline()}")
+            world.say(f"{method.name}: on {domain.name} val: {result.headline()}")
         return result and result.to_dict()
 
     return Task(
-        name=name,
+        name=method.name,
         module=model,
         optimizer=adamw(model.parameter_groups(fit.lr, fit.weight_decay, fit.backbone_lr_factor)),
         rate=poly(fit.steps, fit.power, fit.warmup),
         clip=fit.clip,
         pace=Pace(fit.steps, fit.eval_every, fit.checkpoint_every, fit.log_every, fit.batch_size),
-        batches=batches_of(run, domain.train, fit.batch_size, fit.steps, domain.role, run.rare(domain)),
-        loss=segmentation_loss(world.wrap(model), world, fit.amp, len(run.label_set)),
+        batches=batches,
+        loss=loss,
         evaluate=evaluate_model,
         save=model.save_pretrained,
+        memory=metric,
+        restart=0 if metric is None else metric_steps(run.config.metric.fraction, fit.steps),
     )
 
 
@@ -104,9 +139,52 @@ def batches_of(
     return from_step
 
 
-def segmentation_loss(
-    network: nn.Module, world: World, amp: bool, classes: int
-) -> Callable[[Batch], tuple[Tensor, dict[str, object]]]:
+def pairs(source: Iterator[Batch], target: Iterator[Batch]) -> Iterator[Batch]:
+    """Source and target batches joined: every tensor (b, ...) as (2b, ...), and each image's domain (2b,), 0 source."""
+    for first, second in zip(source, target, strict=True):
+        joined = {name: torch.cat([first[name], second[name]]) for name in first if name != "names"}
+        domains = torch.arange(2).repeat_interleave(len(first["labels"])).float()
+        yield {**joined, "domains": domains, "names": [*first["names"], *second["names"]]}
+
+
+def staged_batches(
+    run: Run, metric: TransferMetric, target: Callable[[int], Iterator[Batch]], fit: FitConfig
+) -> Callable[[int], Iterator[Batch]]:
+    """The target's batches, those of the first stage marked `metric` and with as many source images where it asks."""
+    steps = metric_steps(run.config.metric.fraction, fit.steps)
+    rare = run.rare(run.source) if metric.sees_source else None
+    source = batches_of(run, run.source.train, fit.batch_size, steps, "metric-source", rare)
+
+    def from_step(step: int) -> Iterator[Batch]:
+        batches = target(step)
+        if step < steps:
+            first = islice(batches, steps - step)
+            crops = pairs(source(step), first) if metric.sees_source else first
+            yield from ({**batch, "metric": True} for batch in crops)
+        yield from batches
+
+    return from_step
+
+
+def staged_loss(first: LossOf, second: LossOf) -> LossOf:
+    """The first stage's loss for batches marked `metric`, the second one's for the others."""
+    return lambda batch: first(batch) if batch.get("metric") else second(batch)
+
+
+def metric_loss(metric: TransferMetric, model: nn.Module, world: World, amp: bool) -> LossOf:
+    """The negative metric of a batch, and the metric under its name to be logged."""
+    network = world.wrap(metric.network(model))
+
+    def loss_of(batch: Batch) -> tuple[Tensor, dict[str, object]]:
+        with autocast(world.device, amp):
+            planes = network(batch["pixel_values"].to(world.device))
+        score, value = metric(planes, batch, world)
+        return -score, {metric.name: round(value, 4) if math.isfinite(value) else None}
+
+    return loss_of
+
+
+def segmentation_loss(network: nn.Module, world: World, amp: bool, classes: int) -> LossOf:
     """The loss of a batch, and its parts to be logged; `network` is the model of K `classes` or its DDP wrapper."""
 
     def loss_of(batch: Batch) -> tuple[Tensor, dict[str, object]]:
@@ -131,11 +209,14 @@ def logged_parts(outputs: TMTOutput) -> dict[str, object]:
     return {**parts, **{name: [round(v, 4) for v in value.tolist()] for name, value in attention.items()}}
 
 
-def _result(run: Run, method: Method, domain: Domain, state: State) -> dict[str, object]:
+def _result(run: Run, method: Method, domain: Domain, fit: FitConfig, state: State) -> dict[str, object]:
     return {
         "method": method.title + domain.share,
         "training_images": len(domain.train),
         "mask_rule": method.mask_rule(run.config.model),
+        "settings": method.model_options(run.config.model),
+        "steps": fit.steps,
+        "batch_size": fit.batch_size,
         "domain": domain.name,
         "last": state.last,
         "best": state.best,

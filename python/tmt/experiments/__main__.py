@@ -3,6 +3,7 @@
 python -m tmt.experiments                              the studies that come with the package
 python -m tmt.experiments table1                       run what is missing of it, in runs/table1
 python -m tmt.experiments table1 --list                what is done, running, missing and failed
+python -m tmt.experiments table2 --from runs/table1    what is the same there is not trained again
 python -m tmt.experiments my.yaml --root cityscapes=PATH --root gtav=PATH --out runs/mine
 python -m tmt.experiments table1 --backend ray --address auto --gpus 0.5
 
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add("--list", action="store_true", help="only say what is done, running, missing and failed")
     add("--commands", action="store_true", help="only print the commands of the jobs that are not done")
     add("--only", default="*", metavar="PATTERN", help="run the jobs whose id matches, and what these need")
+    add("--from", dest="other", metavar="DIR", help="first take over what another study trained with the same settings")
     add("--root", action="append", default=[], metavar="DATASET=PATH", help="folder of a real dataset (repeat)")
     add("--jobs", type=_positive, help="jobs at a time (default: one per GPU; without GPUs, CPU cores / threads)")
     add("--processes", type=_positive, default=1, metavar="N", help="processes of each job, by torchrun (default: 1)")
@@ -160,9 +162,12 @@ def print_commands(study: Study, options: argparse.Namespace) -> None:
 def _run(study: Study, options: argparse.Namespace) -> None:
     from tmt.engine.interrupt import listen
     from tmt.experiments.lock import only_one
+    from tmt.experiments.reuse import reuse
     from tmt.experiments.runner import Runner, commands_of
 
     with only_one(study.folder), listen() as stop:
+        if options.other:
+            print(f"{len(reuse(study, options.other))} jobs taken over from {options.other}")
         backend = _backend(study, options)
         try:
             failed = Runner(
@@ -173,7 +178,9 @@ def _run(study: Study, options: argparse.Namespace) -> None:
             backend.close()
     print(f"\n{listing(study)}")
     if failed:
-        raise TrainingError(f"{study.folder}: {failed} jobs failed or wait for one that did; the same command tries again")
+        raise TrainingError(
+            f"{study.folder}: {failed} jobs failed or wait for one that did; the same command tries again"
+        )
 
 
 def _backend(study: Study, options: argparse.Namespace) -> object:
@@ -181,7 +188,9 @@ def _backend(study: Study, options: argparse.Namespace) -> object:
 
     threads = study.definition.threads
     if options.backend == "ray":
-        return RayCluster(options.jobs, options.address, threads if options.cpus is None else options.cpus, options.gpus)
+        return RayCluster(
+            options.jobs, options.address, threads if options.cpus is None else options.cpus, options.gpus
+        )
     gpus = () if study.definition.config.device == "cpu" else visible_gpus()
     cores = max(1, len(os.sched_getaffinity(0)) // threads)
     return Local(options.jobs or len(gpus) or cores, gpus if options.processes == 1 else ())

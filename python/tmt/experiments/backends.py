@@ -103,14 +103,15 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 class RayCluster:
-    """Tasks on a Ray cluster, each with some CPUs and GPUs or a fraction of one. All machines see the study's folder."""
+    """Tasks on a Ray cluster, each with CPUs and GPUs or a fraction of one. All its machines see the study's folder."""
 
     def __init__(self, slots: int | None, address: str | None, cpus: float, gpus: float):
         try:
             import ray
         except ImportError as error:
             raise ConfigError(
-                "backend: ray is not installed; pip install 'transferable-mask-transformer[sweep]', or use --backend local"
+                "backend: ray is not installed; pip install 'transferable-mask-transformer[sweep]', or use "
+                "--backend local"
             ) from error
         self._ray = ray
         local = {"num_cpus": max(1, round(slots * cpus))} if address is None and slots else {}

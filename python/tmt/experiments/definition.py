@@ -94,7 +94,9 @@ def find(study: str) -> Path:
         return STUDIES / f"{study}.yaml"
     if Path(study).is_file():
         return Path(study)
-    raise ConfigError(f"study: must be one of {', '.join(studies())} or a YAML file, got {study}{_hint(study, studies())}")
+    raise ConfigError(
+        f"study: must be one of {', '.join(studies())} or a YAML file, got {study}{_hint(study, studies())}"
+    )
 
 
 def read(path: Path) -> Definition:
@@ -228,7 +230,9 @@ class _Reader:
             tree = tree[key]
         return tree
 
-    def _settings(self, place: tuple[object, ...], shared: bool = False) -> dict[tuple[object, ...], tuple[str, object]]:
+    def _settings(
+        self, place: tuple[object, ...], shared: bool = False
+    ) -> dict[tuple[object, ...], tuple[str, object]]:
         """Settings by their place in the file, each its name and value; `shared`: those of the source are fixed."""
         given = self._at(place).get("settings") or {}
         if not isinstance(given, dict):
@@ -257,7 +261,9 @@ class _Reader:
         self, base: list[str], settings: dict[tuple[object, ...], tuple[str, object]], place: tuple[object, ...]
     ) -> Config:
         """The settings of a base and of what the file sets on top."""
-        argv = [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.values()]
+        argv = [
+            f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.values()
+        ]
         argv += ["--data.source=gtav", "--data.target=mapillary"]  # so that Mapillary's settings may be given
         try:
             config = arguments.parse([*base, *argv])

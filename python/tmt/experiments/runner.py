@@ -1,4 +1,4 @@
-"""Runs what is missing of a study: each job once what it needs is done, several at a time, each retried when it fails."""
+"""Runs what is missing of a study: a job once what it needs is done, several at a time, again where it fails."""
 
 import os
 import shutil
@@ -12,11 +12,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tmt.data.synthetic import make
-from tmt.engine.checkpoint import remove_leftovers, write_text
+from tmt.engine.checkpoint import write_text
 from tmt.engine.interrupt import Interrupted, Stop
 from tmt.engine.record import write_json
 from tmt.errors import ConfigError
-from tmt.experiments import definition as definitions
 from tmt.experiments.attempts import ATTEMPTS, LOG, Attempt, add_attempt, lost_its_state, reason
 from tmt.experiments.backends import BUSY, POLL_SECONDS, Backend, Handle
 from tmt.experiments.collect import Keep, remove_all_but, result_of, size_of, thin_out
@@ -126,13 +125,7 @@ class Runner:
         for domain, root in study.definition.roots.items():
             if not Path(root).is_dir():
                 raise ConfigError(f"roots.{domain}: must be the folder of the dataset, got {root}; mend the study file")
-        try:
-            study.folder.mkdir(parents=True, exist_ok=True)
-            write_text(study.folder / "study.yaml", definitions.to_yaml(study.definition))
-            (study.folder / "results").mkdir(exist_ok=True)
-            remove_leftovers(study.folder / "results")
-        except OSError as error:
-            raise ConfigError(f"out: {study.folder} cannot be written ({error.strerror}); choose another --out") from error
+        study.save()
         for domain in (name for name in study.domains if name not in study.definition.roots):
             make(
                 domain,
@@ -271,7 +264,7 @@ class Runner:
     def _disk_note(self, job: Job) -> str:
         weights, free = size_of(job.weights), shutil.disk_usage(self.study.folder).free
         left = sum(not self.study.done(name) for name in self.study.jobs)
-        # While a job runs: weights, best weights, a checkpoint with two moments of each weight, and a new one beside it.
+        # At work: weights, best weights, a checkpoint with two moments of each weight, and a new one beside it.
         need = 8 * weights * self.backend.slots + (0 if self.keep == "nothing" else left * weights)
         line = f"disk: the {left} jobs left need about {_gigabytes(need)}, {_gigabytes(free)} are free"
         return line if need < free else f"warning: {line}; make room, or give --keep nothing"

@@ -64,7 +64,9 @@ class Study:
         """The study in a folder. Raises ConfigError where there is none."""
         path = Path(folder) / "study.yaml"
         if not path.is_file():
-            raise ConfigError(f"{folder}: holds no study (study.yaml); run python -m tmt.experiments STUDY --out {folder}")
+            raise ConfigError(
+                f"{folder}: holds no study (study.yaml); run python -m tmt.experiments STUDY --out {folder}"
+            )
         return cls(Path(folder).resolve(), definitions.read(path))
 
     @classmethod
@@ -85,6 +87,21 @@ class Study:
         elif folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
             raise ConfigError(f"out: {folder} must be new, empty or a study's folder (study.yaml); use another --out")
         return cls(folder, definition)
+
+    def save(self) -> None:
+        """Write study.yaml, so that the folder is this study's. Raises ConfigError where it cannot be written."""
+        # Here and not above: --list needs no torch.
+        from tmt.engine.checkpoint import remove_leftovers, write_text
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(self.folder / "study.yaml", definitions.to_yaml(self.definition))
+            (self.folder / "results").mkdir(exist_ok=True)
+            remove_leftovers(self.folder / "results")
+        except OSError as error:
+            raise ConfigError(
+                f"out: {self.folder} cannot be written ({error.strerror}); choose another --out"
+            ) from error
 
     @property
     def name(self) -> str:
@@ -175,4 +192,6 @@ def read_result(path: Path) -> Result:
             known[name] = known.get(name) and tuple(known[name])
         return Result(**{**known, "curve": tuple((step, score) for step, score in content.get("curve", ()))})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: is not a job's results ({error}); remove it, and the study makes it anew") from error
+        raise ConfigError(
+            f"{path}: is not a job's results ({error}); remove it, and the study makes it anew"
+        ) from error

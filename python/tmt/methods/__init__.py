@@ -1,23 +1,44 @@
-"""The ways to adapt a source model to the target domain, each one small object.
+"""The ways to adapt a source model to the target domain, each one small object over the same training loop.
 
-A method says how the model is configured, which parts train, and whether it needs the transferability estimator.
+A method says how the model is configured, which parts train, whether it needs the transferability estimator, and
+whether a first stage maximises a transferability metric. All take as many steps on the same target images.
 """
 
 from tmt.config import Stage
 from tmt.methods.full import FullFineTuning, SourceTraining
+from tmt.methods.leep import LEEPFineTuning
+from tmt.methods.linear import LinearProbing
 from tmt.methods.method import Method
+from tmt.methods.metric import TransferMetric, metric_steps
+from tmt.methods.otce import OTCEFineTuning
 from tmt.methods.tmt import TransferableMaskTransformer
 
-__all__ = ["FullFineTuning", "Method", "SourceTraining", "TransferableMaskTransformer", "method_of"]
+__all__ = [
+    "FullFineTuning",
+    "LEEPFineTuning",
+    "LinearProbing",
+    "Method",
+    "OTCEFineTuning",
+    "SourceTraining",
+    "TransferMetric",
+    "TransferableMaskTransformer",
+    "method_of",
+    "metric_steps",
+]
+
+METHODS = (
+    SourceTraining,
+    LinearProbing,
+    FullFineTuning,
+    LEEPFineTuning,
+    OTCEFineTuning,
+    TransferableMaskTransformer,
+)
 
 
 def method_of(stage: Stage) -> Method:
     """The method of a stage that trains a segmentation model."""
-    match stage:
-        case "source":
-            return SourceTraining()
-        case "full":
-            return FullFineTuning()
-        case "tmt":
-            return TransferableMaskTransformer()
+    for method in METHODS:
+        if method.name == stage:
+            return method()
     raise ValueError(f"method_of: stage must train a segmentation model, got {stage!r}")

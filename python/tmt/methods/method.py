@@ -4,7 +4,8 @@ from abc import ABC, abstractmethod
 
 from torch import nn
 
-from tmt.config import ModelConfig
+from tmt.config import MetricConfig, ModelConfig
+from tmt.methods.metric import TransferMetric
 
 
 class Method(ABC):
@@ -29,6 +30,15 @@ class Method(ABC):
         """Set `requires_grad` of the model's parameters: everything trains that can receive a gradient."""
         for name, parameter in model.named_parameters():
             parameter.requires_grad = parameter.requires_grad and not name.startswith("estimator.")
+
+    def set_mode(self, model: nn.Module) -> None:
+        """Put the model into the mode it trains in: stochastic depth and the batch's own statistics in norms."""
+        model.train()
+
+    def metric(self, config: MetricConfig, classes: int, batch_size: int) -> TransferMetric | None:
+        """The transferability metric that a first stage maximises, for K `classes` and batches of `batch_size` images
+        over all processes; None: there is no such stage."""
+        return None
 
 
 def region_options(model: ModelConfig) -> dict[str, object]:

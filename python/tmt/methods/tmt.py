@@ -21,5 +21,6 @@ class TransferableMaskTransformer(Method):
             "transfer_fraction": model.transfer_fraction,
             "transfer_mode": model.transfer_mode,
             "transfer_features": model.transfer_features,
+            "transfer_at_inference": model.transfer_at_inference,
             **region_options(model),
         }

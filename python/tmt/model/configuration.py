@@ -37,6 +37,7 @@ class TMTConfig(Mask2FormerConfig):
         estimator_hidden: hidden channels of the domain discriminator, at least 1.
         transfer_features: "live" computes T from the model's own features, "source" from a frozen copy of the
             source model's (`TMTForSemanticSegmentation.freeze_source_features`).
+        transfer_at_inference: whether T is used in evaluation mode too, or in training mode only (ablation).
 
     Raises:
         ValueError: a value outside what is said above.
@@ -60,6 +61,7 @@ class TMTConfig(Mask2FormerConfig):
         kappa: float = 1 / 0.07,
         estimator_hidden: int = 256,
         transfer_features: str = "live",
+        transfer_at_inference: bool = True,
         **kwargs: Any,
     ):
         if kwargs.get("backbone_config") is None and kwargs.get("backbone") is None:
@@ -77,6 +79,7 @@ class TMTConfig(Mask2FormerConfig):
         self.kappa = kappa
         self.estimator_hidden = estimator_hidden
         self.transfer_features = transfer_features
+        self.transfer_at_inference = transfer_at_inference
         self.check()
 
     def check(self) -> None:
@@ -87,6 +90,7 @@ class TMTConfig(Mask2FormerConfig):
         _require_choice("mask_rule", self.mask_rule, ("uncertain", "foreground", "none"))
         _require_choice("fallback", self.fallback, ("all", "transfer"))
         _require_choice("transferability", self.transferability, (True, False))
+        _require_choice("transfer_at_inference", self.transfer_at_inference, (True, False))
         _require_choice("transfer_mode", self.transfer_mode, ("mask", "bias"))
         _require_choice("regions", self.regions, ("superpixel", "grid"))
         _require_choice("transfer_features", self.transfer_features, ("live", "source"))

@@ -149,7 +149,7 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
                     f"got {tuple(given.shape)}"
                 )
             return given, None
-        if not self.config.transferability:
+        if not self.config.transferability or not (self.training or self.config.transfer_at_inference):
             return None, None
         if self.source_features is not None:
             mask_features = self.source_features(pixel_values).decoder_last_hidden_state
