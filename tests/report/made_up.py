@@ -9,7 +9,7 @@ from tmt.experiments import Study, definition
 
 DOMAINS = ("cityscapes", "bdd100k", "mapillary", "synthia", "gtav")
 VARIANTS = {
-    "linear": {"title": "Linear", "stage": "full", "seeds": [0]},
+    "linear": {"title": "Linear", "seeds": [0]},
     "full": {"title": "Full", "seeds": [0, 1, 2]},
     "tmt": {"title": "TMT", "seeds": [0, 1, 2]},
     "tmt_foreground": {
