@@ -6,8 +6,10 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 from made_up import VARIANTS, make_study
 
+from tmt.experiments.definition import find
 from tmt.report.__main__ import main
 from tmt.report.study import open_study
 from tmt.report.style import canvas, to_svg
@@ -178,3 +180,16 @@ def test_no_study_is_one_line_and_code_2(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["table2", "figure7"])
+def test_studies_of_tmt_alone(tmp_path, name):
+    """Without other methods there is nothing to compare TMT with, but its own parts."""
+    variants = yaml.safe_load(find(name).read_text())["variants"]
+    folder = make_study(tmp_path / "study", lambda *_: 40.0, pairs=[("gtav", "cityscapes")], variants=variants)
+    text = write_report(folder, folder / "report").read_text()
+    ids = check(text).ids
+    assert ("ablations" in ids, "fraction" in ids) == (name == "table2", name == "figure7")
+    assert [c.name for c in open_study(folder).columns if c.role == "method"] == [
+        "tmt" if name == "table2" else "tmt_p0.3"
+    ]

@@ -49,9 +49,10 @@ class JobFolder:
 
     @property
     def source_model(self) -> Path:
-        """The folder of the source model that the job started from, in this study's folder wherever it is now."""
+        """The folder of the source model that the job started from: this study's, wherever it is now, else as given."""
         given = Path(self.config.source_model or "")
-        return self.study / "jobs" / given.parent.parent.name / "source" / "model"
+        own = self.study / "jobs" / given.parent.parent.name / "source" / "model"
+        return own if own.is_dir() else given
 
     def target_images(self) -> Dataset:
         """The target's validation split."""

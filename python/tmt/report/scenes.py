@@ -222,7 +222,7 @@ class _View:
         shown = {"source only": next(iter(judges.values()))} if judges else {}
         for name, model in {**shown, **{names[key]: model for key, model in models.items()}}.items():
             prediction = self.predict(model)
-            yield self._labels(f"{name}, {100 * self.right(prediction):.1f} % right", prediction)
+            yield self._labels(f"{name}, {100 * self.right(prediction):.1f}\u00a0% right", prediction)
 
     def right(self, prediction: np.ndarray) -> float:
         """Share of the labelled pixels that are right."""
@@ -253,7 +253,7 @@ class _View:
             yield name, f"borders of {name} over the image", outline(self.sample.image, labels), True
             ids = labels[self.sample.label != IGNORE], self.sample.label[self.sample.label != IGNORE]
             yield (
-                f"{name}: best segmentation they allow, {100 * _purity(*ids):.1f} % right",
+                f"{name}: best segmentation they allow, {100 * _purity(*ids):.1f}\u00a0% right",
                 f"each of the {name} in the colour of its most frequent class",
                 colourise(_majority(labels, self.sample.label, len(self.label_set)), self.label_set),
                 False,
@@ -279,7 +279,7 @@ class _View:
             tint = TMT_TINT if column.uses_transferability else PLAIN_TINT
             name = names[column.name]
             yield (
-                f"{name}: may attend ({100 * look.allowed.mean():.0f} %)",
+                f"{name}: may attend ({100 * look.allowed.mean():.0f}\u00a0%)",
                 f"{name}: attention mask of the query, layer {look.layer + 1}",
                 tinted(self.sample.image, _enlarged(look.allowed, self.size), tint), True,
             )  # fmt: skip
@@ -290,7 +290,7 @@ class _View:
                 glowing(self.sample.image, _enlarged(weights, self.size)), True,
             )  # fmt: skip
             yield (
-                f"{name}: mask, IoU {100 * look.iou:.0f} %",
+                f"{name}: mask, IoU {100 * look.iou:.0f}\u00a0%",
                 f"{name}: mask that the query predicts",
                 tinted(self.sample.image, _enlarged(look.mask, self.size), tint), True,
             )  # fmt: skip
