@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import experiment_studies as small
@@ -11,6 +12,7 @@ import pytest
 from tmt.errors import ConfigError, DataError
 from tmt.experiments import runner as runners
 from tmt.experiments.__main__ import listing, main
+from tmt.experiments.backends import Local, visible_gpus
 from tmt.experiments.lock import only_one, try_lock
 from tmt.experiments.reuse import reuse
 from tmt.experiments.runner import commands_of
@@ -237,6 +239,45 @@ def test_results_without_job_folders(tmp_path: Path) -> None:
         and small.run(opened) == 0
         and len(opened.results()) == len(opened.jobs)
     )
+
+
+def test_command_that_cannot_be_started(tmp_path: Path) -> None:
+    study = begin(tmp_path)
+    nowhere = tmp_path / "nowhere"
+    assert small.run(study, commands=lambda job: [[str(nowhere)]], retries=0, only=SOURCE) == 1
+    assert f"{nowhere}: No such file or directory" in study.failure(SOURCE) and small.run(study, only=SOURCE) == 0
+
+
+def test_checkpoints_that_a_killed_call_left(tmp_path: Path) -> None:
+    study = begin(tmp_path)
+    small.run(study)
+    left = study.job_folder(TMT) / "tmt" / "checkpoint.pt"
+    left.touch()
+    assert small.run(study) == 0 and not left.exists()
+
+
+def test_jobs_share_gpus(tmp_path: Path) -> None:
+    """Three jobs at a time on two GPUs: the third shares the first one's; a free place is taken again."""
+    backend = Local(3, ("4", "7"))
+    command = [sys.executable, "-c", "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"]
+    handles = []
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / name).mkdir()
+        handles.append(backend.start(tmp_path / name, [command], {}, tmp_path / "locks" / name))
+        if name == "c":
+            while handles[1].poll() is None:
+                time.sleep(0.01)
+    for handle in handles:
+        while handle.poll() is None:
+            time.sleep(0.01)
+    assert [(tmp_path / name / "log.txt").read_text().strip() for name in "abcd"] == ["4", "7", "4", "7"]
+
+
+def test_visible_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert visible_gpus() == ("2", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == ()
 
 
 def test_locked(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_leep_of_perfect_scores_is_zero() -> None:
     """Each target class has a source class of its own, whichever."""
     scores = 3.7 * one_hot((LABELS + 2) % CLASSES, CLASSES).float()  # need not be normalised
     score, value = leep_of(scores, LABELS)
-    assert float(score) == pytest.approx(0, abs=1e-6) and value == pytest.approx(0, abs=1e-6)
+    assert score.item() == pytest.approx(0, abs=1e-6) and value == pytest.approx(0, abs=1e-6)
 
 
 def test_leep_of_independent_scores_is_minus_the_entropy() -> None:
@@ -170,7 +170,7 @@ def test_otce_without_labels_in_a_domain_gives_no_gradient(missing: int | None) 
     features = torch.randn(200, 16, requires_grad=True)
     score, value = otce_of(features, labels, domains)
     score.backward()
-    assert float(score) == 0 and math.isnan(value) and not features.grad.any()
+    assert score.item() == 0 and math.isnan(value) and not features.grad.any()
 
 
 def test_leep_without_labels_gives_no_gradient_and_keeps_its_estimate() -> None:
@@ -179,7 +179,7 @@ def test_leep_without_labels_gives_no_gradient_and_keeps_its_estimate() -> None:
     before, scores = metric.joint.clone(), torch.rand(100, CLASSES, requires_grad=True)
     score, value = leep_of(scores, torch.full_like(LABELS, IGNORE), metric)
     score.backward()
-    assert float(score) == 0 and math.isnan(value) and not scores.grad.any()
+    assert score.item() == 0 and math.isnan(value) and not scores.grad.any()
     assert torch.equal(metric.joint, before)
 
 
@@ -235,7 +235,7 @@ def test_gradients_reach_the_encoder(name: str, model: torch.nn.Module) -> None:
     batch = batch_of(metric)
     model.zero_grad()
     score, value = metric(metric.network(model)(batch["pixel_values"]), batch, WORLD)
-    assert -math.log(5) < value < 0 and float(score) == pytest.approx(value)
+    assert -math.log(5) < value < 0 and score.item() == pytest.approx(value)
     score.backward()
     encoder = [p for p in model.model.pixel_level_module.encoder.parameters() if p.requires_grad]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder)

@@ -138,7 +138,7 @@ def listing(study: Study) -> str:
         found = [states[job.id] for job in study.jobs.values() if job.variant == name]
         if found:
             counts = [str(found.count(state) or "-") for state in STATES]
-            rows.append((titles.get(name, f"({name} models)"), *counts, str(len(found))))
+            rows.append((titles.get(name, f"({name}s)"), *counts, str(len(found))))
     total = [sum(state == wanted for state in states.values()) for wanted in STATES]
     rows.append(("all jobs", *(str(count or "-") for count in total), str(len(states))))
     lines = [f"{study.name}: {study.title}", f"folder: {study.folder}"]

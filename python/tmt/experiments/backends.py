@@ -20,7 +20,7 @@ class Handle(Protocol):
     """An attempt at work."""
 
     def poll(self) -> int | None:
-        """Its exit code; None before its end."""
+        """Its exit code; None before its end. Raises OSError where a command of it cannot be started."""
 
     def stop(self) -> None:
         """Ask it to save what it has and end."""
@@ -51,7 +51,7 @@ class Local:
     _working: dict[int, JobProcess] = field(default_factory=dict)
 
     def start(self, folder: Path, commands: Commands, environment: Mapping[str, str], lock: Path) -> Handle | None:
-        self._working = {slot: process for slot, process in self._working.items() if process.poll() is None}
+        self._working = {slot: process for slot, process in self._working.items() if process.lock >= 0}
         descriptor = try_lock(lock)
         if descriptor is None:
             return None
@@ -73,7 +73,11 @@ class _Locked:
     process: JobProcess
 
     def poll(self) -> int | None:
-        code = self.process.poll()
+        try:
+            code = self.process.poll()
+        except OSError:  # its next command could not be started
+            self._unlock()
+            raise
         if code is not None:
             self._unlock()
         return code

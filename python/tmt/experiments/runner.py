@@ -89,6 +89,7 @@ class Runner:
         Raises ConfigError or DataError before anything runs, and StudyInterrupted when asked to stop.
         """
         todo = self._todo()
+        self._remove_checkpoints()
         if todo:
             self._prepare_study()
         with self._bar(todo) as bar:
@@ -118,6 +119,12 @@ class Runner:
             if fnmatch(job.id, self.only) and not self.study.done(job.id):
                 want(job)
         return {name: job for name, job in self.study.jobs.items() if name in wanted}
+
+    def _remove_checkpoints(self) -> None:
+        """Of jobs after whose end an earlier call was killed at once."""
+        for job in self.study.jobs.values():
+            if self.study.done(job.id) and (job.folder / job.stage / "checkpoint.pt").exists():
+                self._thin_out(job)
 
     def _prepare_study(self) -> None:
         """Write study.yaml and draw the domains that have no root."""
@@ -201,11 +208,16 @@ class Runner:
     def _poll(self, todo: dict[str, Job], bar: tqdm) -> None:
         time.sleep(POLL_SECONDS)
         for name, running in list(self._running.items()):
-            code = running.handle.poll()
+            job = self.study.jobs[name]
+            try:
+                code = running.handle.poll()
+            except OSError as error:
+                del self._running[name]
+                self._failed(job, Attempt(1, round(time.monotonic() - running.started, 1), _of(error)), todo)
+                continue
             if code is None:
                 continue
             del self._running[name]
-            job = self.study.jobs[name]
             if code == BUSY:
                 self._wait_for_earlier(job)
             else:
@@ -239,12 +251,16 @@ class Runner:
     def _done(self, job: Job, attempt: Attempt) -> None:
         try:
             add_attempt(job.folder, attempt)
-            thin_out(job.folder, self.keep if job.kind == "target" or self.keep != "nothing" else "models", job.stage)
+            self._thin_out(job)
         except OSError as error:
             tqdm.write(f"warning: {job.id}: its folder could not be thinned out ({_of(error)})")
         if job.kind == "source" and "disk" not in self._said:
             self._said.add("disk")
             tqdm.write(self._disk_note(job))
+
+    def _thin_out(self, job: Job) -> None:
+        """Models that other jobs start from stay until the end."""
+        thin_out(job.folder, self.keep if job.kind == "target" or self.keep != "nothing" else "models", job.stage)
 
     def _failed(self, job: Job, attempt: Attempt, todo: dict[str, Job]) -> None:
         """Put a failure on record; the job stays to be done where attempts are left."""

@@ -66,7 +66,11 @@ class TransferMetric(nn.Module, ABC):
         return score, float(value)
 
     def report(self, steps: int, batch_size: int) -> dict[str, object]:
-        """What a finished run says of its first stage of `steps` steps, as JSON values."""
+        """What a finished run says of its first stage of `steps` steps, as JSON values.
+
+        `first` and `last` are of one batch each and as noisy as batches differ; LEEP's first one is high, too, since
+        its estimate then comes from the same pixels alone. metrics.jsonl has every logged step's.
+        """
         first, last = (
             None if math.isnan(value) else round(value, 4) for value in (self.first.item(), self.last.item())
         )
