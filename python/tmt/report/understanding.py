@@ -1,0 +1,281 @@
+"""Does T point at what fails? 1 - T of a region against the source model's share of wrong pixels there.
+
+`correlate` works on any plain model with a trained discriminator; `of_study` applies it to every pair of a study and
+keeps what it finds, so that the page can be made again without the models.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tmt.config import InferenceConfig
+from tmt.data import IGNORE, Dataset, normalise
+from tmt.engine.inference import WHOLE, enlarge, plan, segment
+from tmt.engine.record import read_json, write_json
+from tmt.model import TMTForSemanticSegmentation
+from tmt.report.jobs import JobFolder, NotThere, estimators_of, tell_left_out
+from tmt.report.statistics import bootstrap_mean, spearman, summarise
+from tmt.report.study import StudyView, arrow
+from tmt.report.table import Table, interval, signed
+
+LEAST_PIXELS = 16
+"""A region with fewer labelled pixels has no share of wrong ones worth the name."""
+BINS = 10
+
+
+@dataclass(frozen=True)
+class RegionFailures:
+    """Regions of several images, n in all."""
+
+    novelty: np.ndarray
+    """(n,) float64, 1 - T: how unlike the source the region is."""
+    error: np.ndarray
+    """(n,) float64, share of the region's labelled pixels that the source model gets wrong."""
+    image: np.ndarray
+    """(n,) int64, which image the region is of."""
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """How well 1 - T ranks regions by their error."""
+
+    rho: float
+    """Spearman's correlation over all regions of all images; nan where one of the two does not vary."""
+    low: float
+    """Lower end of the 95 % interval by bootstrap over images."""
+    high: float
+    within: float
+    """Mean over images of Spearman's correlation among one image's regions: what TMA, whose threshold is taken image
+    by image, can use."""
+    within_low: float
+    within_high: float
+    images: int
+    regions: int
+    bins: tuple[tuple[float, float, int], ...]
+    """Regions in ten equal parts by 1 - T: mean 1 - T, mean error, number."""
+
+
+@torch.no_grad()
+def region_failures(
+    model: TMTForSemanticSegmentation,
+    dataset: Dataset,
+    inference: InferenceConfig = WHOLE,
+    least_pixels: int = LEAST_PIXELS,
+) -> RegionFailures:
+    """Judge every region of a dataset's images, and count the pixels that the model gets wrong there.
+
+    Args:
+        model: in evaluation mode, transferability off, so that its predictions are the plain source model's, with a
+            trained discriminator. Its configuration says which regions are judged.
+        dataset: labelled images of the target domain.
+        inference: how images are segmented; T is judged in the same windows.
+        least_pixels: regions with fewer labelled pixels are left out.
+    """
+    parts: list[tuple[np.ndarray, np.ndarray, int]] = []
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        pixels = normalise(sample.image)[None].to(model.device)
+        prediction = segment(model, pixels, inference).prediction().cpu()
+        truth = torch.from_numpy(sample.label.astype(np.int64))
+        for one in plan(tuple(truth.shape), replace(inference, scales=(1.0,), flip=False)):
+            inside = (one.rows.slice, one.columns.slice)
+            judged = _judge(model, pixels[(..., *inside)], truth[inside], prediction[inside], least_pixels)
+            parts.append((*judged, index))
+    novelty, error = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    return RegionFailures(novelty, error, np.repeat([part[2] for part in parts], [len(part[0]) for part in parts]))
+
+
+def _judge(
+    model: TMTForSemanticSegmentation, pixels: Tensor, truth: Tensor, prediction: Tensor, least: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """pixels (1, 3, H, W), truth and prediction (H, W) -> 1 - T (r,) and error (r,) of the regions that count."""
+    features, labels = model.region_features(pixels)
+    novelty = torch.sigmoid(model.estimator(features).double()).flatten().cpu()  # 1 - T = E
+    regions = enlarge(labels, tuple(truth.shape))[0].cpu()  # (H, W)
+    return failures(novelty.numpy(), regions.numpy(), truth.numpy(), prediction.numpy(), least)
+
+
+def failures(
+    novelty: np.ndarray, regions: np.ndarray, truth: np.ndarray, prediction: np.ndarray, least: int = LEAST_PIXELS
+) -> tuple[np.ndarray, np.ndarray]:
+    """1 - T and error of an image's regions with at least `least` labelled pixels.
+
+    novelty (R,); regions (H, W) integers in [0, R); truth and prediction (H, W) train ids, truth `IGNORE` not counting.
+    """
+    labelled = truth != IGNORE
+    count = np.bincount(regions[labelled], minlength=len(novelty))
+    wrong = np.bincount(regions[labelled], (truth != prediction)[labelled], minlength=len(novelty))
+    kept = count >= max(1, least)
+    return novelty[kept], wrong[kept] / count[kept]
+
+
+def correlation_of(found: RegionFailures, resamples: int = 1000, seed: int = 0) -> Correlation:
+    """Spearman's correlation of 1 - T and error, over all regions and within images, with bootstrap intervals."""
+    whole = spearman(found.novelty, found.error, found.image, resamples, seed)
+    within = np.array([_within(found, image) for image in np.unique(found.image)])
+    within = within[~np.isnan(within)]
+    low, high = bootstrap_mean(within, resamples, seed)
+    return Correlation(
+        whole.rho, whole.low, whole.high, float(within.mean()) if len(within) else math.nan, low, high,
+        whole.groups, whole.count, _bins(found),
+    )  # fmt: skip
+
+
+def _within(found: RegionFailures, image: int) -> float:
+    own = found.image == image
+    return spearman(found.novelty[own], found.error[own], np.zeros(own.sum(), dtype=np.int64), resamples=0).rho
+
+
+def _bins(found: RegionFailures) -> tuple[tuple[float, float, int], ...]:
+    parts = np.array_split(np.argsort(found.novelty, kind="stable"), BINS)
+    return tuple((float(found.novelty[p].mean()), float(found.error[p].mean()), len(p)) for p in parts if len(p))
+
+
+def correlate(
+    model: TMTForSemanticSegmentation, dataset: Dataset, inference: InferenceConfig = WHOLE, resamples: int = 1000
+) -> Correlation:
+    """`region_failures` and their correlation: see there for the arguments."""
+    return correlation_of(region_failures(model, dataset, inference), resamples)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The correlation of one pair, seed and way to cut an image into regions."""
+
+    source: str
+    target: str
+    seed: int
+    regions: str
+    """`superpixel` or `grid` (patches of the same first size)."""
+    trained_on: str
+    """What regions the discriminator was trained on."""
+    fingerprint: tuple[object, ...]
+    """Of the source model and the discriminator: what is kept is used as long as they are the same."""
+    correlation: Correlation
+
+
+def of_study(study: StudyView, file: Path, say=print) -> list[Finding]:
+    """The correlations of every pair and seed that has an estimator.
+
+    Those kept in `file` are used where they belong to the study's present results; the others are computed where the
+    job folders are there, and `file` is written again.
+    """
+    kept = {_key(finding): finding for finding in read_findings(file)}
+    found: list[Finding] = []
+    failed: list[tuple[str, NotThere]] = []
+    places = {(study.pairs.index((r.source, r.target)), r.seed) for r in study.estimators}
+    for pair, seed in ((study.pairs[place], seed) for place, seed in sorted(places)):
+        try:
+            found += list(_find(study, pair, seed, kept))
+        except NotThere as error:
+            mark = list(_source_mark(study, pair, seed))
+            of_pair = [f for f in kept.values() if (f.source, f.target, f.seed) == (*pair, seed)]
+            same = [finding for finding in of_pair if list(finding.fingerprint[:1]) == mark]
+            found += same
+            if not same:
+                failed.append((f"{arrow(pair)} seed {seed}", error))
+    tell_left_out("correlation", failed, say)
+    if found and found != list(kept.values()):
+        write_json(file, [_tree(finding) for finding in found])
+    return found
+
+
+def _key(finding: Finding) -> tuple[object, ...]:
+    return finding.source, finding.target, finding.seed, finding.regions, finding.trained_on, *finding.fingerprint
+
+
+def _source_mark(study: StudyView, pair: tuple[str, str], seed: int) -> tuple[object, ...]:
+    source = study.source(pair[0], seed)
+    return (source.last.get("score") if source else None,)
+
+
+def _find(study: StudyView, pair: tuple[str, str], seed: int, kept: dict) -> Iterator[Finding]:
+    """Superpixels and patches, each judged by a discriminator trained on them or, for want of one, by the other's."""
+    jobs = estimators_of(study, pair, seed)
+    for regions in ("superpixel", "grid"):
+        trained_on = regions if regions in jobs else next(iter(jobs))
+        job = jobs[trained_on]
+        mark = (*_source_mark(study, pair, seed), job.result.id, (job.result.estimator or {}).get("accuracy"))
+        one = Finding(*pair, seed, regions, trained_on, mark, _NONE)
+        yield kept.get(_key(one)) or replace(one, correlation=_compute(job, regions))
+
+
+def _compute(job: JobFolder, regions: str) -> Correlation:
+    images = job.target_images()
+    return correlate(job.judge(images.label_set, regions), images, job.config.evaluation)
+
+
+_NONE = Correlation(*[math.nan] * 6, 0, 0, ())
+
+
+def _tree(finding: Finding) -> dict[str, object]:
+    tree = asdict(finding)
+    numbers = tree["correlation"]
+    tree["correlation"] = {name: None if _is_nan(value) else value for name, value in numbers.items()}
+    return tree
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def read_findings(file: Path) -> list[Finding]:
+    """What `of_study` kept; nothing where there is no such file."""
+    if not file.is_file():
+        return []
+    return [_finding(tree) for tree in read_json(file)]
+
+
+def _finding(tree: dict) -> Finding:
+    numbers = {name: math.nan if value is None else value for name, value in tree["correlation"].items()}
+    numbers["bins"] = tuple(tuple(part) for part in numbers["bins"])
+    return Finding(**{**tree, "fingerprint": tuple(tree["fingerprint"]), "correlation": Correlation(**numbers)})
+
+
+def region_title(finding: Finding) -> str:
+    """What was judged, and by which discriminator where that is another one."""
+    title = {"superpixel": "superpixels", "grid": "patches"}[finding.regions]
+    other = "" if finding.regions == finding.trained_on else f" (discriminator of {finding.trained_on} regions)"
+    return title + other
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """What was found, in one sentence a kind of regions; an interval counts where all of it is on one side of 0."""
+    said = []
+    for title in dict.fromkeys(map(region_title, findings)):
+        own = [f.correlation for f in findings if region_title(f) == title and not math.isnan(f.correlation.rho)]
+        above, below = sum(one.low > 0 for one in own), sum(one.high < 0 for one in own)
+        mean = signed(summarise([one.rho for one in own]).mean)
+        said.append(
+            f"With {title}, T points at what fails in {above} of {len(own)} pairs and seeds (interval of ρ above 0), "
+            f"at what does not in {below} (below 0); mean ρ {mean}."
+        )
+    return " ".join(said)
+
+
+def table(findings: Sequence[Finding], origin: str) -> Table:
+    """One row a pair, seed and kind of regions; `origin`: what the numbers are of."""
+    rows = []
+    for finding in findings:
+        one = finding.correlation
+        rows.append((
+            arrow((finding.source, finding.target)), region_title(finding), f"{finding.seed}", f"{one.images}",
+            f"{one.regions}", signed(one.rho), interval(one.low, one.high), signed(one.within),
+            interval(one.within_low, one.within_high),
+        ))  # fmt: skip
+    header = (
+        "source → target", "regions", "seed", "images", "n regions", "ρ", "95 % interval", "ρ within images",
+        "95 % interval of it",
+    )  # fmt: skip
+    caption = (
+        "Spearman's ρ of 1 − T and the source model's share of wrong labelled pixels, over regions with at least "
+        f"{LEAST_PIXELS} labelled pixels of the target's validation images; intervals by bootstrap over images (1000 "
+        "samples). Above 0: what is judged unlike the source fails more. Within images: mean of each image's own ρ. "
+        f"{origin}"
+    )
+    return Table("understanding", "1 − T against the source model's error", caption, header, tuple(rows))

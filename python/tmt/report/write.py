@@ -1,0 +1,164 @@
+"""Put the report of a study together and write it."""
+
+from pathlib import Path
+
+from tmt.engine.checkpoint import write_text
+from tmt.engine.checks import check_writable
+from tmt.report import charts, page, scores, understanding
+from tmt.report.scenes import Scene, scenes_of
+from tmt.report.study import StudyView, open_study
+from tmt.report.style import Chart
+from tmt.report.table import Table
+
+GROUPS = {
+    "segmentation": "Image, ground truth and what each model predicts (paper, Fig. 4), with the share of labelled "
+    "pixels that are right. Black: not labelled.",
+    "transferability": "Transferability T of the target's image, as the discriminator judges the source model's "
+    "features before fine-tuning (paper, Fig. 5), each map in its own range, and where the source model is wrong.",
+    "regions": "Superpixels and equal patches of the same first size (paper, Fig. 1d), and the best segmentation that "
+    "each allows: every region in its most frequent class.",
+    "attention": "Attention of one query, full fine-tuning against TMT (paper, Figs. 1b, 1c, 6): where it may attend "
+    "(red: plain, blue: TMT), where it does, and the mask it predicts. It is the query of the highest class "
+    "probability times IoU with the ground truth; the layer is the last of the finest resolution; attention is a mean "
+    "over heads.",
+}
+
+
+def write_report(folder: Path, out: Path, images: int = 1) -> Path:
+    """Write the report of the study in `folder` to `out`; returns the page. Raises tmt.errors.TMTError."""
+    study = open_study(folder)
+    check_writable(out)
+    for part in ("tables", "charts", "pictures"):
+        (out / part).mkdir(parents=True, exist_ok=True)
+    findings = understanding.of_study(study, out / "understanding.json")
+    scenes = scenes_of(study, out / "pictures", images) if images else []
+    parts = _tables(study, findings)
+    drawn = _charts(study, findings)
+    _write_tables(out, [table for group in parts.values() for table in group])
+    write_text(out / "tables" / "scores.csv", scores.all_scores_csv(study))
+    for chart in (one for group in drawn.values() for one in group):
+        write_text(out / "charts" / f"{chart.name}.svg", chart.svg)
+    write_text(out / "report.md", _markdown(study, parts))
+    write_text(out / "index.html", _page(study, parts, drawn, scenes, findings, out / "pictures"))
+    return out / "index.html"
+
+
+def _tables(study: StudyView, findings: list[understanding.Finding]) -> dict[str, list[Table]]:
+    optional = {"estimators": scores.estimator_table(study), "attention": scores.attention_table(study)}
+    return {
+        "methods": scores.method_tables(study),
+        "tests": scores.test_tables(study),
+        "ablations": scores.ablation_tables(study),
+        "fraction": scores.fraction_tables(study),
+        **{name: [table] if table else [] for name, table in optional.items()},
+        "understanding": [understanding.table(findings, study.origin)] if findings else [],
+    }
+
+
+def _charts(study: StudyView, findings: list[understanding.Finding]) -> dict[str, list[Chart]]:
+    estimator = charts.estimator_chart(study)
+    return {
+        "tests": charts.over_pairs_charts(study),
+        "pairs": charts.by_pair_charts(study),
+        "fraction": charts.fraction_charts(study),
+        "classes": charts.class_charts(study),
+        "training": charts.training_charts(study),
+        "estimators": [estimator] if estimator else [],
+        "understanding": charts.understanding_charts(findings, study.origin),
+    }
+
+
+def _write_tables(out: Path, tables: list[Table]) -> None:
+    for table in tables:
+        write_text(out / "tables" / f"{table.name}.csv", table.to_csv())
+        write_text(out / "tables" / f"{table.name}.tex", table.to_latex())
+
+
+def facts(study: StudyView) -> dict[str, str]:
+    """What every number of the report is about."""
+    images = sorted({int(r.last["images"]) for r in study.results if r.kind == "target" and r.last.get("images")})
+    steps = sorted({r.steps for r in study.results if r.kind == "target" and r.steps})
+    done = study.planned - len(study.missing())
+    hours = sum(result.seconds or 0 for result in study.results) / 3600
+    return {
+        "Study": study.name,
+        "Data": study.kind,
+        "Target models": f"{done} of {study.planned} are there",
+        "Scores": "percent, over all labelled pixels of the target's validation images; mIoU over the classes in the "
+        "ground truth",
+        "Validation images": ", ".join(map(str, images)) or "not said by the results",
+        "Target training steps": ", ".join(map(str, steps)) or "not said by the results",
+        "Revision of the code": ", ".join(study.revisions) or "not said by the results",
+        "Training time": f"{hours:.1f} hours in all",
+    }
+
+
+def _markdown(study: StudyView, parts: dict[str, list[Table]]) -> str:
+    about = "\n".join(f"- {name}: {value}" for name, value in facts(study).items())
+    body = "\n\n".join(table.to_markdown() for group in parts.values() for table in group)
+    return f"# {study.title}\n\n{about}\n\n{_missing_text(study)}\n\n{body}\n"
+
+
+def _missing_text(study: StudyView) -> str:
+    missing = study.missing()
+    if not missing:
+        return "Every planned target model is there."
+    more = f"; and {len(missing) - 12} more" if len(missing) > 12 else ""
+    return f"Missing, {len(missing)} of {study.planned} target models: {'; '.join(missing[:12])}{more}."
+
+
+def _page(
+    study: StudyView, parts: dict[str, list[Table]], drawn: dict[str, list[Chart]], scenes: list[Scene],
+    findings: list[understanding.Finding], pictures: Path,
+) -> str:  # fmt: skip
+    head = page.facts(facts(study)) + _note(_missing_text(study))
+    first, more = drawn["training"][:6], drawn["training"][6:]
+    folded = page.folded(f"Training curves of {len(more)} more pairs", page.charts(more)) if more else ""
+    training = (page.charts(first) + folded) if first else ""
+    shown = {name: page.charts(group) if group else "" for name, group in drawn.items()}
+    tests = parts["tests"]
+    return page.page(
+        study.title,
+        head,
+        [
+            page.section("methods", "Methods (Table 1)", page.tables(parts["methods"])),
+            page.section("tests", "Paired tests of TMT", shown["tests"], shown["pairs"], page.tables(tests, shown=2)),
+            page.section("ablations", "Ablations (Table 2)", page.tables(parts["ablations"])),
+            page.section("fraction", "Share left out, p_T (Fig. 7)", shown["fraction"], page.tables(parts["fraction"])),
+            page.section("classes", "Gains by class", shown["classes"]),
+            page.section("training", "Training curves", training),
+            page.section(
+                "estimators", "Discriminators", shown["estimators"], page.tables(parts["estimators"], shown=0)
+            ),
+            page.section("attention-table", "Masked attention", page.tables(parts["attention"])),
+            page.section(
+                "understanding",
+                "Does T point at what fails?",
+                _note(understanding.verdict(findings)),
+                shown["understanding"],
+                page.tables(parts["understanding"]),
+            ),
+            *_scene_sections(scenes, pictures),
+        ],
+    )
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{page.text(text)}</p>' if text else ""
+
+
+def _scene_sections(scenes: list[Scene], pictures: Path) -> list[tuple[str, str, str]]:
+    titles = {
+        "segmentation": "Segmentation (Fig. 4)",
+        "transferability": "Transferability maps (Fig. 5)",
+        "regions": "Superpixels and patches (Fig. 1d)",
+        "attention": "Attention, full fine-tuning and TMT (Fig. 6)",
+    }
+    sections = []
+    for group, title in titles.items():
+        own = [page.scene(scene, pictures) for scene in scenes if scene.group == group]
+        intro = f"<p>{page.text(GROUPS[group])} Images are evenly spread over the validation split, not chosen.</p>"
+        colours = page.legend() if group in ("segmentation", "regions") else ""
+        more = page.folded(f"{len(own) - 3} more", "\n".join(own[3:])) if len(own) > 3 else ""
+        sections.append(page.section(group, title, intro, colours, *own[:3], more) if own else (group, title, ""))
+    return sections
