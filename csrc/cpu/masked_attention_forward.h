@@ -59,7 +59,7 @@ TMT_INLINE void softmax_tile(const AttentionArgs& args, ForwardScratch<A>& scrat
   Vector<A> tops = broadcast(static_cast<A>(-__builtin_inf()));
 #pragma GCC unroll 16
   for (int j = 0; j < kTile; j += L) tops = larger_where(word >> j, tops, load(scores + j));
-  if (lane_bits(tops > scratch.limit[row])) raise_shift(args, scratch, row, tops, scores);
+  if (lane_bits<A>(tops > scratch.limit[row])) raise_shift(args, scratch, row, tops, scores);
   Vector<A> total = load(scratch.totals + row * L);
 #pragma GCC unroll 16
   for (int j = 0; j < kTile; j += L) {

@@ -19,7 +19,7 @@ TMT_INLINE uint64_t passing_bits(const T* p, int64_t count, float threshold) {
     constexpr int L = kLanes<float>;
     for (; j + L <= count; j += L) {
       const Vector<float> v = load(p + j);
-      bits |= (Rule == kRuleUncertain ? lane_bits(v <= threshold) : lane_bits(v >= threshold)) << j;
+      bits |= (Rule == kRuleUncertain ? lane_bits<float>(v <= threshold) : lane_bits<float>(v >= threshold)) << j;
     }
   }
   for (; j < count; ++j) bits |= static_cast<uint64_t>(passes<Rule>(p + j, threshold)) << j;

@@ -18,7 +18,7 @@ constexpr int kVectors = kVectorBytes == 64 ? 4 : 2;
 
 // Lanes whose logit passes; a logit in float64 is rounded first, as pack_mask rounds it.
 TMT_INLINE uint64_t passing_lanes(Vector<float> logits, float threshold, int rule) {
-  return rule == kRuleUncertain ? lane_bits(logits <= threshold) : lane_bits(logits >= threshold);
+  return rule == kRuleUncertain ? lane_bits<float>(logits <= threshold) : lane_bits<float>(logits >= threshold);
 }
 TMT_INLINE uint64_t passing_lanes(Vector<double> logits, float threshold, int rule) {
   uint64_t bits = 0;

@@ -11,24 +11,25 @@ namespace tmt::cpu::TMT_SIMD {
 
 // ---- bits from comparisons: bit i of the result belongs to lane i ---------------------------------------------------
 
-TMT_INLINE uint64_t lane_bits(VectorOf<float>::mask m) {
+// A: the type that was compared; compilers differ in the integers that a comparison of vectors gives.
+template <typename A>
+TMT_INLINE uint64_t lane_bits(typename VectorOf<A>::mask m) {
+  uint64_t bits = 0;
+  for (int i = 0; i < kLanes<A>; ++i) bits |= static_cast<uint64_t>(m[i] & 1) << i;
+  return bits;
+}
+#if defined(__x86_64__)
+template <>
+inline __attribute__((always_inline)) uint64_t lane_bits<float>(VectorOf<float>::mask m) {
 #if defined(TMT_SIMD_avx512)
   return _mm512_movepi32_mask((__m512i)m);
 #elif defined(TMT_SIMD_avx2)
   return static_cast<uint32_t>(_mm256_movemask_ps((__m256)m));
-#elif defined(__x86_64__)
-  return static_cast<uint32_t>(_mm_movemask_ps((__m128)m));
 #else
-  uint64_t bits = 0;
-  for (int i = 0; i < kLanes<float>; ++i) bits |= static_cast<uint64_t>(m[i] & 1) << i;
-  return bits;
+  return static_cast<uint32_t>(_mm_movemask_ps((__m128)m));
 #endif
 }
-TMT_INLINE uint64_t lane_bits(VectorOf<double>::mask m) {
-  uint64_t bits = 0;
-  for (int i = 0; i < kLanes<double>; ++i) bits |= static_cast<uint64_t>(m[i] & 1) << i;
-  return bits;
-}
+#endif
 
 // ---- lanes from bits: v where the lane's bit is set, else other -----------------------------------------------------
 
