@@ -58,7 +58,13 @@ def test_wheel_holds_extension_presets_and_tables(tmp_path, isolation):
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert any(re.match(r"tmt_ext/_C\..*\.so", name) for name in names)
-    for file in ["tmt/train.py", "tmt/presets/demo.yaml", "tmt/data/tables/cityscapes.csv", "tmt/model/tmt.py"]:
+    for file in [
+        "tmt/train.py",
+        "tmt/presets/demo.yaml",
+        "tmt/experiments/studies/table1.yaml",
+        "tmt/data/tables/cityscapes.csv",
+        "tmt/model/tmt.py",
+    ]:
         assert file in names
     assert not any(name.startswith(("tests/", "bench/", "csrc/")) for name in names)
 
