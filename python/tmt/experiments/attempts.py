@@ -7,7 +7,10 @@ from pathlib import Path
 
 LOG = "log.txt"
 ATTEMPTS = "attempts.jsonl"
-NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "memoryerror", "bad_alloc", "memory allocation")
+NO_MEMORY = (
+    *("out of memory", "can't allocate memory", "cannot allocate memory"),
+    *("memoryerror", "bad_alloc", "memory allocation"),
+)
 NO_SPACE = (
     *("no space left on device", "file too large", "quota exceeded"),
     *("file write failed", "pytorchstreamwriter failed", "errno 28", "errno 27"),
