@@ -87,7 +87,7 @@ def bars(axes, rows: list[dict[str, object]], about: dict[str, str]) -> None:
     axes.set(yticks=list(places), xscale="log", xlabel="ms, forward", title=f"{about['processor']}, {about['date']}")
     axes.set_yticklabels(titles, fontsize=7)
     axes.invert_yaxis()
-    axes.legend(fontsize=7, loc="upper right")
+    axes.legend(fontsize=7, loc="center right")
 
 
 def draw(record: dict[str, object]) -> None:
