@@ -8,7 +8,6 @@ Without roots (`--cityscapes`, `--bdd100k`), synthetic sets of the real sizes ar
 import argparse
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from bench import tables
 from tmt.data import Augment, Dataset, open_dataset, train_batches
 from tmt.data.files import decode, read_bytes
 from tmt.data.loader import TrainSamples, collate, finish
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    record = {"processor": processor(), "torch": torch.__version__, "sets": {}}
+    record = {"environment": tables.cpu(), "sets": {}}
     with tempfile.TemporaryDirectory() as folder:
         for name, size in SIZES.items():
             given = getattr(arguments, name)
@@ -51,14 +51,6 @@ def main() -> None:
             record["sets"][title] = measure(dataset, title, arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def processor() -> str:
-    """The processor's name."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    models = {line.split(":")[1].strip() for line in lines if line.startswith("model name")}
-    return ", ".join(sorted(models)) or platform.machine()
 
 
 def measure(dataset: Dataset, title: str, arguments: argparse.Namespace) -> dict[str, object]:
