@@ -6,7 +6,15 @@ from tmt.data import bdd100k, cityscapes, folders, gtav, mapillary, synthia
 from tmt.data.files import Dataset, Listing
 from tmt.errors import DataError
 
-DATASETS = ("cityscapes", "bdd100k", "mapillary", "gtav", "synthia", "folders")
+_LAYOUTS = {
+    "cityscapes": (cityscapes.Cityscapes, cityscapes.listing),
+    "bdd100k": (bdd100k.BDD100K, bdd100k.listing),
+    "mapillary": (mapillary.Mapillary, mapillary.listing),
+    "gtav": (gtav.GTAV, gtav.listing),
+    "synthia": (synthia.Synthia, synthia.listing),
+    "folders": (folders.Folders, folders.listing),
+}
+DATASETS = tuple(_LAYOUTS)
 
 
 def open_dataset(
@@ -17,20 +25,10 @@ def open_dataset(
     `mapping` (strict, broad) and `version` (v1.2, v2.0, None: the newest there) are Mapillary's; the others have none.
     Raises DataError for another name, and what the reader raises.
     """
-    match dataset:
-        case "cityscapes":
-            return cityscapes.Cityscapes(root, split)
-        case "bdd100k":
-            return bdd100k.BDD100K(root, split)
-        case "mapillary":
-            return mapillary.Mapillary(root, split, mapping, version)
-        case "gtav":
-            return gtav.GTAV(root, split)
-        case "synthia":
-            return synthia.Synthia(root, split)
-        case "folders":
-            return folders.Folders(root, split)
-    raise DataError(f"open_dataset: dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
+    if dataset not in _LAYOUTS:
+        raise DataError(f"open_dataset: dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
+    reader, _ = _LAYOUTS[dataset]
+    return reader(root, split, *_options(dataset, mapping, version))
 
 
 def list_dataset(
@@ -40,17 +38,12 @@ def list_dataset(
 
     Raises DataError for another name, and where it cannot be known: a folder, list or table that is missing or wrong.
     """
-    match dataset:
-        case "cityscapes":
-            return cityscapes.listing(root, split)
-        case "bdd100k":
-            return bdd100k.listing(root, split)
-        case "mapillary":
-            return mapillary.listing(root, split, mapping, version)
-        case "gtav":
-            return gtav.listing(root, split)
-        case "synthia":
-            return synthia.listing(root, split)
-        case "folders":
-            return folders.listing(root, split)
-    raise DataError(f"list_dataset: dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
+    if dataset not in _LAYOUTS:
+        raise DataError(f"list_dataset: dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
+    _, listing = _LAYOUTS[dataset]
+    return listing(root, split, *_options(dataset, mapping, version))
+
+
+def _options(dataset: str, mapping: str, version: str | None) -> tuple[str | None, ...]:
+    """What a layout is told besides folder and split."""
+    return (mapping, version) if dataset == "mapillary" else ()
