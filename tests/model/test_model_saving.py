@@ -147,6 +147,12 @@ def test_weights_of_other_sizes_are_refused(build, tmp_path, field, value):
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_overridden_size_is_named(build, tmp_path):
+    build(estimator_hidden=16).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="other sizes: estimator_hidden was 16 and is 64"):
+        load_model(tmp_path, estimator_hidden=64, mask_rule="none")
+
+
 def test_damaged_files_are_refused(build, tmp_path):
     build().save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"

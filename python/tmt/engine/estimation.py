@@ -7,11 +7,10 @@ source model, as many source as target images in each batch.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -22,7 +21,7 @@ from tmt.engine.distributed import World
 from tmt.engine.evaluation import asked_to_stop
 from tmt.engine.inference import plan
 from tmt.engine.loop import Batch, Fit, Pace, Task, adamw
-from tmt.engine.models import freeze, open_model
+from tmt.engine.models import freeze, open_model, save_estimator
 from tmt.engine.run import Run
 from tmt.engine.seeding import derive, seed_all
 from tmt.engine.segmentation import batches_of, groups_table, pairs
@@ -30,12 +29,14 @@ from tmt.methods.method import region_options
 from tmt.model import TMTForSemanticSegmentation
 from tmt.model.estimator import DomainDiscriminator, discriminator_loss, proxy_a_distance
 
+WEIGHTS = "estimator.safetensors"
+
 
 def train_estimator(run: Run) -> None:
     """Train the discriminator and report how well it tells the domains apart."""
     config = run.config.estimator
-    options = {"transferability": False, **region_options(run.config.model)}
-    model = open_model(run.source_model, options, run.label_set)
+    regions = region_options(run.config.model)
+    model = open_model(run.source_model, {"transferability": False, **regions}, run.label_set)
     freeze(model.to(run.world.device))
     folder = run.stage_folder("estimator")
     task = estimator_task(run, model, new_discriminator(run, model))
@@ -46,7 +47,7 @@ def train_estimator(run: Run) -> None:
     run.world.say(groups_table(task))
     state = Fit(task, folder, run.world, run.stop, run.config.seed).run()
     if run.world.main:
-        write_atomically(run.folder / "estimator" / "estimator.safetensors", lambda path: write_weights(task, path))
+        write_atomically(run.folder / "estimator" / WEIGHTS, partial(save_estimator, task.module, regions))
     run.world.say(verdict(state.last, config.saturated))
     images = {"source": len(run.source.train), "target": len(run.target.train)}
     run.finish("estimator", {"last": state.last, "best": state.best, "training_images": images})
@@ -56,11 +57,6 @@ def new_discriminator(run: Run, model: TMTForSemanticSegmentation) -> DomainDisc
     """A discriminator with random weights, a function of the run's seed."""
     seed_all(derive(run.config.seed, "estimator", "weights"))
     return DomainDiscriminator(model.config.mask_feature_size, model.config.estimator_hidden).to(run.world.device)
-
-
-def write_weights(task: Task, path: Path) -> None:
-    """Write the discriminator's weights in safetensors format."""
-    save_file({name: tensor.contiguous() for name, tensor in task.module.state_dict().items()}, path)
 
 
 def estimator_task(run: Run, model: TMTForSemanticSegmentation, discriminator: DomainDiscriminator) -> Task:
@@ -84,7 +80,7 @@ def estimator_task(run: Run, model: TMTForSemanticSegmentation, discriminator: D
         batches=lambda step: pairs(source(step), target(step)),
         loss=lambda batch: domain_loss(model, network, world, batch),
         evaluate=evaluate,
-        save=lambda folder: save_file(discriminator.state_dict(), folder / "estimator.safetensors"),
+        save=lambda folder: save_estimator(discriminator, region_options(run.config.model), folder / WEIGHTS),
     )
 
 

@@ -1,13 +1,14 @@
 """Making, loading and saving segmentation models."""
 
 import copy
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedConfig, ResNetConfig, SwinConfig
 from transformers.utils import logging as transformers_logging
@@ -26,6 +27,8 @@ transformers_logging.set_verbosity_error()
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 PER_CLASS = ("class_predictor.", "criterion.")
 """What a model has for its own classes only."""
+REGIONS = "regions"
+"""Entry of an estimator file's metadata: fields of `TMTConfig` as JSON."""
 
 
 def new_model(
@@ -163,16 +166,30 @@ def open_base(
     return model
 
 
-def load_estimator(model: TMTForSemanticSegmentation, path: str | Path) -> None:
-    """Put a trained discriminator's weights into a model. Raises CheckpointError when they do not fit."""
+def save_estimator(discriminator: nn.Module, regions: dict[str, object], path: Path) -> None:
+    """Write a discriminator's weights, with the fields of `TMTConfig` that made the `regions` it was trained on."""
+    weights = {name: tensor.contiguous() for name, tensor in discriminator.state_dict().items()}
+    save_file(weights, path, metadata={REGIONS: json.dumps(regions)})
+
+
+def load_estimator(model: TMTForSemanticSegmentation, path: str | Path) -> list[str]:
+    """Put a trained discriminator's weights into a model.
+
+    Returns how the regions that it was trained on differ from the model's, each as "field is x here and was y".
+    Raises CheckpointError when the weights do not fit.
+    """
     try:
         weights = load_file(path)
+        with safe_open(path, "pt") as file:
+            trained = json.loads((file.metadata() or {}).get(REGIONS, "{}"))
         model.estimator.load_state_dict(weights)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{path}: cannot be used as transferability estimator: {reason}; train it with --stages estimator"
         ) from error
+    pairs = [(name, getattr(model.config, name, None), value) for name, value in trained.items()]
+    return [f"{name} is {here} here and was {there}" for name, here, there in pairs if here != there]
 
 
 def transfer_switch(on: bool | None) -> dict[str, object]:

@@ -45,13 +45,14 @@ def fine_tune(run: Run, method: Method) -> None:
     """A target stage: the source model, trained on by one method on the target domain."""
     model = open_model(run.source_model, method.model_options(run.config.model), run.label_set)
     if method.needs_estimator:
-        load_estimator(model, run.estimator_weights)
+        for difference in load_estimator(model, run.estimator_weights):
+            run.world.say(f"warning: {run.estimator_weights}: trained on other regions: model.{difference}")
     fit = run.config.target
     metric = method.metric(run.config.metric, len(run.label_set), fit.batch_size)
     state = _train(run, method, model, run.target, fit, metric)
     result = _result(run, method, run.target, fit, state)
     if metric is not None:
-        result["metric"] = metric.report(metric_steps(run.config.metric.fraction, fit.steps), fit.batch_size)
+        result["metric"] = metric.report(_first_stage(run, fit), fit.batch_size)
     run.finish(method.name, result)
 
 
@@ -68,8 +69,7 @@ def _train(
     task = segmentation_task(run, method, model, domain, fit, metric)
     run.world.say(f"\n{method.name}: {len(domain.train)} training images of {domain.name}, {fit.steps} steps")
     if metric is not None:
-        steps = metric_steps(run.config.metric.fraction, fit.steps)
-        run.world.say(f"the first {steps} of them maximise {metric.name.upper()}")
+        run.world.say(f"the first {_first_stage(run, fit)} of them maximise {metric.name.upper()}")
     run.world.say(groups_table(task))
     state = Fit(task, folder, run.world, run.stop, run.config.seed).run()
     if run.world.main:
@@ -114,8 +114,13 @@ def segmentation_task(
         evaluate=evaluate_model,
         save=model.save_pretrained,
         memory=metric,
-        restart=0 if metric is None else metric_steps(run.config.metric.fraction, fit.steps),
+        restart=0 if metric is None else _first_stage(run, fit),
     )
+
+
+def _first_stage(run: Run, fit: FitConfig) -> int:
+    """Steps that a method with a metric begins with."""
+    return metric_steps(run.config.metric.fraction, fit.steps)
 
 
 def groups_table(task: Task) -> str:
@@ -151,7 +156,7 @@ def staged_batches(
     run: Run, metric: TransferMetric, target: Callable[[int], Iterator[Batch]], fit: FitConfig
 ) -> Callable[[int], Iterator[Batch]]:
     """The target's batches, those of the first stage marked `metric` and with as many source images where it asks."""
-    steps = metric_steps(run.config.metric.fraction, fit.steps)
+    steps = _first_stage(run, fit)
     rare = run.rare(run.source) if metric.sees_source else None
     source = batches_of(run, run.source.train, fit.batch_size, steps, "metric-source", rare)
 

@@ -35,7 +35,8 @@ def load_model(folder: str | Path, **overrides: Any) -> TMTForSemanticSegmentati
     try:
         model, info = TMTForSemanticSegmentation.from_pretrained(folder, config=config, output_loading_info=True)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: weights damaged or not of this configuration: {_line(error)}") from error
+        reason = _other_sizes(folder, overrides) if "mismatch" in str(error) else _line(error)
+        raise CheckpointError(f"{folder}: weights damaged or not of this configuration: {reason}") from error
     _check_keys(folder, info)
     if config.transfer_features == "source" and any(key.startswith(ADDED[1]) for key in info["missing_keys"]):
         model.freeze_source_features()
@@ -63,6 +64,17 @@ def _configuration(folder: Path, overrides: dict[str, Any]) -> TMTConfig:
     if unknown:
         raise ConfigError(f"{folder}: {', '.join(unknown)}: no such field of TMTConfig")
     return config
+
+
+def _other_sizes(folder: Path, overrides: dict[str, Any]) -> str:
+    """Why weights do not have the sizes of the configuration: which numbers were overridden, if any."""
+    saved = json.loads((folder / "config.json").read_text())
+    changed = [
+        f"{name} was {saved[name]} and is {value}"
+        for name, value in overrides.items()
+        if type(value) is int and saved.get(name, value) != value
+    ]
+    return "they have other sizes" + (f": {', '.join(changed)}; leave it as it was" if changed else "")
 
 
 def _check_keys(folder: Path, info: dict[str, Any]) -> None:
