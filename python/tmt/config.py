@@ -124,6 +124,8 @@ class ModelConfig:
     """What a query that may attend nowhere does: attend everywhere, or try the transferability condition first."""
     transfer_fraction: ClosedUnitInterval = 0.30
     """Share of the most transferable positions that are excluded from attention (p_T)."""
+    transfer_exclude: Literal["high", "low"] = "high"
+    """Which positions that share is of: those of highest transferability (Eq. 13), or, as a control, of lowest."""
     transfer_mode: Literal["mask", "bias"] = "mask"
     """Transferability as a hard mask, or as the soft bias log(1 - T) (ablation without TMA)."""
     regions: Literal["superpixel", "grid"] = "superpixel"

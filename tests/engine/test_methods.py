@@ -235,6 +235,7 @@ ABLATIONS = {
     "p_T 0.2": {"transfer_fraction": 0.2},
     "p_T 0.4": {"transfer_fraction": 0.4},
     "p_T 0.5": {"transfer_fraction": 0.5},
+    "control: low T excluded": {"transfer_exclude": "low"},
     "T in training only": {"transfer_at_inference": False},
     "source features": {"transfer_features": "source"},
     "kappa": {"kappa": 50.0},
@@ -269,6 +270,21 @@ def test_every_ablation_trains_and_evaluates(name: str, ablated: dict[str, Path]
     saved = json.loads((run / "tmt/model/config.json").read_text())
     for field, value in ABLATIONS[name].items():
         assert result["settings"][field] == saved[field] == value
+
+
+def test_other_regions_than_the_estimator_s_are_told(ablated: dict[str, Path]) -> None:
+    warned = {
+        name: [line for line in (run.parent / f"log-{run.name}").read_text().splitlines() if "warning" in line]
+        for name, run in ablated.items()
+    }
+    for name, words in {
+        "wo_acte": "model.regions is grid here and was superpixel",
+        "kappa": "model.kappa is 50.0 here and was 14.28",
+        "cell": "model.cell is 4 here and was",
+    }.items():
+        (line,) = warned.pop(name)
+        assert "estimator.safetensors" in line and words in line
+    assert not any(warned.values()), warned
 
 
 def test_ablations_change_what_training_sees(ablated: dict[str, Path]) -> None:

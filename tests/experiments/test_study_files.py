@@ -64,6 +64,7 @@ def test_every_pair_without_pairs(tmp_path: Path) -> None:
         ("variants:", "variant:", 8, ["variant", "did you mean variants?"]),
         ("title: TMT", "title: [TMT]", 11, ["variants.tmt.title", "text"]),
         ("  full: ", "  'full x': ", 9, ["variants.full x", "letters"]),
+        ("  full: ", "  source: ", 9, ["variants.source", "must not be source or estimator"]),
         ("transfer_fraction: 0.1", "transfer_fracton: 0.1", 14, ["model.transfer_fracton", "model.transfer_fraction?"]),
         ("transfer_fraction: 0.1", "transfer_fraction: 1.1", 14, ["model.transfer_fraction", "1.1"]),
         ("transfer_fraction: 0.1", "queries: 5", 14, ["model.queries", "source models", "setting of the study"]),

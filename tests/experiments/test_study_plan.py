@@ -124,6 +124,16 @@ def test_table2_and_figure7(tmp_path: Path) -> None:
     assert shares == [0.1, 0.2, 0.3, 0.4, 0.5]
 
 
+def test_choices_shares_with_table1(tmp_path: Path) -> None:
+    """What both have under one name is the same job; no pair is from Cityscapes, which the other studies are about."""
+    chosen = read(STUDIES / "choices.yaml")
+    jobs, others = plan(chosen, tmp_path), plan(read(STUDIES / "table1.yaml"), tmp_path)
+    shared = [job for job in jobs.values() if job.kind != "source" and job.id in others]
+    assert {job.variant for job in shared} == {"estimator", "full", "tmt", "tmt_foreground"}
+    assert all(others[job.id].config == job.config for job in shared)
+    assert sorted(source for source, _ in chosen.pairs) == sorted(set(chosen.domains) - {"cityscapes"})
+
+
 def test_study_file_in_the_folder(tmp_path: Path) -> None:
     study = small.begin(tmp_path)
     assert small.run(study, only="full-gtav-cityscapes-s0") == 0

@@ -77,10 +77,11 @@ def test_domains_are_drawn_once_for_all_seeds(tmp_path: Path) -> None:
     assert len(images) == 3 + 1, "the larger of both roles, and one to validate"
 
 
-def test_only(tmp_path: Path) -> None:
-    """What is wanted, and what that needs."""
+def test_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is wanted, and what that needs; the progress bar counts these."""
     study = small.begin(tmp_path)
     assert small.run(study, only="tmt-gtav-c*") == 0
+    assert " 3/3 " in capsys.readouterr().err
     assert {job for job, state in study.states().items() if state == "done"} == {SOURCE, ESTIMATOR, TMT}
 
 

@@ -20,6 +20,7 @@ def test_smoke_covers_everything() -> None:
     for field, values in {
         "mask_rule": {"uncertain", "foreground", "none"},
         "regions": {"superpixel", "grid"},
+        "transfer_exclude": {"high", "low"},
         "transfer_mode": {"mask", "bias"},
         "transfer_fraction": {0.1, 0.2, 0.3, 0.4, 0.5},
         "transfer_features": {"live", "source"},

@@ -143,13 +143,15 @@ def test_recorded_attention_is_zero_where_not_allowed_and_changes_nothing(build,
         assert attended == pytest.approx(recorded.allowed_fraction[layer].item() + fallen, abs=1e-6)
 
 
-def test_transferable_positions_are_not_attended(build, images):
-    model = build(mask_rule="none")
+@pytest.mark.parametrize("exclude", ["high", "low"])
+def test_excluded_positions_are_not_attended(build, images, exclude):
+    model = build(mask_rule="none", transfer_exclude=exclude)
     given = torch.rand(2, 13, 17)
     with torch.no_grad():
         outputs = model(images, transferability=given, output_attentions=True)
     fine = outputs.cross_attentions[2]  # stride 8, the size of `given`
-    excluded = given.flatten(1) > torch.quantile(given.flatten(1), 0.7, dim=1, keepdim=True)
+    kept = given.flatten(1) if exclude == "high" else 1 - given.flatten(1)
+    excluded = kept > torch.quantile(kept, 0.7, dim=1, keepdim=True)
     assert (fine[excluded[:, None, None].expand_as(fine)] == 0).all()
     assert (fine[~excluded[:, None, None].expand_as(fine)] > 0).all()
     torch.testing.assert_close(outputs.allowed_fraction[2], (~excluded).float().mean())

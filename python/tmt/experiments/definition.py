@@ -32,7 +32,9 @@ from tmt.errors import ConfigError
 
 STUDIES = Path(__file__).parent / "studies"
 DOMAINS = tuple(name for name in get_args(DatasetName) if name != "folders")
-STAGES = tuple(stage for stage in get_args(Stage) if stage not in ("source", "estimator"))
+RESERVED = ("source", "estimator")
+"""Stages that are no variants: what target models start from."""
+STAGES = tuple(stage for stage in get_args(Stage) if stage not in RESERVED)
 KEYS = ("name", "title", "base", "settings", "domains", "pairs", "roots", "threads", "variants")
 VARIANT_KEYS = ("title", "stage", "seeds", "base", "settings")
 SETTINGS = tuple(arguments.flatten(asdict(Config())))
@@ -282,6 +284,8 @@ class _Reader:
         place = ("variants", name)
         if not isinstance(name, str) or not name.replace("_", "").replace(".", "").isalnum():
             raise self.error(place, f"must be a name of letters, digits, dots and _, got {name!r}")
+        if name in RESERVED:
+            raise self.error(place, f"must not be {' or '.join(RESERVED)}, which jobs of every study are called")
         tree = self._at(place)
         self._check_keys(place, tree, VARIANT_KEYS)
         own = tree.get("base") is not None

@@ -300,9 +300,9 @@ class Runner:
         raise StudyInterrupted(self.stop.signum, f"with {len(self._running)} jobs at work, their state saved")
 
     def _bar(self, todo: dict[str, Job]) -> tqdm:
-        total = len(self.study.jobs)
+        done = sum(fnmatch(name, self.only) and name not in todo for name in self.study.jobs)
         return tqdm(
-            total=total, initial=total - len(todo), desc=self.study.name, unit="job", dynamic_ncols=True,
+            total=done + len(todo), initial=done, desc=self.study.name, unit="job", dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 60,
         )  # fmt: skip
 

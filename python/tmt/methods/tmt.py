@@ -19,6 +19,7 @@ class TransferableMaskTransformer(Method):
             "mask_threshold": model.mask_threshold,
             "fallback": model.fallback,
             "transfer_fraction": model.transfer_fraction,
+            "transfer_exclude": model.transfer_exclude,
             "transfer_mode": model.transfer_mode,
             "transfer_features": model.transfer_features,
             "transfer_at_inference": model.transfer_at_inference,

@@ -29,6 +29,8 @@ class TMTConfig(Mask2FormerConfig):
             the mask rule and keeps the transferability condition.
         transferability: whether T is computed and used; False with mask_rule "foreground" is plain Mask2Former.
         transfer_fraction: p_T in [0, 1], the share of most transferable positions excluded from attention.
+        transfer_exclude: which end of T is excluded: "high" (Eq. 13) or, as a control experiment, "low": TMA is then
+            given 1 - T, in either mode.
         transfer_mode: "mask" (Eq. 13) or "bias", the soft log(1 - T) on the attention scores (ablation without TMA).
         regions: "superpixel" or "grid", fixed cells (ablation without ACTE).
         cell: side of a superpixel's first cell in positions of stride 8, at least 1.
@@ -54,6 +56,7 @@ class TMTConfig(Mask2FormerConfig):
         fallback: str = "all",
         transferability: bool = True,
         transfer_fraction: float = 0.30,
+        transfer_exclude: str = "high",
         transfer_mode: str = "mask",
         regions: str = "superpixel",
         cell: int = 4,
@@ -72,6 +75,7 @@ class TMTConfig(Mask2FormerConfig):
         self.fallback = fallback
         self.transferability = transferability
         self.transfer_fraction = transfer_fraction
+        self.transfer_exclude = transfer_exclude
         self.transfer_mode = transfer_mode
         self.regions = regions
         self.cell = cell
@@ -91,6 +95,7 @@ class TMTConfig(Mask2FormerConfig):
         _require_choice("fallback", self.fallback, ("all", "transfer"))
         _require_choice("transferability", self.transferability, (True, False))
         _require_choice("transfer_at_inference", self.transfer_at_inference, (True, False))
+        _require_choice("transfer_exclude", self.transfer_exclude, ("high", "low"))
         _require_choice("transfer_mode", self.transfer_mode, ("mask", "bias"))
         _require_choice("regions", self.regions, ("superpixel", "grid"))
         _require_choice("transfer_features", self.transfer_features, ("live", "source"))

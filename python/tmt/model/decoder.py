@@ -158,6 +158,7 @@ class TransformerModule(Mask2FormerTransformerModule):
         self.input_projections = nn.ModuleList(self.input_projections)
         self.decoder = Decoder(config)
         self.transfer_fraction = config.transfer_fraction
+        self.excludes_low = config.transfer_exclude == "low"
 
     def forward(
         self, maps: tuple[Tensor, ...], mask_features: Tensor, transferability: Tensor | None, record: bool = False
@@ -170,6 +171,8 @@ class TransformerModule(Mask2FormerTransformerModule):
             transferability: T (B, h, w) in [0, 1], any size, or None: no transferability condition.
             record: whether attention weights are returned.
         """
+        if transferability is not None and self.excludes_low:
+            transferability = 1.0 - transferability
         levels = [self._level(i, features, mask_features, transferability) for i, features in enumerate(maps)]
         if (
             transferability is not None
