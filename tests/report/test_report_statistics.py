@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tmt.report.statistics import bootstrap_mean, holm, spearman, summarise, test_over_pairs, test_over_seeds
+from tmt.report.statistics import (
+    bootstrap_mean,
+    holm,
+    spearman,
+    summarise,
+    test_over_pairs,
+    test_over_seeds,
+    test_within_pairs,
+)
 
 
 def test_mean_and_sample_deviation():
@@ -48,6 +56,36 @@ def test_five_pairs_could_never_be_significant_by_ranks():
     assert not found.made
     assert found.test == "not enough pairs (5 of 6)"
     assert found.difference == 3.0
+
+
+def test_within_one_pair_is_the_test_over_its_seeds():
+    values = [1.0, 2.0, 4.0, 1.5]
+    found, plain = test_within_pairs([values]), test_over_seeds(values)
+    assert (found.difference, found.low, found.high, found.p) == pytest.approx(
+        (plain.difference, plain.low, plain.high, plain.p)
+    )
+
+
+def test_within_pairs_is_the_linear_model_of_pair_means():
+    """Least squares with one mean a pair: pairs far apart do not widen the interval, seeds may be of unlike number."""
+    differences = [[1.0, 1.4, 0.9], [-20.0, -19.5], [30.0], [5.0, 5.2, 5.9, 5.3]]
+    pair = np.repeat(np.arange(4), [3, 2, 1, 4])
+    design, values = np.eye(4)[pair], np.concatenate(differences)
+    means, squares, *_ = np.linalg.lstsq(design, values, rcond=None)
+    contrast = np.full(4, 0.25)
+    variance = squares[0] / 6 * contrast @ np.linalg.inv(design.T @ design) @ contrast
+    found = test_within_pairs([*differences, [], [math.nan]])
+    assert found.difference == pytest.approx(contrast @ means)
+    assert (found.high - found.low) / 2 == pytest.approx(stats.t.ppf(0.975, 6) * math.sqrt(variance))
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(found.difference) / math.sqrt(variance), 6))
+    assert (found.count, found.wins) == (10, 8)
+
+
+@pytest.mark.parametrize("values", [[], [[], []], [[1.0], [2.0], [3.0], [4.0]], [[1.0, 2.0, 3.0], [1.0]]])
+def test_not_enough_seeds_within_pairs(values):
+    found = test_within_pairs(values)
+    assert found.test.startswith("not enough seeds") and not found.made
+    assert math.isnan(found.p)
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, 2.0], [1.0, 2.0, math.nan]])

@@ -96,6 +96,45 @@ def test_tests_of_the_two_rules_are_kept_apart(study):
     assert cell(foreground, "TMT (foreground) − Full", "test") == "no spread, no test"
 
 
+VARIED = {
+    "full": {"title": "Full", "seeds": [0, 1]},
+    "full_none": {"title": "No rule", "stage": "full", "seeds": [0, 1], "settings": {"model.plain_mask_rule": "none"}},
+    "full_few": {"title": "Full few", "stage": "full", "seeds": [0, 1], "settings": {"target.images": 9}},
+    "tmt": {"title": "TMT", "seeds": [0, 1]},
+    "tmt_low": {"title": "Low", "stage": "tmt", "seeds": [0, 1], "settings": {"model.transfer_exclude": "low"}},
+    "tmt_few": {"title": "TMT few", "stage": "tmt", "seeds": [0, 1], "settings": {"target.images": 9}},
+    "tmt_many": {"title": "TMT many", "stage": "tmt", "seeds": [0, 1], "settings": {"target.images": 90}},
+}
+
+
+def test_gains_are_over_full_fine_tuning_of_the_same_budget(tmp_path):
+    gain = {"full_none": 1.0, "full_few": -9.0, "tmt": 0.5, "tmt_low": -0.5, "tmt_few": -6.0, "tmt_many": 3.0}
+
+    def score(variant, pair, seed):
+        ripple = 0.1 * seed * (variant == "tmt_few")
+        return 40.0 + 5 * pair + seed + ripple + gain.get(variant, 0.0)
+
+    pairs = [("gtav", "cityscapes"), ("gtav", "synthia"), ("synthia", "gtav")]
+    study = open_study(make_study(tmp_path / "study", score, pairs, VARIED))
+    assert {c.name for c in study.with_role("method")} == {"full", "tmt"}
+    last, best = scores.gain_tables(study)
+    assert (last.name, best.name) == ("gains-last", "gains-best")
+    assert [(row[0], row[2]) for row in last.rows] == [
+        ("No rule", "Full"), ("TMT", "Full"), ("Low", "Full"), ("TMT few", "Full few")
+    ]  # fmt: skip
+    assert [cell(last, "TMT few", column) for column in ("gtav → synthia", "mean")] == ["+3.05", "+3.05"]
+    low, high = (float(end) for end in cell(last, "TMT few", "95 % interval").split(" to "))
+    assert low < 3.05 < high and high - low < 1
+    assert cell(last, "Low", "mean") == signed(-0.5)
+    assert cell(last, "TMT", "higher in") == "6 of 6"
+    assert len(scores.ablations(study)) == 3, "TMT is compared with its own parts only"
+
+
+def test_no_table_of_gains_where_only_methods_differ(tmp_path):
+    study = open_study(make_study(tmp_path / "study", variants={k: VARIED[k] for k in ("full", "tmt")}))
+    assert scores.gain_tables(study) == []
+
+
 def test_tests_over_seeds_say_where_seeds_are_too_few(study):
     tables = scores.test_tables(study)
     full = by_name(tables, "tests-over-seeds-tmt-full-last")

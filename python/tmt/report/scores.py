@@ -5,7 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tmt.metrics import HEADLINES
-from tmt.report.statistics import PairedTest, Summary, holm, summarise, test_over_pairs, test_over_seeds
+from tmt.report.statistics import (
+    PairedTest,
+    Summary,
+    holm,
+    summarise,
+    test_over_pairs,
+    test_over_seeds,
+    test_within_pairs,
+)
 from tmt.report.study import EVALUATIONS, SOURCE_ONLY, Column, Pair, StudyView, arrow, titles
 from tmt.report.table import MISSING, Table, interval, number, p_value, signed, to_csv
 
@@ -23,16 +31,19 @@ class Comparison:
     evaluation: str
     by_pair: dict[Pair, PairedTest]
     over_pairs: PairedTest
+    within_pairs: PairedTest
 
 
 def compare(study: StudyView, first: Column, second: Column, metric: str, evaluation: str) -> Comparison:
     """First minus second, over the seeds that both have."""
-    by_pair = {}
+    differences = {}
     for pair in study.pairs:
         ours, theirs = (study.scores(column.name, pair, metric, evaluation) for column in (first, second))
-        by_pair[pair] = test_over_seeds([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
+        differences[pair] = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+    by_pair = {pair: test_over_seeds(values) for pair, values in differences.items()}
     over = test_over_pairs([test.difference for test in by_pair.values()])
-    return Comparison(first, second, metric, evaluation, by_pair, over)
+    within = test_within_pairs(list(differences.values()))
+    return Comparison(first, second, metric, evaluation, by_pair, over, within)
 
 
 def comparisons(study: StudyView, metric: str = "miou", evaluation: str = "last") -> list[Comparison]:
@@ -47,10 +58,20 @@ def ablations(study: StudyView, metric: str = "miou", evaluation: str = "last") 
     """TMT against each ablation of the same mask rule, or of any where there is none of the same."""
     ours = [column for column in study.with_role("method") if column.uses_transferability]
     found = []
-    for column in study.with_role("ablation"):
+    for column in (one for one in study.with_role("ablation") if one.uses_transferability):
         whole = next((full for full in ours if full.mask_rule == column.mask_rule), ours[0] if ours else None)
         if whole is not None:
             found.append(compare(study, whole, column, metric, evaluation))
+    return found
+
+
+def gains(study: StudyView, metric: str = "miou", evaluation: str = "last") -> list[Comparison]:
+    """Every column against full fine-tuning, plain and with as many target images and steps."""
+    found = []
+    for column in study.columns:
+        plain = next((one for one in study.columns if one.stage == "full" and one.settings == column.budget), column)
+        if plain is not column:
+            found.append(compare(study, column, plain, metric, evaluation))
     return found
 
 
@@ -187,6 +208,34 @@ def over_pairs_table(study: StudyView, found: list[Comparison], name: str, what:
         f"{study.origin}"
     )
     return Table(name, f"{what}: {_score_short(found)}, over pairs", caption, header, tuple(rows))
+
+
+def gain_tables(study: StudyView) -> list[Table]:
+    """What every variant gains over full fine-tuning on each pair, for studies that vary more than the method."""
+    varied = study.with_role("ablation", "fraction")
+    return [_gain_table(study, gains(study, "miou", which), which) for which in EVALUATIONS if varied]
+
+
+def _gain_table(study: StudyView, found: list[Comparison], which: str) -> Table:
+    names = titles(study.columns)
+    rows = []
+    for one in found:
+        test = one.within_pairs
+        rows.append((
+            names[one.first.name], one.first.mask_rule, names[one.second.name],
+            *(signed(one.by_pair[pair].difference) for pair in study.pairs),
+            signed(test.difference), interval(test.low, test.high), p_value(test.p), f"{test.wins} of {test.count}",
+        ))  # fmt: skip
+    caption = (
+        f"Difference of {_score_name(found)} from full fine-tuning with as many target images and steps, in percentage "
+        "points, paired by seed: mean over seeds on each pair, and over the pairs. Student's 95 % interval and "
+        "two-sided p from the spread of seeds within pairs: what other seeds would give on these pairs, not what other "
+        f"pairs would; not corrected for the number of rows. {study.origin}"
+    )
+    header = (
+        "variant", "mask rule", "compared with", *map(arrow, study.pairs), "mean", "95 % interval", "p", "higher in",
+    )  # fmt: skip
+    return Table(f"gains-{which}", f"Gains over full fine-tuning: {_score_short(found)}", caption, header, tuple(rows))
 
 
 def by_pair_table(study: StudyView, comparison: Comparison, name: str) -> Table:

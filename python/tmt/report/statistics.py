@@ -15,6 +15,8 @@ from scipy import stats
 CONFIDENCE = 0.95
 LEAST_SEEDS = 3
 """Of two seeds, a t interval is 12.7 standard errors wide on either side: no test is made below three."""
+LEAST_FREEDOM = 3
+"""Degrees of freedom: seeds beyond the first of each pair."""
 LEAST_PAIRS = 6
 """The exact signed-rank test of five differences cannot fall below p = 0.0625."""
 
@@ -75,7 +77,30 @@ def test_over_pairs(differences: Sequence[float]) -> PairedTest:
     return _paired(differences, LEAST_PAIRS, "pairs", ranks=True)
 
 
-for _test in (test_over_seeds, test_over_pairs):
+def test_within_pairs(differences: Sequence[Sequence[float]]) -> PairedTest:
+    """t-test of the mean over these very pairs: for each pair its differences (seeds,), which may be of unlike number.
+
+    The spread is that of a pair's seeds around their own mean, pooled over the pairs: the interval says what other
+    seeds would give on the same pairs, and nothing of other pairs.
+    """
+    known = [np.array([value for value in values if not math.isnan(value)], dtype=np.float64) for values in differences]
+    known = [values for values in known if len(values)]
+    count, wins = sum(map(len, known)), sum(int((values > 0).sum()) for values in known)
+    mean = float(np.mean([values.mean() for values in known])) if known else math.nan
+    freedom = count - len(known)
+    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in known)
+    if freedom < LEAST_FREEDOM:
+        name = f"not enough seeds ({freedom} beyond one a pair, of {LEAST_FREEDOM})"
+        return PairedTest(name, count, mean, *[math.nan] * 4, wins)
+    if squares == 0:
+        return PairedTest("no spread, no test", count, mean, *[math.nan] * 4, wins)
+    error = math.sqrt(squares / freedom * sum(1 / len(values) for values in known)) / len(known)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    p = 2 * float(stats.t.sf(abs(mean) / error, freedom))
+    return PairedTest("t, seeds within pairs", count, mean, mean - half, mean + half, p, math.nan, wins)
+
+
+for _test in (test_over_seeds, test_over_pairs, test_within_pairs):
     _test.__test__ = False  # pytest collects by name, wherever it is imported
 
 

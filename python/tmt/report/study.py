@@ -31,14 +31,19 @@ class Column:
     transfer_fraction: float
     """p_T; nan where the stage has none."""
     role: str
-    """`method`, `ablation` (of TMT) or `fraction` (TMT with another p_T)."""
+    """`method`, `ablation` (of TMT, or another method with other settings) or `fraction` (TMT with another p_T)."""
     settings: Mapping[str, object] = field(default_factory=dict)
-    """What it changes of the study's settings."""
+    """What it changes of TMT's settings, or of the study's where it has no transferability."""
 
     @property
     def uses_transferability(self) -> bool:
         """Whether it is TMT or a part of it."""
         return self.stage == "tmt"
+
+    @property
+    def budget(self) -> dict[str, object]:
+        """What it changes of the images and steps that a target model has."""
+        return {key: value for key, value in self.settings.items() if key.startswith("target.")}
 
 
 @dataclass(frozen=True)
@@ -195,21 +200,24 @@ def columns_of(
     """Columns of variants, each a title, a stage and all settings by name; `shared`: those of the study.
 
     TMT is the variant `tmt`, else the first one with the study's own settings, else the first. What differs from it in
-    the mask rule alone is TMT, too, what differs in p_T as well a point of its curve; everything else is an ablation.
+    the mask rule alone is TMT, too, what differs in p_T as well a point of its curve; everything else is an ablation,
+    as is another method with other settings than the study's.
     """
     ours = [name for name, (_, stage, _) in variants.items() if stage == "tmt"]
     unchanged = [name for name in ours if variants[name][2] == shared]
     base = next((name for name in ("tmt", *unchanged, *ours) if name in ours), None)
     settings = dict(variants[base][2]) if base else {}
-    return tuple(_column(name, *variant, settings) for name, variant in variants.items())
+    return tuple(
+        _column(name, *variant, settings if variant[1] == "tmt" else shared) for name, variant in variants.items()
+    )
 
 
-def _column(name: str, title: str, stage: str, settings: Mapping[str, object], base: dict[str, object]) -> Column:
+def _column(name: str, title: str, stage: str, settings: Mapping[str, object], base: Mapping[str, object]) -> Column:
     tmt = stage == "tmt"
     rule = str(settings["model.mask_rule" if tmt else "model.plain_mask_rule"])
     fraction = as_number(settings["model.transfer_fraction"]) if tmt else math.nan
-    changed = {key: value for key, value in settings.items() if value != base.get(key)} if tmt else {}
-    others = changed.keys() - {"model.mask_rule"}
+    changed = {key: value for key, value in settings.items() if value != base.get(key)}
+    others = changed.keys() - ({"model.mask_rule"} if tmt else set())
     role = "method" if not others else "fraction" if others == {"model.transfer_fraction"} else "ablation"
     return Column(name, title, stage, rule, fraction, role, changed)
 

@@ -48,6 +48,7 @@ def _tables(study: StudyView, findings: list[understanding.Finding]) -> dict[str
     return {
         "methods": scores.method_tables(study),
         "tests": scores.test_tables(study),
+        "gains": scores.gain_tables(study),
         "ablations": scores.ablation_tables(study),
         "fraction": scores.fraction_tables(study),
         **{name: [table] if table else [] for name, table in optional.items()},
@@ -123,6 +124,7 @@ def _page(
         [
             page.section("methods", "Methods (Table 1)", page.tables(parts["methods"])),
             page.section("tests", "Paired tests of TMT", shown["tests"], shown["pairs"], page.tables(tests, shown=2)),
+            page.section("gains", "Gains over full fine-tuning", page.tables(parts["gains"])),
             page.section("ablations", "Ablations (Table 2)", page.tables(parts["ablations"])),
             page.section("fraction", "Share left out, p_T (Fig. 7)", shown["fraction"], page.tables(parts["fraction"])),
             page.section("classes", "Gains by class", shown["classes"]),
