@@ -226,9 +226,10 @@ def titles(columns: Iterable[Column]) -> dict[str, str]:
     """Names in tables: the title, and the mask rule where TMT is there under several."""
     columns = list(columns)
     several = len({column.mask_rule for column in columns if column.uses_transferability}) > 1
-    return {
-        column.name: f"{column.title} ({column.mask_rule})"
-        if several and column.uses_transferability and column.mask_rule not in column.title
-        else column.title
-        for column in columns
-    }
+
+    def title(column: Column) -> str:
+        said = any(name in column.title for name in (column.mask_rule, RULE_TITLES[column.mask_rule]))
+        ambiguous = several and column.uses_transferability and not said
+        return f"{column.title} ({column.mask_rule})" if ambiguous else column.title
+
+    return {column.name: title(column) for column in columns}
