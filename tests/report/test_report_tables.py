@@ -9,7 +9,7 @@ import pytest
 from made_up import VARIANTS, make_study, plain_score
 
 from tmt.errors import ConfigError, DataError
-from tmt.report import scores
+from tmt.report import comparisons, scores
 from tmt.report.study import open_study, short
 from tmt.report.table import MISSING, Table, latex, number, signed
 
@@ -81,7 +81,7 @@ def test_figure7_is_in_order_of_the_share(study):
 
 
 def test_tests_of_the_two_rules_are_kept_apart(study):
-    tables = scores.test_tables(study)
+    tables = comparisons.test_tables(study)
     uncertain = by_name(tables, "tests-over-pairs-uncertain-miou-last")
     # Over pairs the mean gain is (1 + ... + 20) / 20 / 10 = 1.05; over the one seed of Linear 9.05.
     assert cell(uncertain, "TMT (uncertain) − Full", "mean") == "+1.05"
@@ -117,7 +117,7 @@ def test_gains_are_over_full_fine_tuning_of_the_same_budget(tmp_path):
     pairs = [("gtav", "cityscapes"), ("gtav", "synthia"), ("synthia", "gtav")]
     study = open_study(make_study(tmp_path / "study", score, pairs, VARIED))
     assert {c.name for c in study.with_role("method")} == {"full", "tmt"}
-    last, best = scores.gain_tables(study)
+    last, best = comparisons.gain_tables(study)
     assert (last.name, best.name) == ("gains-last", "gains-best")
     assert [(row[0], row[2]) for row in last.rows] == [
         ("No rule", "Full"), ("TMT", "Full"), ("Low", "Full"), ("TMT few", "Full few")
@@ -127,16 +127,16 @@ def test_gains_are_over_full_fine_tuning_of_the_same_budget(tmp_path):
     assert low < 3.05 < high and high - low < 1
     assert cell(last, "Low", "mean") == signed(-0.5)
     assert cell(last, "TMT", "higher in") == "6 of 6"
-    assert len(scores.ablations(study)) == 3, "TMT is compared with its own parts only"
+    assert len(comparisons.ablations(study)) == 3, "TMT is compared with its own parts only"
 
 
 def test_no_table_of_gains_where_only_methods_differ(tmp_path):
     study = open_study(make_study(tmp_path / "study", variants={k: VARIED[k] for k in ("full", "tmt")}))
-    assert scores.gain_tables(study) == []
+    assert comparisons.gain_tables(study) == []
 
 
 def test_tests_over_seeds_say_where_seeds_are_too_few(study):
-    tables = scores.test_tables(study)
+    tables = comparisons.test_tables(study)
     full = by_name(tables, "tests-over-seeds-tmt-full-last")
     assert cell(full, "cityscapes → bdd100k", "mean") == "+0.10"
     assert cell(full, "cityscapes → bdd100k", "test") == "paired t"
@@ -157,9 +157,9 @@ def test_missing_jobs_are_missing_and_never_zero(tmp_path):
     assert cell(table, "synthia → gtav", "source only") == "20.00 ± 0.00 (2)"
     # Without pair 19 the mean of the others is 40.5 + 9.
     assert cell(table, "mean over 19 of 20 pairs", "Full") == "49.50"
-    tests = by_name(scores.test_tables(study), "tests-over-pairs-uncertain-miou-last")
+    tests = by_name(comparisons.test_tables(study), "tests-over-pairs-uncertain-miou-last")
     assert cell(tests, "TMT (uncertain) − Full", "pairs") == "19"
-    per_seed = by_name(scores.test_tables(study), "tests-over-seeds-tmt-full-last")
+    per_seed = by_name(comparisons.test_tables(study), "tests-over-seeds-tmt-full-last")
     assert cell(per_seed, "gtav → synthia", "mean") == MISSING
 
 
@@ -168,7 +168,7 @@ def test_one_seed_only(tmp_path):
     study = open_study(make_study(tmp_path / "study", pairs=[("gtav", "cityscapes")], variants=variants))
     table = by_name(scores.method_tables(study), "table1-miou-last")
     assert "±" not in "".join(cell for row in table.rows for cell in row)
-    over = by_name(scores.test_tables(study), "tests-over-pairs-uncertain-miou-last")
+    over = by_name(comparisons.test_tables(study), "tests-over-pairs-uncertain-miou-last")
     assert cell(over, "TMT (uncertain) − Full", "test") == "not enough pairs (1 of 6)"
 
 
@@ -181,13 +181,13 @@ def test_only_common_seeds_are_compared(tmp_path):
     folder = make_study(tmp_path / "study", score, pairs=[("gtav", "cityscapes")])
     (folder / "results" / "full-gtav-cityscapes-s2.json").unlink()
     study = open_study(folder)
-    one = scores.compare(study, study.column("tmt"), study.column("full"), "miou", "last")
+    one = comparisons.compare(study, study.column("tmt"), study.column("full"), "miou", "last")
     found = one.by_pair[("gtav", "cityscapes")]
     assert (found.count, found.difference) == (2, 0.0)
 
 
 def test_class_gains_leave_out_classes_that_are_not_there(study):
-    gains = scores.class_gains(study, study.column("tmt"), study.column("full"))
+    gains = comparisons.class_gains(study, study.column("tmt"), study.column("full"))
     assert gains["bicycle"] == {}
     assert gains["road"][("cityscapes", "bdd100k")] == pytest.approx(0.1)
 
@@ -211,7 +211,7 @@ AWKWARD = Table(
 
 
 def test_csv_reads_back_equal(study):
-    for table in [AWKWARD, *scores.method_tables(study), *scores.test_tables(study)]:
+    for table in [AWKWARD, *scores.method_tables(study), *comparisons.test_tables(study)]:
         assert list(csv.reader(io.StringIO(table.to_csv()))) == [list(table.header), *map(list, table.rows)]
 
 
@@ -226,7 +226,12 @@ def test_scores_csv_has_every_number(study):
 
 
 def test_latex_is_balanced(study):
-    for table in [AWKWARD, *scores.method_tables(study), *scores.test_tables(study), *scores.ablation_tables(study)]:
+    for table in [
+        AWKWARD,
+        *scores.method_tables(study),
+        *comparisons.test_tables(study),
+        *scores.ablation_tables(study),
+    ]:
         text = table.to_latex()
         bare = re.sub(r"\\[\\{}&%$#_]", "", text)
         assert bare.count("{") == bare.count("}")

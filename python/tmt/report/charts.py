@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tmt.report.scores import WHICH, Comparison, class_gains, comparisons, fraction_points
+from tmt.report.comparisons import Comparison, class_gains, comparisons
+from tmt.report.scores import WHICH, fraction_points
 from tmt.report.statistics import summarise
 from tmt.report.study import EVALUATIONS, RULE_TITLES, Column, Pair, StudyView, arrow, titles
 from tmt.report.style import COLOURS, FAINT, INK, MARKERS, Chart, canvas, labels_down, legend_below, to_svg, zero_line

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tmt.engine.checkpoint import write_text
 from tmt.engine.checks import check_writable
-from tmt.report import charts, page, scores, understanding
+from tmt.report import charts, comparisons, page, scores, understanding
 from tmt.report.scenes import Scene, scenes_of
 from tmt.report.study import StudyView, open_study
 from tmt.report.style import Chart
@@ -47,8 +47,8 @@ def _tables(study: StudyView, findings: list[understanding.Finding]) -> dict[str
     optional = {"estimators": scores.estimator_table(study), "attention": scores.attention_table(study)}
     return {
         "methods": scores.method_tables(study),
-        "tests": scores.test_tables(study),
-        "gains": scores.gain_tables(study),
+        "tests": comparisons.test_tables(study),
+        "gains": comparisons.gain_tables(study),
         "ablations": scores.ablation_tables(study),
         "fraction": scores.fraction_tables(study),
         **{name: [table] if table else [] for name, table in optional.items()},
