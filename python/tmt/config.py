@@ -4,6 +4,7 @@ Nothing here imports torch, so that `--help` is quick. `tmt.arguments` makes the
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, get_args
 
 from jsonargparse.typing import (
@@ -275,6 +276,24 @@ class Config:
     """Target stages: the same for every method"""
     metric: MetricConfig = field(default_factory=MetricConfig)
     """First stage of LEEP and OTCE fine-tuning"""
+
+
+ESTIMATOR_FILE = "estimator.safetensors"
+
+
+def outcome(folder: Path, stage: str) -> Path:
+    """What a stage leaves for others in a run's folder: a discriminator's file, or a model's folder."""
+    return folder / stage / (ESTIMATOR_FILE if stage == "estimator" else "model")
+
+
+def source_model(config: Config, folder: Path) -> Path:
+    """The folder of the source model that later stages of the run in `folder` start from."""
+    return Path(config.source_model or outcome(folder, "source"))
+
+
+def estimator_weights(config: Config, folder: Path) -> Path:
+    """The file of the trained discriminator that the run in `folder` uses."""
+    return Path(config.estimator_weights or outcome(folder, "estimator"))
 
 
 def check(config: Config) -> None:

@@ -94,6 +94,9 @@ def test_tests_of_the_two_rules_are_kept_apart(study):
     foreground = by_name(tables, "tests-over-pairs-foreground-miou-last")
     assert {row[1] for row in foreground.rows} == {"foreground"}
     assert cell(foreground, "TMT (foreground) − Full", "test") == "no spread, no test"
+    between = by_name(tables, "rule-tests-over-pairs-miou-last")  # 1.05 above and 0.5 below the same scores
+    assert [row[0] for row in between.rows] == ["TMT (uncertain) − TMT (foreground)"]
+    assert cell(between, "TMT (uncertain) − TMT (foreground)", "mean") == "+1.55"
 
 
 VARIED = {

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from tmt import arguments
-from tmt.config import Config
+from tmt.config import Config, estimator_weights, source_model
 from tmt.data import LabelSet
 from tmt.engine.distributed import World, share
 from tmt.engine.models import model_config, open_model
@@ -59,7 +59,7 @@ def check_inputs(config: Config, folder: Path, label_set: LabelSet) -> None:
 
 
 def _check_source_model(config: Config, folder: Path, label_set: LabelSet) -> None:
-    model = Path(config.source_model or folder / "source" / "model")
+    model = source_model(config, folder)
     if config.source_model is None and not model.is_dir():
         raise CheckpointError(
             f"{model}: stage {config.stages[0]} needs a source model there; run --stages source first, "
@@ -69,7 +69,7 @@ def _check_source_model(config: Config, folder: Path, label_set: LabelSet) -> No
 
 
 def _check_estimator(config: Config, folder: Path) -> None:
-    weights = Path(config.estimator_weights or folder / "estimator" / "estimator.safetensors")
+    weights = estimator_weights(config, folder)
     if not weights.is_file():
         raise CheckpointError(
             f"{weights}: stage tmt needs a trained estimator there; run --stages estimator first, "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from tmt.config import InferenceConfig
+from tmt.config import ESTIMATOR_FILE, InferenceConfig, outcome
 from tmt.data import IGNORE, Dataset, eval_batches
 from tmt.engine.checkpoint import write_atomically
 from tmt.engine.distributed import World
@@ -28,8 +28,6 @@ from tmt.engine.segmentation import batches_of, groups_table, pairs
 from tmt.methods.method import region_options
 from tmt.model import TMTForSemanticSegmentation
 from tmt.model.estimator import DomainDiscriminator, discriminator_loss, proxy_a_distance
-
-WEIGHTS = "estimator.safetensors"
 
 
 def train_estimator(run: Run) -> None:
@@ -47,7 +45,7 @@ def train_estimator(run: Run) -> None:
     run.world.say(groups_table(task))
     state = Fit(task, folder, run.world, run.stop, run.config.seed).run()
     if run.world.main:
-        write_atomically(run.folder / "estimator" / WEIGHTS, partial(save_estimator, task.module, regions))
+        write_atomically(outcome(run.folder, "estimator"), partial(save_estimator, task.module, regions))
     run.world.say(verdict(state.last, config.saturated))
     images = {"source": len(run.source.train), "target": len(run.target.train)}
     run.finish("estimator", {"last": state.last, "best": state.best, "training_images": images})
@@ -80,7 +78,7 @@ def estimator_task(run: Run, model: TMTForSemanticSegmentation, discriminator: D
         batches=lambda step: pairs(source(step), target(step)),
         loss=lambda batch: domain_loss(model, network, world, batch),
         evaluate=evaluate,
-        save=lambda folder: save_estimator(discriminator, region_options(run.config.model), folder / WEIGHTS),
+        save=lambda folder: save_estimator(discriminator, region_options(run.config.model), folder / ESTIMATOR_FILE),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedConfig, ResNetConfig, SwinConfig
 from transformers.utils import logging as transformers_logging
@@ -179,8 +179,9 @@ def load_estimator(model: TMTForSemanticSegmentation, path: str | Path) -> list[
     Raises CheckpointError when the weights do not fit.
     """
     try:
-        weights = load_file(path)
         with safe_open(path, "pt") as file:
+            names = file.keys()
+            weights = {name: file.get_tensor(name) for name in names}
             trained = json.loads((file.metadata() or {}).get(REGIONS, "{}"))
         model.estimator.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:

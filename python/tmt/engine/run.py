@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from tmt import arguments
-from tmt.config import AugmentConfig, Config, FitConfig, Stage, check_subset
+from tmt.config import AugmentConfig, Config, FitConfig, Stage, check_subset, estimator_weights, source_model
 from tmt.data import (
     CITYSCAPES19,
     Augment,
@@ -99,12 +99,12 @@ class Run:
     @property
     def source_model(self) -> Path:
         """The folder of the source model that later stages start from."""
-        return Path(self.config.source_model or self.folder / "source" / "model")
+        return source_model(self.config, self.folder)
 
     @property
     def estimator_weights(self) -> Path:
         """The file of the trained discriminator."""
-        return Path(self.config.estimator_weights or self.folder / "estimator" / "estimator.safetensors")
+        return estimator_weights(self.config, self.folder)
 
 
 def open_run(config: Config, argv: Sequence[str], world: World, stop: Stop) -> Run:

@@ -7,7 +7,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from tmt.config import FitConfig
+from tmt.config import FitConfig, outcome
 from tmt.data import Dataset, RareClasses, train_batches
 from tmt.engine.checkpoint import replace_folder
 from tmt.engine.distributed import World
@@ -73,7 +73,7 @@ def _train(
     run.world.say(groups_table(task))
     state = Fit(task, folder, run.world, run.stop, run.config.seed).run()
     if run.world.main:
-        replace_folder(folder / "model", task.save)
+        replace_folder(outcome(run.folder, method.name), task.save)
     return state
 
 

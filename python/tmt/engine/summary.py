@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from tmt.config import outcome
 from tmt.engine.checkpoint import write_text
 from tmt.engine.interrupt import Interrupted
 from tmt.engine.models import freeze, open_model
@@ -39,6 +40,6 @@ def _draw(run: Run, titles: dict[str, str]) -> None:
 
 
 def _load(run: Run, stage: str) -> nn.Module:
-    model = open_model(run.folder / stage / "model", {}).to(run.world.device)
+    model = open_model(outcome(run.folder, stage), {}).to(run.world.device)
     freeze(model)
     return model

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from tmt.config import Config, EstimatorConfig, FitConfig, check
+from tmt.config import Config, EstimatorConfig, FitConfig, check, outcome
 from tmt.experiments.definition import Definition, Variant
 
 REGION_SETTINGS = ("regions", "cell", "superpixel_iterations", "kappa", "estimator_hidden")
@@ -46,8 +46,7 @@ class Job:
     @property
     def weights(self) -> Path:
         """What other jobs, and pictures, need of this one."""
-        name = "estimator.safetensors" if self.kind == "estimator" else "model"
-        return self.folder / self.stage / name
+        return outcome(self.folder, self.stage)
 
     @property
     def fit(self) -> FitConfig | EstimatorConfig:

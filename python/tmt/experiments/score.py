@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tmt.arguments import from_yaml
+from tmt.config import outcome
 from tmt.engine.cli import command
 from tmt.errors import ConfigError
 from tmt.experiments.collect import SCORED
@@ -35,7 +36,7 @@ def score(argv: Sequence[str]) -> None:
     config = from_yaml(folder / "config.yaml")
     results = {}
     with join(config.device) as world, listen() as stop:
-        model = open_model(folder / "source" / "model", {}).to(world.device)
+        model = open_model(outcome(folder, "source"), {}).to(world.device)
         freeze(model)
         for name, root in (text.split("=", 1) for text in argv[1:]):
             domain, mapping, version = (*name.split(":"), "", "")[:3]

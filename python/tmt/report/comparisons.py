@@ -1,5 +1,6 @@
 """What one method has over another: differences of their scores, paired by domains and seeds, with tests."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -51,6 +52,12 @@ def ablations(study: StudyView, metric: str = "miou", evaluation: str = "last") 
         if whole is not None:
             found.append(compare(study, whole, column, metric, evaluation))
     return found
+
+
+def rules(study: StudyView, metric: str = "miou", evaluation: str = "last") -> list[Comparison]:
+    """TMT under each mask rule against TMT under every later one, in the study's order."""
+    ours = [column for column in study.with_role("method") if column.uses_transferability]
+    return [compare(study, *two, metric, evaluation) for two in itertools.combinations(ours, 2)]
 
 
 def gains(study: StudyView, metric: str = "miou", evaluation: str = "last") -> list[Comparison]:
@@ -161,6 +168,10 @@ def test_tables(study: StudyView) -> list[Table]:
                 own = [one for one in against if one.first.mask_rule == rule]
                 name = f"tests-over-pairs-{rule}-{metric}-{which}"
                 found.append(over_pairs_table(study, own, name, f"TMT ({rule} rule) against the other methods"))
+            between = rules(study, metric, which)
+            if between:
+                name = f"rule-tests-over-pairs-{metric}-{which}"
+                found.append(over_pairs_table(study, between, name, "TMT's mask rules against each other"))
             if parts:
                 name = f"ablation-tests-over-pairs-{metric}-{which}"
                 found.append(over_pairs_table(study, parts, name, "TMT against its ablations"))

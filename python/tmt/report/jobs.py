@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tmt import arguments
-from tmt.config import Config
+from tmt.config import Config, outcome
 from tmt.data import Dataset, LabelSet, open_dataset
 from tmt.engine.models import freeze, load_estimator, open_model
 from tmt.engine.run import synthetic_root
@@ -44,14 +44,13 @@ class JobFolder:
     @property
     def weights(self) -> Path:
         """A segmentation model's folder, or a discriminator's file."""
-        name = "estimator.safetensors" if self.result.kind == "estimator" else "model"
-        return self.path / self.result.stage / name
+        return outcome(self.path, self.result.stage)
 
     @property
     def source_model(self) -> Path:
         """The folder of the source model that the job started from: this study's, wherever it is now, else as given."""
         given = Path(self.config.source_model or "")
-        own = self.study / "jobs" / given.parent.parent.name / "source" / "model"
+        own = outcome(self.study / "jobs" / given.parent.parent.name, "source")
         return own if own.is_dir() else given
 
     def target_images(self) -> Dataset:
