@@ -11,6 +11,7 @@ from made_up import VARIANTS, make_study
 
 from tmt.experiments.definition import find
 from tmt.report.__main__ import main
+from tmt.report.charts import over_pairs_charts
 from tmt.report.study import open_study
 from tmt.report.style import canvas, to_svg
 from tmt.report.write import write_report
@@ -166,6 +167,15 @@ def test_dark_ink_is_in_every_chart():
     text = to_svg(figure)
     assert ">a title<" in text
     assert "@media (prefers-color-scheme: dark)" in text
+
+
+def test_a_method_far_below_leaves_the_others_room(tmp_path):
+    """Linear is 8 points below: the scale bends. Without it, it is plain."""
+    near = {name: variant for name, variant in VARIANTS.items() if name != "linear"}
+    for variants, bent in ((VARIANTS, True), (near, False)):
+        study = open_study(make_study(tmp_path / str(bent), variants=variants))
+        found = over_pairs_charts(study)
+        assert [("logarithmic beyond 2" in chart.svg) for chart in found] == [bent, bent]
 
 
 def test_real_and_synthetic_domains_are_told_apart(tmp_path):

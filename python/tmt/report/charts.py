@@ -15,6 +15,9 @@ from tmt.report.understanding import Finding, region_title
 
 FEW = 8
 """Pairs that a legend can name; more are drawn alike."""
+NEAR = 2.0
+"""Percentage points up to which a scale of differences is linear, if it must reach twice as far."""
+FAR_TICKS = (-80, -20, -5, -2, -1, 0, 1, 2, 5, 20, 80)
 ROW = 0.24
 """Inches of a row in charts of many."""
 
@@ -40,7 +43,7 @@ def over_pairs_charts(study: StudyView) -> list[Chart]:
                 _whisker(axes, one.over_pairs.difference, one.over_pairs.low, one.over_pairs.high, y, COLOURS[0])
             labels_down(axes, rows)
             zero_line(axes)
-            axes.set_xlabel("difference of mIoU, percentage points")
+            _bend(axes)
         said = "; ".join(
             f"{row} {signed(one.over_pairs.difference)} ({interval(one.over_pairs.low, one.over_pairs.high)}, "
             f"n = {one.over_pairs.count})"
@@ -52,6 +55,19 @@ def over_pairs_charts(study: StudyView) -> list[Chart]:
         )
         charts.append(Chart(f"tests-over-pairs-{which}", caption, f"Differences over pairs: {said}", to_svg(figure)))
     return charts
+
+
+def _bend(axes) -> None:
+    """The scale of differences: one far from the others leaves those room, being drawn on a logarithmic scale."""
+    axes.set_xlabel("difference of mIoU, points")
+    if max(map(abs, axes.get_xlim())) <= 2 * NEAR:
+        return
+    axes.set_xscale("symlog", linthresh=NEAR, linscale=1.5)
+    low, high = axes.get_xlim()
+    axes.set_xticks([tick for tick in FAR_TICKS if low <= tick <= high], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel(f"difference of mIoU, points\n(logarithmic beyond {NEAR:g})")
 
 
 def by_pair_charts(study: StudyView) -> list[Chart]:
@@ -66,7 +82,7 @@ def by_pair_charts(study: StudyView) -> list[Chart]:
                 _whisker(axes, test.difference, test.low, test.high, y, COLOURS[0])
             labels_down(axes, [f"{arrow(pair)} ({test.count})" for pair, test in known.items()])
             zero_line(axes)
-            axes.set_xlabel("difference of mIoU, percentage points")
+            axes.set_xlabel("difference of mIoU, points")
         caption = (
             f"mIoU of {_name(study, one.first)} minus {one.second.title}, {WHICH['last']}, mask rule of TMT: "
             f"{one.first.mask_rule}; mean over (n) seeds that both have, with Student's 95 % interval from three seeds "
@@ -147,7 +163,7 @@ def class_charts(study: StudyView) -> list[Chart]:
                 axes.plot(values, [y] * len(values), ".", color=INK, markersize=3)
             labels_down(axes, [f"{name} ({len(values)})" for name, values in gains.items()])
             zero_line(axes)
-            axes.set_xlabel("difference of IoU, percentage points")
+            axes.set_xlabel("difference of IoU, points")
         caption = (
             f"IoU by class of {_name(study, one.first)} minus {one.second.title}, {WHICH['last']}, in percentage "
             f"points: bars are means over the (n) pairs whose ground truth has the class, dots the pairs, each a mean "

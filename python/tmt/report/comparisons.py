@@ -78,7 +78,7 @@ def over_pairs_table(study: StudyView, found: list[Comparison], name: str, what:
     for comparison, p_holm in zip(found, corrected, strict=True):
         test = comparison.over_pairs
         rows.append((
-            f"{names[comparison.first.name]} − {names[comparison.second.name]}", comparison.first.mask_rule,
+            f"{names[comparison.first.name]} − {names[comparison.second.name]}", _rules(comparison),
             f"{test.count}", signed(test.difference), interval(test.low, test.high), p_value(test.p), p_value(p_holm),
             p_value(test.rank_p), f"{test.wins} of {test.count}", test.test,
         ))  # fmt: skip
@@ -94,6 +94,12 @@ def over_pairs_table(study: StudyView, found: list[Comparison], name: str, what:
         f"{study.origin}"
     )
     return Table(name, f"{what}: {_score_short(found)}, over pairs", caption, header, tuple(rows))
+
+
+def _rules(comparison: Comparison) -> str:
+    """TMT's mask rule, or both where it is compared with itself under another."""
+    compared = [comparison.first, comparison.second] if comparison.second.uses_transferability else [comparison.first]
+    return ", ".join(dict.fromkeys(column.mask_rule for column in compared))
 
 
 def gain_tables(study: StudyView) -> list[Table]:
