@@ -134,6 +134,17 @@ def test_choices_shares_with_table1(tmp_path: Path) -> None:
     assert sorted(source for source, _ in chosen.pairs) == sorted(set(chosen.domains) - {"cityscapes"})
 
 
+def test_heldout_has_the_pairs_that_choices_has_not(tmp_path: Path) -> None:
+    """Its variants are table1's and one of choices, with the same settings."""
+    chosen, heldout, table1 = (read(STUDIES / f"{name}.yaml") for name in ("choices", "heldout", "table1"))
+    assert sorted((*chosen.pairs, *heldout.pairs)) == sorted(table1.pairs)
+    others = plan(table1, tmp_path)
+    new = [job for job in plan(heldout, tmp_path).values() if others.get(job.id) != job and job.kind == "target"]
+    assert {job.variant for job in new} == {"bias_foreground"}
+    same = [variant for study in (chosen, heldout) for variant in study.variants if variant.name == "bias_foreground"]
+    assert same[0].config == same[1].config
+
+
 def test_study_file_in_the_folder(tmp_path: Path) -> None:
     study = small.begin(tmp_path)
     assert small.run(study, only="full-gtav-cityscapes-s0") == 0
