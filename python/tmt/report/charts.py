@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tmt.report import distance
 from tmt.report.comparisons import Comparison, class_gains, comparisons
 from tmt.report.scores import WHICH, fraction_points
 from tmt.report.statistics import summarise
@@ -239,6 +240,32 @@ def estimator_chart(study: StudyView) -> Chart | None:
         f"{arrow((r.source, r.target))} {r.regions} seed {r.seed} {100 * r.estimator['accuracy']:.1f}" for r in known
     )
     return Chart("estimators", caption, f"Discriminator accuracy: {said}", to_svg(figure))
+
+
+def distance_chart(study: StudyView) -> Chart | None:
+    """What the source model loses from home to the target, against how far apart the domains are."""
+    found = distance.gaps(study)
+    if not found:
+        return None
+    with canvas(2.9) as (figure, axes):
+        for i, (kind, known) in enumerate(found.items()):
+            x, y = [gap.distance for gap in known], [gap.lost for gap in known]
+            label = f"{kind}: {distance.said(known)}"
+            axes.plot(x, y, MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)], label=label, alpha=0.8)
+        axes.set_xlabel("proxy A-distance (0 alike, 2 told apart)")
+        axes.set_ylabel("mIoU lost, points")
+        legend_below(axes, 1)
+    caption = (
+        "Percentage points of mIoU that the source model loses from its own domain to the target, against the proxy "
+        f"A-distance of the two; a mark a pair, means over seeds; Spearman's ρ with a bootstrap over pairs. "
+        f"{study.origin}"
+    )
+    alt = "; ".join(
+        f"{arrow(gap.pair)} {kind} distance {gap.distance:.2f}, lost {gap.lost:.1f}"
+        for kind, known in found.items()
+        for gap in known
+    )
+    return Chart("distance", caption, f"Loss against distance: {alt}", to_svg(figure))
 
 
 def understanding_charts(findings: Sequence[Finding], origin: str) -> list[Chart]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tmt.engine.checkpoint import write_text
 from tmt.engine.checks import check_writable
-from tmt.report import charts, comparisons, page, scores, understanding
+from tmt.report import charts, comparisons, distance, page, scores, understanding
 from tmt.report.scenes import Scene, scenes_of
 from tmt.report.study import StudyView, open_study
 from tmt.report.style import Chart
@@ -44,27 +44,29 @@ def write_report(folder: Path, out: Path, images: int = 1) -> Path:
 
 
 def _tables(study: StudyView, findings: list[understanding.Finding]) -> dict[str, list[Table]]:
-    optional = {"estimators": scores.estimator_table(study), "attention": scores.attention_table(study)}
+    told_apart = (scores.estimator_table(study), distance.table(study))
+    attention = scores.attention_table(study)
     return {
         "methods": scores.method_tables(study),
         "tests": comparisons.test_tables(study),
         "gains": comparisons.gain_tables(study),
         "ablations": scores.ablation_tables(study),
         "fraction": scores.fraction_tables(study),
-        **{name: [table] if table else [] for name, table in optional.items()},
+        "estimators": [table for table in told_apart if table],
+        "attention": [attention] if attention else [],
         "understanding": [understanding.table(findings, study.origin)] if findings else [],
     }
 
 
 def _charts(study: StudyView, findings: list[understanding.Finding]) -> dict[str, list[Chart]]:
-    estimator = charts.estimator_chart(study)
+    told_apart = (charts.estimator_chart(study), charts.distance_chart(study))
     return {
         "tests": charts.over_pairs_charts(study),
         "pairs": charts.by_pair_charts(study),
         "fraction": charts.fraction_charts(study),
         "classes": charts.class_charts(study),
         "training": charts.training_charts(study),
-        "estimators": [estimator] if estimator else [],
+        "estimators": [chart for chart in told_apart if chart],
         "understanding": charts.understanding_charts(findings, study.origin),
     }
 
