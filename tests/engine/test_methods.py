@@ -228,9 +228,9 @@ def test_two_processes_train_as_one(
 ABLATIONS = {
     "wo_acte": {"regions": "grid"},
     "wo_tma": {"transfer_mode": "bias"},
-    "rule foreground": {"mask_rule": "foreground"},
+    "rule of the paper": {"mask_rule": "uncertain"},
     "rule none": {"mask_rule": "none"},
-    "wo_tma under the foreground rule": {"transfer_mode": "bias", "mask_rule": "foreground"},
+    "wo_tma under the rule of the paper": {"transfer_mode": "bias", "mask_rule": "uncertain"},
     "p_T 0.1": {"transfer_fraction": 0.1},
     "p_T 0.2": {"transfer_fraction": 0.2},
     "p_T 0.4": {"transfer_fraction": 0.4},

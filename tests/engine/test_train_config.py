@@ -61,7 +61,7 @@ def test_presets_survive_a_round_trip(name: str, tmp_path: Path, capsys: pytest.
 def test_presets_differ_where_they_say() -> None:
     paper, foreground = (settings.parse(["--config", name]) for name in ("paper", "foreground"))
     assert settings.differences(paper, foreground) == ["model.mask_rule: uncertain -> foreground"]
-    assert paper == dataclasses.replace(config.Config(), out="runs/paper")
+    assert foreground == dataclasses.replace(config.Config(), out="runs/foreground")
 
 
 def test_shorthands() -> None:

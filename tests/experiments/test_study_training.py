@@ -62,7 +62,7 @@ def test_results(undisturbed: Path) -> None:
     assert set(source.on) == {"cityscapes", "synthia"} and source.on["synthia"]["miou"] == source.last["miou"]
     assert source.on["cityscapes"]["miou"] != source.last["miou"] and source.on["cityscapes"]["images"] == 2
     assert [step for step, _ in tmt.curve] == [3, 6] and tmt.curve[-1][1] == tmt.last["score"]
-    assert tmt.steps == 6 and tmt.mask_rule == "uncertain" and full.mask_rule == "foreground"
+    assert tmt.steps == 6 and tmt.mask_rule == full.mask_rule == "foreground"
     assert 0 <= estimator.estimator["accuracy"] <= 1 and -2 <= estimator.estimator["proxy_a_distance"] <= 2
     assert len(tmt.allowed_fraction) == len(tmt.fallback_rate) == 3 and 0 < tmt.allowed_fraction[0] < 1
     config = Study.open(undisturbed / "out").jobs[full.id].config

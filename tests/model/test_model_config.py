@@ -7,7 +7,7 @@ import pytest
 from tmt.model import TMTConfig, TMTForSemanticSegmentation
 
 DEFAULTS = {
-    "mask_rule": "uncertain",
+    "mask_rule": "foreground",
     "mask_threshold": 0.5,
     "fallback": "all",
     "transferability": True,
@@ -24,7 +24,7 @@ DEFAULTS = {
 }
 
 
-def test_defaults_are_the_paper_and_swin_tiny():
+def test_defaults_are_those_that_measured_best_and_swin_tiny():
     config = TMTConfig()
     assert {name: getattr(config, name) for name in DEFAULTS} == DEFAULTS
     assert config.backbone_config.depths == [2, 2, 6, 2]

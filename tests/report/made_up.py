@@ -42,6 +42,7 @@ def make_study(
     """Write study.yaml and a result for every job; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     tree = {"title": title, "domains": list(DOMAINS), "base": "tiny", "variants": variants}
+    tree["settings"] = {"model.mask_rule": "uncertain"}
     tree |= {"pairs": [list(pair) for pair in pairs]} if pairs else {}
     given = folder / "given.yaml"
     given.write_text(json.dumps(tree))

@@ -22,8 +22,8 @@ class TMTConfig(Mask2FormerConfig):
     """Mask2Former's configuration and what TMT adds. Every other argument is Mask2FormerConfig's.
 
     Args:
-        mask_rule: where a query may attend, by its predicted mask: "uncertain" (Eq. 13: probability at most
-            `mask_threshold`), "foreground" (Mask2Former's own: at least `mask_threshold`) or "none".
+        mask_rule: where a query may attend, by its predicted mask: "foreground" (Mask2Former's own: probability at
+            least `mask_threshold`), "uncertain" (Eq. 13: at most `mask_threshold`) or "none".
         mask_threshold: lambda_M, a probability in [0, 1].
         fallback: what a query that may attend nowhere does: "all" attends everywhere, "transfer" first drops only
             the mask rule and keeps the transferability condition.
@@ -51,7 +51,7 @@ class TMTConfig(Mask2FormerConfig):
     def __init__(
         self,
         *,
-        mask_rule: str = "uncertain",
+        mask_rule: str = "foreground",
         mask_threshold: float = 0.5,
         fallback: str = "all",
         transferability: bool = True,
