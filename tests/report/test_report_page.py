@@ -200,6 +200,7 @@ def test_studies_of_tmt_alone(tmp_path, name):
     text = write_report(folder, folder / "report").read_text()
     ids = check(text).ids
     assert ("ablations" in ids, "fraction" in ids) == (name == "table2", name == "figure7")
+    assert "gains" not in ids
     assert [c.name for c in open_study(folder).columns if c.role == "method"] == [
         "tmt" if name == "table2" else "tmt_p0.3"
     ]

@@ -105,7 +105,8 @@ def _rules(comparison: Comparison) -> str:
 def gain_tables(study: StudyView) -> list[Table]:
     """What every variant gains over full fine-tuning on each pair, for studies that vary more than the method."""
     varied = study.with_role("ablation", "fraction")
-    return [_gain_table(study, gains(study, "miou", which), which) for which in EVALUATIONS if varied]
+    found = {which: gains(study, "miou", which) for which in EVALUATIONS if varied}
+    return [_gain_table(study, own, which) for which, own in found.items() if own]
 
 
 def _gain_table(study: StudyView, found: list[Comparison], which: str) -> Table:
