@@ -37,15 +37,18 @@ def compare(study: StudyView, first: Column, second: Column, metric: str, evalua
 
 def comparisons(study: StudyView, metric: str = "miou", evaluation: str = "last") -> list[Comparison]:
     """TMT under each mask rule against every other method, in the study's order."""
-    methods = study.with_role("method")
-    plain = [column for column in methods if not column.uses_transferability]
-    ours = [column for column in methods if column.uses_transferability]
-    return [compare(study, first, second, metric, evaluation) for first in ours for second in plain]
+    plain = [column for column in study.with_role("method") if not column.uses_transferability]
+    return [compare(study, first, second, metric, evaluation) for first in _ours(study) for second in plain]
+
+
+def _ours(study: StudyView) -> list[Column]:
+    """TMT, once for each mask rule."""
+    return [column for column in study.with_role("method") if column.uses_transferability]
 
 
 def ablations(study: StudyView, metric: str = "miou", evaluation: str = "last") -> list[Comparison]:
     """TMT against each ablation of the same mask rule, or of any where there is none of the same."""
-    ours = [column for column in study.with_role("method") if column.uses_transferability]
+    ours = _ours(study)
     found = []
     for column in (one for one in study.with_role("ablation") if one.uses_transferability):
         whole = next((full for full in ours if full.mask_rule == column.mask_rule), ours[0] if ours else None)
@@ -56,8 +59,7 @@ def ablations(study: StudyView, metric: str = "miou", evaluation: str = "last") 
 
 def rules(study: StudyView, metric: str = "miou", evaluation: str = "last") -> list[Comparison]:
     """TMT under each mask rule against TMT under every later one, in the study's order."""
-    ours = [column for column in study.with_role("method") if column.uses_transferability]
-    return [compare(study, *two, metric, evaluation) for two in itertools.combinations(ours, 2)]
+    return [compare(study, *two, metric, evaluation) for two in itertools.combinations(_ours(study), 2)]
 
 
 def gains(study: StudyView, metric: str = "miou", evaluation: str = "last") -> list[Comparison]:

@@ -15,8 +15,6 @@ class Gap:
     """One pair of domains, by means over the seeds that have both a discriminator and a scored source model."""
 
     pair: Pair
-    regions: str
-    """What the discriminator was trained on."""
     seeds: int
     distance: float
     """Proxy A-distance, from 0 (alike) to 2."""
@@ -47,14 +45,14 @@ def _gap(study: StudyView, pair: Pair, kind: str) -> Gap | None:
             away = as_number((source.on or {}).get(pair[1], {}).get("miou"))
             rows.append((distance, as_number(source.last.get("miou")), away))
     known = [row for row in rows if not any(map(math.isnan, row))]
-    return Gap(pair, kind, len(known), *map(float, np.mean(known, axis=0))) if known else None
+    return Gap(pair, len(known), *map(float, np.mean(known, axis=0))) if known else None
 
 
 def correlation(known: list[Gap]) -> RankCorrelation | None:
     """Spearman's ρ of distance and loss over pairs, with a bootstrap over pairs; None below six pairs."""
     if len(known) < LEAST_PAIRS:
         return None
-    distance, lost = (np.array(values) for values in zip(*((gap.distance, gap.lost) for gap in known), strict=True))
+    distance, lost = np.array([gap.distance for gap in known]), np.array([gap.lost for gap in known])
     return spearman(distance, lost, np.arange(len(known)))
 
 
