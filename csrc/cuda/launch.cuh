@@ -97,8 +97,7 @@ void launch(const Context& context, const Blocks& blocks, void (*kernel)(Paramet
   launch_with(context, blocks, false, kernel, arguments...);
 }
 
-// The same with all blocks resident at once, as grid_barrier and flags between blocks need; they must be at most
-// resident_blocks(...).
+// The same with all blocks resident at once, as flags between blocks need; they must be at most resident_blocks(...).
 template <typename... Parameters, typename... Arguments>
 void launch_cooperative(const Context& context, const Blocks& blocks, void (*kernel)(Parameters...),
                         const Arguments&... arguments) {
