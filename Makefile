@@ -5,12 +5,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 SOURCES := $(wildcard csrc/*.* csrc/*/* cmake/* tmt_ext/*.py) CMakeLists.txt setup.py pyproject.toml constraints.txt
-CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh tests/cuda_emulation/*.* tests/cuda_emulation/*/*.*)
+CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh cmake/*.cpp tests/cuda_emulation/*.* tests/cuda_emulation/*/*.*)
 
 SANITIZERS := address,undefined
 SANITIZED := build/sanitized
 
-.PHONY: help install demo test sanitize kernels lint format bench bench-gpu clean
+.PHONY: help install demo test sanitize kernels oldest-torch cuda-torch lint format bench bench-gpu clean
 
 help:
 	@echo "make demo     install into $(VENV), train source -> estimator -> target on synthetic streets, show the table"
@@ -18,8 +18,9 @@ help:
 	@echo "make lint     check style only;  make format  mend it"
 	@echo "make sanitize  the operators' tests once more, watched by AddressSanitizer and UBSan"
 	@echo "make kernels  what the compilers made of the kernels: ARM, CUDA registers, spills and instructions"
+	@echo "make oldest-torch  the CUDA kernels against the oldest torch;  make cuda-torch  loaded under a torch with CUDA"
 	@echo "make bench    time the operators against plain PyTorch"
-	@echo "make bench-gpu  on a machine with a GPU: build, check against the oracle, sanitize, time"
+	@echo "make bench-gpu  on a machine with a GPU: build, test, profile, sanitize, time; bench/gpu.sh 1 and 2"
 	@echo "make clean    remove build products (keeps $(VENV) and runs)"
 
 # Editable, so that edits in python/ and tmt_ext/ count at once; csrc/ changes rebuild through SOURCES.
@@ -54,6 +55,13 @@ kernels: install
 	$(BIN)/python -m pytest tests/test_arm.py
 	test ! -e tmt_ext/libtmt_cuda.so || $(BIN)/python -m bench.build_report
 
+# Both need what `install` built with CUDA, and the network: 0.9 GB and 3 GB of wheels, removed afterwards.
+oldest-torch: install
+	.ci/oldest-torch $(BIN)/python
+
+cuda-torch: install
+	.ci/cuda-torch $(BIN)/python
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -68,7 +76,7 @@ bench: install
 	$(BIN)/python -m bench
 
 bench-gpu:
-	bash bench/gpu.sh
+	bash bench/gpu.sh 1; first=$$?; bash bench/gpu.sh 2 && exit $$first
 
 clean:
 	rm -rf build dist *.egg-info tmt_ext/*.so $(VENV)/.installed

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import contests, memory, tables, timing
+from . import contests, memory, origin, tables, timing
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -21,7 +21,7 @@ def main() -> None:
     arguments = parser.parse_args()
     begin = time.perf_counter()
     rows = measure(arguments.only)
-    record = {"environment": tables.cpu(), "seconds": round(time.perf_counter() - begin), "rows": rows}
+    record = {"environment": origin.cpu(), "seconds": round(time.perf_counter() - begin), "rows": rows}
     print(tables.document(record))
     if not arguments.only:
         about = record["environment"]

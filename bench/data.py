@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bench import tables
+from bench import origin
 from tmt.data import Augment, Dataset, open_dataset, train_batches
 from tmt.data.files import decode, read_bytes
 from tmt.data.loader import TrainSamples, collate, finish
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    record = {"environment": tables.cpu(), "sets": {}}
+    record = {"environment": origin.cpu(), "sets": {}}
     with tempfile.TemporaryDirectory() as folder:
         for name, size in SIZES.items():
             given = getattr(arguments, name)

@@ -1,38 +1,113 @@
 #!/usr/bin/env bash
-# On a machine with a GPU, nvcc and a torch with CUDA: builds for that GPU, runs the CUDA tests, runs compute-sanitizer on
-# small sizes, times the operators against their peers, and prints one table last. Under 10 minutes; writes
-# bench/results/gpu-<device>.{json,md}.   Usage: bench/gpu.sh     (PYTHON=python3.12 bench/gpu.sh for another Python)
+# On a machine with a GPU, nvcc and a torch with CUDA, in two calls of at most 8 minutes each:
+#   bench/gpu.sh 1   versions, build, the GPU tests, the operators' own times (eager and as CUDA graphs), ncu
+#   bench/gpu.sh 2   compute-sanitizer on few shapes, then times against peers, eager ones first
+# $OUT (bench/results) keeps every step's output and every row as it is measured: gpu-<device>-<call>*.
+# --dry-run prints the steps with their seconds instead; PYTHON=python3.12 takes another Python. Ends with 1 if a step fails.
 set -uo pipefail
+export OUT=$(realpath -m "${OUT:-$(dirname "$0")/results}")
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
-export PATH="$(dirname "$(command -v "$PYTHON")"):/usr/local/cuda/bin:$PATH" PYTHONPATH="$PWD/python:$PWD"
+export PATH="$(dirname "$(command -v "$PYTHON")"):$PATH:${CUDA_HOME:-/usr/local/cuda}/bin" PYTHONPATH="$PWD/python:$PWD"
+ERRORS='\berror\b[ :]|Error\b|FAILED|FAILURES|Traceback|undefined|========= (Invalid|Uninitialized|Race|Program hit)'
+failed=0
 
-# step NAME SECONDS COMMAND...: runs it within its time, keeps its last lines and its outcome.
-declare -a notes
-step() {
-  local name=$1 seconds=$2 begin=$SECONDS outcome=ok
-  shift 2
-  echo "== $name: $*"
-  timeout "$seconds" "$@" > "build/gpu-$name.log" 2>&1 || outcome="failed ($?)"
-  tail -n 15 "build/gpu-$name.log"
-  echo "== $name: $outcome, $((SECONDS - begin)) s"
-  notes+=(--note "$name=$outcome, $((SECONDS - begin)) s")
-  [ "$outcome" = ok ]
+# keep NAME VALUE: puts a line about this run beside its rows.
+keep() {
+  printf '{"environment": {"%s": "%s"}}\n' "$1" "$2" >> "$rows"
 }
 
-mkdir -p build
-nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || { echo "gpu.sh: no GPU found" >&2; exit 1; }
-TMT_CUDA=1 step build 180 "$PYTHON" setup.py build_ext --inplace || exit 1
-failed=0
-step tests 100 "$PYTHON" -m pytest -q tests/ops/test_cuda.py || failed=1
-if command -v compute-sanitizer > /dev/null; then
-  # Without torch's cache every tensor is an allocation of its own, so that reading past its end is seen.
-  export PYTORCH_NO_CUDA_MEMORY_CACHING=1
-  step memcheck 80 compute-sanitizer --tool memcheck --error-exitcode 9 "$PYTHON" -m bench.gpu --exercise || failed=1
-  step racecheck 100 compute-sanitizer --tool racecheck --error-exitcode 9 "$PYTHON" -m bench.gpu --exercise || failed=1
-  unset PYTORCH_NO_CUDA_MEMORY_CACHING
-else
-  notes+=(--note "memcheck=not run: no compute-sanitizer" --note "racecheck=not run: no compute-sanitizer")
+# first_error LOG: the first line that speaks of an error, what surrounds it, and the end; else the beginning.
+first_error() {
+  local line
+  line=$(grep -n -m1 -E "$ERRORS" "$1" | cut -d: -f1)
+  line=${line:-5}
+  sed -n "$((line > 4 ? line - 4 : 1)),$((line + 30))p" "$1"
+  echo "[...]"
+  tail -n 3 "$1"
+  echo "all of it: $1"
+}
+
+outcome() {
+  case $1 in
+    0) echo ok ;;
+    124 | 137) echo "failed: out of time" ;;
+    *) echo "failed ($1)" ;;
+  esac
+}
+
+# step NAME SECONDS COMMAND...: runs it within its time. Returns 1 where it fails.
+step() {
+  local name=$1 seconds=${STEP_SECONDS:-$2} begin=$SECONDS status=0 log="$base-$1.log" came
+  shift 2
+  if [ "$dry" ]; then
+    echo "$name $seconds $*"
+    return
+  fi
+  echo "== $name: $*"
+  timeout --signal=INT --kill-after=3 "$seconds" "$@" > "$log" 2>&1 || status=$?
+  came="$(outcome $status), $((SECONDS - begin)) s"
+  if [ $status = 0 ]; then tail -n 12 "$log"; else first_error "$log"; fi
+  echo "== $name: $came"
+  keep "$name" "$came"
+  [ $status = 0 ] || { failed=1; return 1; }
+}
+
+# tool_step TOOL NAME SECONDS COMMAND...: the same, where the tool is installed.
+tool_step() {
+  local tool=$1
+  shift
+  if [ "$dry" ] || command -v "$tool" > /dev/null; then
+    step "$@"
+  else
+    echo "== $1: not run, no $tool on PATH"
+    keep "$1" "not run: no $tool"
+  fi
+}
+
+# Without kernels nothing else can be known: the call ends.
+need() {
+  step "$@" || finish
+}
+
+finish() {
+  step tables 15 "$PYTHON" -m bench.rows "$rows"
+  [ "$dry" ] || echo "gpu.sh: kept in $base*"
+  exit $failed
+}
+
+build_and_measure() {
+  step versions 10 nvcc --version
+  need build 150 env TMT_CUDA=1 "$PYTHON" setup.py build_ext --inplace
+  need loaded 30 "$PYTHON" -m bench.loaded
+  step tests 130 env TMT_REQUIRE_GPU=1 "$PYTHON" -m pytest -q --durations 5 -m gpu tests/ops
+  step own 65 "$PYTHON" -m bench.gpu own --rows "$rows" --seconds 50
+  tool_step ncu ncu 50 "$PYTHON" -m bench.gpu profile
+}
+
+# Without torch's cache every tensor is an allocation of its own, so that reading past its end is seen.
+watch_and_compare() {
+  local watched=(env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 9)
+  need loaded 30 "$PYTHON" -m bench.loaded
+  tool_step compute-sanitizer memcheck 90 "${watched[@]}" --tool memcheck "$PYTHON" -m bench.gpu exercise
+  tool_step compute-sanitizer racecheck 110 "${watched[@]}" --tool racecheck "$PYTHON" -m bench.gpu exercise
+  step eager 100 "$PYTHON" -m bench.gpu eager --rows "$rows" --seconds 85
+  step compiled 100 "$PYTHON" -m bench.gpu compiled --rows "$rows" --seconds 70
+}
+
+call=${1:-}
+[ "${2:-}" = --dry-run ] && dry=1 || dry=
+case $call in
+  1 | 2) ;;
+  *) sed -n '2,6s/^# //p' "$0" >&2; exit 2 ;;
+esac
+device=$(nvidia-smi --query-gpu=name --format=csv,noheader 2> /dev/null | head -n 1)
+[ "$device" ] || [ "$dry" ] || { echo "gpu.sh: no GPU found" >&2; exit 1; }
+base="$OUT/gpu-$(tr -cs '[:alnum:]\n' - <<< "$device")-$call" rows="$base.jsonl"
+if [ ! "$dry" ]; then
+  mkdir -p "$OUT"
+  : > "$rows"
+  nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 fi
-timeout 140 "$PYTHON" -m bench.gpu --seconds 100 --out bench/results "${notes[@]}" || failed=1
-exit $failed
+if [ "$call" = 1 ]; then build_and_measure; else watch_and_compare; fi
+finish

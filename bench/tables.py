@@ -1,26 +1,25 @@
-"""Figures as Markdown, and where and when they were taken."""
+"""Figures as Markdown. Needs no torch, so that what was measured becomes a table whatever broke later."""
 
-import datetime
+from __future__ import annotations
+
 import json
-import platform
-import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-import transformers
-from pytest_benchmark.stats import Stats
-
-import tmt_ext
-
-from .contests import Contest
 from .goals import Verdict, judge
-from .timing import summary
+
+if TYPE_CHECKING:
+    from pytest_benchmark.stats import Stats
+
+    from .contests import Contest
 
 HEAD = ["| what | step | ms | MiB | peers: ms (times ours), MiB | goals |", "| --- | --- | --- | --- | --- | --- |"]
 
 
-def record(contest: Contest, stats: dict[str, Stats], mib: dict[str, float]) -> dict[str, object]:
-    """A row: milliseconds and extra MiB of each contestant, and the verdicts on the row's goals."""
+def record(
+    contest: Contest, stats: dict[str, Stats], mib: dict[str, float], errors: dict[str, str] | None = None
+) -> dict[str, object]:
+    """A row: milliseconds and extra MiB of each contestant, the verdicts on the row's goals, and who failed and why."""
     figures = {"ms": {name: one.median for name, one in stats.items()}, "MiB": mib}
     verdicts = [judge(goal, figures[goal.unit]) for goal in contest.goals]
     return {
@@ -30,19 +29,38 @@ def record(contest: Contest, stats: dict[str, Stats], mib: dict[str, float]) -> 
         "ms": {name: summary(one) for name, one in stats.items()},
         "MiB": mib,
         "goals": [vars(verdict) for verdict in verdicts if verdict is not None],
+        **({"errors": errors} if errors else {}),
     }
+
+
+def summary(stats: Stats) -> dict[str, float]:
+    """What is kept of one contestant's rounds, in milliseconds."""
+    return {"median": stats.median, "min": stats.min, "iqr": stats.iqr, "rounds": stats.rounds}
+
+
+def failed(group: str, title: str, step: str, why: str) -> dict[str, object]:
+    """A row without figures."""
+    return {"group": group, "title": title, "step": step, "ms": {}, "MiB": {}, "goals": [], "errors": {"tmt": why}}
 
 
 def line(row: dict[str, object]) -> str:
     """A row as one line of Markdown."""
+    if not row["ms"]:
+        return f"| {row['title']} | {row['step']} | **failed** | | {'; '.join(_failures(row))} | |"
     (own, mine), *others = row["ms"].items()
-    peers = "; ".join(
-        f"{name} {number(ms['median'])} ({ms['median'] / mine['median']:.1f}x), {number(row['MiB'][name])}"
-        for name, ms in others
-    )
+    peers = "; ".join([*(_peer(name, ms, mine, row["MiB"]) for name, ms in others), *_failures(row)])
     aims = "; ".join(spell(Verdict(**goal)) for goal in row["goals"])
     figures = f"{number(mine['median'])} | {number(row['MiB'][own])}"
     return f"| {row['title']} | {row['step']} | {figures} | {peers} | {aims} |"
+
+
+def _peer(name: str, ms: dict[str, float], mine: dict[str, float], mib: dict[str, float]) -> str:
+    memory = f", {number(mib[name])}" if name in mib else ""
+    return f"{name} {number(ms['median'])} ({ms['median'] / mine['median']:.1f}x){memory}"
+
+
+def _failures(row: dict[str, object]) -> list[str]:
+    return [f"{name} failed: {why}" for name, why in row.get("errors", {}).items()]
 
 
 def number(figure: float) -> str:
@@ -58,7 +76,9 @@ def verdict_lines(rows: list[dict[str, object]]) -> list[str]:
     """How many goals are met, and each that is not."""
     every = [(row, goal) for row in rows for goal in row["goals"]]
     missed = [f"- {row['title']}, {row['step']}: {goal['text']}" for row, goal in every if not goal["met"]]
-    return [f"{len(every) - len(missed)} of {len(every)} goals met." + (" Missed:" if missed else ""), *missed]
+    failures = [f"- {row['title']}, {row['step']}: {'; '.join(_failures(row))}" for row in rows if row.get("errors")]
+    lines = [f"{len(every) - len(missed)} of {len(every)} goals met." + (" Missed:" if missed else ""), *missed]
+    return [*lines, *(["", "Failed:", *failures] if failures else [])]
 
 
 def digest(rows: list[dict[str, object]]) -> list[str]:
@@ -84,44 +104,8 @@ def document(record: dict[str, object]) -> str:
     return "\n".join([*about, "", *HEAD, *map(line, rows), "", *verdict_lines(rows), ""])
 
 
-def origin() -> dict[str, str]:
-    """When, with which code and which versions."""
-    info = tmt_ext.build_info()
-    return {
-        "date": datetime.date.today().isoformat(),
-        "revision": _revision() or info["revision"],
-        "extension built from": info["revision"],
-        "versions": f"torch {torch.__version__}, transformers {transformers.__version__}, {info['compiler']}",
-    }
-
-
-def _revision() -> str:
-    """The checkout's commit, with + where files differ from it; nothing outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
-    return found.stdout.strip()
-
-
 def save(record: dict[str, object], folder: Path, name: str) -> None:
     """Writes a record as JSON and as Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     (folder / f"{name}.md").write_text(document(record))
-
-
-def gpu() -> dict[str, str]:
-    """What the figures of a GPU were taken on."""
-    return {"device": torch.cuda.get_device_name(), "CUDA": tmt_ext.build_info()["cuda_version"], **origin()}
-
-
-def cpu() -> dict[str, str]:
-    """What the figures of a CPU were taken on."""
-    names = Path("/proc/cpuinfo")
-    lines = names.read_text().splitlines() if names.exists() else []
-    models = {line.split(":")[1].strip() for line in lines if line.startswith("model name")}
-    return {
-        "processor": ", ".join(sorted(models)) or platform.processor() or platform.machine(),
-        "threads": str(torch.get_num_threads()),
-        "instructions": tmt_ext.build_info()["simd_active"],
-        **origin(),
-    }

@@ -30,11 +30,6 @@ def interleaved(calls: Calls, clock: Callable[[Callable[[], object]], float]) ->
     return stats
 
 
-def summary(stats: Stats) -> dict[str, float]:
-    """What is kept of one contestant's rounds, in milliseconds."""
-    return {"median": stats.median, "min": stats.min, "iqr": stats.iqr, "rounds": stats.rounds}
-
-
 def on_cpu(run: Callable[[], object]) -> float:
     """Milliseconds of a call."""
     start = time.perf_counter()

@@ -1,5 +1,5 @@
 # Sets TMT_ARCHITECTURES (CMake form, e.g. 80-real;90-real;120) from TMT_CUDA_ARCHITECTURES (torch's form, e.g. "8.0 9.0+PTX"),
-# else from the visible GPU, else from the default list. Machine code for each, and PTX of the newest for what comes after.
+# else from the visible GPU, else from the default list.
 string(REPLACE " " ";" requested "${TMT_CUDA_ARCHITECTURES}")
 if(NOT requested)
   execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
@@ -11,11 +11,7 @@ if(NOT requested)
 endif()
 
 if(NOT requested)
-  foreach(architecture IN LISTS TMT_DEFAULT_ARCHITECTURES)
-    list(APPEND TMT_ARCHITECTURES ${architecture}-real)
-  endforeach()
-  list(GET TMT_DEFAULT_ARCHITECTURES -1 newest)
-  list(APPEND TMT_ARCHITECTURES ${newest}-virtual)
+  set(TMT_ARCHITECTURES ${TMT_DEFAULT_ARCHITECTURES})
 else()
   foreach(entry IN LISTS requested)
     if(NOT entry MATCHES "^[ ]*([0-9]+)\\.([0-9]+[af]?)(\\+PTX)?[ ]*$")

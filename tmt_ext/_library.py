@@ -19,7 +19,14 @@ def load():
     except ImportError as error:
         raise ImportError(f"tmt_ext: the compiled extension cannot be loaded ({error}); {MEND}") from error
     if torch.version.cuda is not None and extension.build_info()["cuda_version"]:
+        _load_cuda()
+
+
+def _load_cuda():
+    try:
         torch.ops.load_library(str(_cuda_library()))
+    except OSError as error:
+        raise ImportError(f"tmt_ext: the compiled CUDA kernels cannot be loaded ({error}); {MEND}") from error
 
 
 def build_info():

@@ -80,17 +80,4 @@ __device__ __forceinline__ Value sum_over_warps(Value warp_value, Value* scratch
   return total;
 }
 
-// Waits for every block of a cooperative launch; what they wrote to global memory before is visible after, unless it is
-// read through the read-only cache (no __restrict__ on pointers to it). `counter` is 0 before the launch; `round`
-// counts the launch's barriers from 0. Every thread must call.
-__device__ __forceinline__ void grid_barrier(unsigned* counter, unsigned round) {
-  block_barrier();
-  if (threadIdx.x == 0) {
-    add_release(counter, 1u);
-    while (load_acquire(counter) < (round + 1) * gridDim.x) {
-    }
-  }
-  block_barrier();
-}
-
 }  // namespace tmt::cuda

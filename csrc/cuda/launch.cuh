@@ -5,6 +5,7 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/macros.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -29,7 +30,7 @@ class Context {
  public:
   explicit Context(const Tensor& tensor) : device_(tensor.get_device_index()), guard_(device_) {
     void* stream = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device_, &stream));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device_, &stream));
     stream_ = static_cast<cudaStream_t>(stream);
   }
 
@@ -96,8 +97,7 @@ void launch(const Context& context, const Blocks& blocks, void (*kernel)(Paramet
   launch_with(context, blocks, false, kernel, arguments...);
 }
 
-// The same with all blocks resident at once, as grid_barrier and flags between blocks need; they must be at most
-// resident_blocks(...).
+// The same with all blocks resident at once, as flags between blocks need; they must be at most resident_blocks(...).
 template <typename... Parameters, typename... Arguments>
 void launch_cooperative(const Context& context, const Blocks& blocks, void (*kernel)(Parameters...),
                         const Arguments&... arguments) {

@@ -114,13 +114,8 @@ __device__ __forceinline__ float exp2_fast(float value) {
   return result;
 }
 
-// Waits until `threads` threads of the block, whole warps, are at barrier `id` in 1..15; as block_barrier for them.
-__device__ __forceinline__ void named_barrier(int id, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
-// Flags between blocks that are resident together: who reads what add_release or add_acquire_release wrote sees all
-// that the writer's block had written before its barrier.
+// Flags between blocks that are resident together: who reads what add_release wrote sees all that the writer's block
+// had written before its barrier.
 __device__ __forceinline__ unsigned load_acquire(const unsigned* flag) {
   unsigned value;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(__cvta_generic_to_global(flag)) : "memory");
@@ -128,15 +123,6 @@ __device__ __forceinline__ unsigned load_acquire(const unsigned* flag) {
 }
 __device__ __forceinline__ void add_release(unsigned* flag, unsigned value) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(__cvta_generic_to_global(flag)), "r"(value) : "memory");
-}
-// Returns what was there before; for "the last block to come does the rest".
-__device__ __forceinline__ unsigned add_acquire_release(unsigned* flag, unsigned value) {
-  unsigned before;
-  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;"
-               : "=r"(before)
-               : "l"(__cvta_generic_to_global(flag)), "r"(value)
-               : "memory");
-  return before;
 }
 
 }  // namespace tmt::cuda

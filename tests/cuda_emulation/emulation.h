@@ -8,7 +8,7 @@
 
 namespace emulation {
 
-constexpr unsigned kWarpSize = 32, kMaxThreads = 1024, kNamedBarriers = 16;
+constexpr unsigned kWarpSize = 32, kMaxThreads = 1024;
 
 // ---- from inside a kernel -------------------------------------------------------------------------------------------
 
@@ -18,7 +18,6 @@ using WarpOperation = void (*)(void* const (&lanes)[kWarpSize], unsigned mask);
 // The calling thread waits until every lane in `mask` has called with the same operation; then the operation runs once.
 void warp_operation(WarpOperation operation, unsigned mask, void* payload);
 void block_barrier();
-void named_barrier(int id, int threads);
 // Lets others run before the caller looks at a flag again.
 void poll();
 // Another thread may now go on that polls.

@@ -33,7 +33,7 @@ constexpr size_t kBeyondShared = 0;  // the sanitizer sees what goes too far
 constexpr size_t kBeyondShared = 4096;  // room to see what goes too far
 #endif
 
-enum class State { ready, polling, at_block_barrier, at_named_barrier, at_warp_operation, done };
+enum class State { ready, polling, at_block_barrier, at_warp_operation, done };
 
 struct Copy {
   unsigned char* shared;
@@ -54,7 +54,6 @@ struct Fiber {
   WarpOperation operation = nullptr;
   unsigned mask = 0;
   void* payload = nullptr;
-  int barrier = 0, barrier_threads = 0;
   std::vector<Copy> open_copies;
   std::deque<std::vector<Copy>> copies;
 };
@@ -160,18 +159,6 @@ void open_block_barrier(Block& block) {
     for (Fiber* fiber : block.fibers) let_go(*fiber);
 }
 
-void open_named_barriers(Block& block) {
-  int waiting[kNamedBarriers] = {}, threads[kNamedBarriers] = {};
-  for (const Fiber* f : block.fibers) {
-    if (f->state != State::at_named_barrier) continue;
-    if (waiting[f->barrier]++ > 0 && threads[f->barrier] != f->barrier_threads)
-      failure = "threads disagree about how many must come to a named barrier";
-    threads[f->barrier] = f->barrier_threads;
-  }
-  for (Fiber* f : block.fibers)
-    if (f->state == State::at_named_barrier && waiting[f->barrier] == threads[f->barrier]) let_go(*f);
-}
-
 // ---- turns ----------------------------------------------------------------------------------------------------------
 
 bool random_order() { return order_seed > 1; }
@@ -219,7 +206,6 @@ void run_block(Block& block) {
     if (!failure.empty()) return;
   }
   open_block_barrier(block);
-  open_named_barriers(block);
 }
 
 bool is_done(const Block& block) {
@@ -233,8 +219,8 @@ std::string where_threads_wait(const std::vector<Block>& blocks) {
     for (const Fiber* f : block.fibers) ++count[static_cast<size_t>(f->state)];
   const auto number = [&](State state) { return std::to_string(count[static_cast<size_t>(state)]); };
   return "threads wait for others that never come: " + number(State::at_block_barrier) + " at a block barrier, " +
-         number(State::at_named_barrier) + " at a named barrier, " + number(State::at_warp_operation) +
-         " at a warp operation, " + number(State::polling) + " for a flag; " + number(State::done) + " have ended";
+         number(State::at_warp_operation) + " at a warp operation, " + number(State::polling) + " for a flag; " +
+         number(State::done) + " have ended";
 }
 
 // Runs blocks that are resident together to their end.
@@ -309,14 +295,6 @@ void warp_operation(WarpOperation operation, unsigned mask, void* payload) {
 }
 
 void block_barrier() { leave(State::at_block_barrier); }
-
-void named_barrier(int id, int threads) {
-  require(id > 0 && id < static_cast<int>(kNamedBarriers), "a named barrier must be 1 to 15");
-  require(threads > 0 && threads % kWarpSize == 0, "a named barrier needs whole warps");
-  current->barrier = id;
-  current->barrier_threads = threads;
-  leave(State::at_named_barrier);
-}
 
 void poll() { leave(State::polling); }
 void flag_written() { ++changes; }

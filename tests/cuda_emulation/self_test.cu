@@ -25,8 +25,7 @@ enum Fault {
   kNotTransposed,
   kRefilledTooEarly,
   kNotTogether,
-  kTooManyBlocks,
-  kWrongCount
+  kTooManyBlocks
 };
 
 // 0: right; positive: so many wrong numbers; negative: the launch failed.
@@ -139,25 +138,25 @@ __global__ void sum_tiles(const float* numbers, float* sums, Fault fault) {
 
 constexpr int kRounds = 3;
 
+// Waits for every block; `counter` counts those that came, in this round and those before.
+__device__ void wait_for_all_blocks(unsigned* counter, unsigned round) {
+  block_barrier();
+  if (threadIdx.x == 0) {
+    add_release(counter, 1u);
+    while (load_acquire(counter) < (round + 1) * gridDim.x) {
+    }
+  }
+  block_barrier();
+}
+
 // Every block hands its number to the next one, `kRounds` times.
 __global__ void pass_round(unsigned* numbers, unsigned* counter, Fault fault) {
   for (unsigned round = 0; round < kRounds; ++round) {
     unsigned* now = numbers + round % 2 * gridDim.x;
     unsigned* next = numbers + (round + 1) % 2 * gridDim.x;
     if (threadIdx.x == 40) next[(blockIdx.x + 1) % gridDim.x] = now[blockIdx.x] + 1;
-    if (fault != kNoBarrier) grid_barrier(counter, round);
+    if (fault != kNoBarrier) wait_for_all_blocks(counter, round);
   }
-}
-
-// ---- warps that meet in pairs ---------------------------------------------------------------------------------------
-
-// Thread = number; the warps of a pair swap theirs.
-__global__ void swap_in_pairs(const int* numbers, int* result, Fault fault) {
-  int* shared = shared_tile<int[128]>();
-  const int thread = static_cast<int>(threadIdx.x), pair = thread / 64;
-  shared[thread] = numbers[thread];
-  if (fault != kNoBarrier) named_barrier(1 + pair, fault == kWrongCount && pair == 1 ? 96 : 64);
-  result[thread] = shared[thread ^ 32];
 }
 
 std::vector<int> first_numbers(int count) {
@@ -208,15 +207,6 @@ int pass_between_blocks(int fault) {
   const std::vector<unsigned> last(numbers.begin() + kRounds % 2 * blocks,
                                    numbers.begin() + (kRounds % 2 + 1) * blocks);
   return wrong(error, last, [&](size_t i) { return 10u * ((i + blocks - kRounds) % blocks) + kRounds; });
-}
-
-int swap_between_warps(int fault) {
-  const auto numbers = first_numbers(128);
-  std::vector<int> result(128);
-  const auto config = configuration(1, 128, sizeof(int[128]));
-  const auto error =
-      cudaLaunchKernelEx(&config, swap_in_pairs, numbers.data(), result.data(), static_cast<Fault>(fault));
-  return wrong(error, result, [](size_t i) { return (static_cast<int>(i) ^ 32) + 1; });
 }
 
 // exp2_fast and the pairs against the machine's own; 0 when they agree.

@@ -4,6 +4,7 @@
 """
 
 import math
+from types import SimpleNamespace
 
 import torch
 from attention_inputs import inputs, thresholds
@@ -202,3 +203,83 @@ def everything(ops, device):
     attended = ops.packed_attention(*qkv, packed[0])
     grads = ops.packed_attention_backward(attended[0], *qkv, *attended, packed[0])
     return [t.cpu() for t in (*outputs, grad, *packed, *attended, *grads)]
+
+
+# ---- half precision against float32, at any size --------------------------------------------------------------------
+
+
+def check_superpixel_against_full(ops, device, shape, cell, dtype=torch.bfloat16, iterations=6):
+    """Results and gradient of one rounded input in its dtype and in float32: by two kernels that share no product."""
+    x = features(shape, dtype).to(device)
+    names = ("region_features", "assignment", "labels", "gradient")
+    half, full = (
+        dict(zip(names, superpixel_and_gradient(ops, cell, iterations)(y), strict=True)) for y in (x, x.float())
+    )
+    for name in ("region_features", "assignment", "gradient"):
+        assert half[name].dtype == dtype and full[name].dtype == torch.float32
+        assert_close(half[name], full[name], LIMITS[dtype], name)
+    assert_labels(half["labels"], SimpleNamespace(**full))
+
+
+def superpixel_and_gradient(ops, cell, iterations):
+    """x -> (region_features, assignment, labels, gradient of x)."""
+
+    def run(x):
+        regions, assignment, labels, *saved = ops.superpixel(x, cell, iterations, KAPPA)
+        grad = ops.superpixel_backward(regions, assignment, x, *saved, cell, iterations, KAPPA)
+        return regions, assignment, labels, grad
+
+    return run
+
+
+def check_attention_against_full(ops, device, case, dtype=torch.bfloat16):
+    """Output, logarithm of the sum and gradients of one rounded input in its dtype and in float32."""
+    data = inputs(*case, dtype=dtype)
+    mask, transferability = (t.to(device) for t in data.mask.values())
+    numbers = tmt_ext.Rule.uncertain, tmt_ext.Fallback.all
+    bits, _ = ops.pack_mask(mask, transferability, thresholds(transferability), 0.0, *numbers, case[2])
+    run = attention_and_gradients(ops, bits)
+    half, full = (run(*(t.to(device, d) for t in data.qkv)) for d in (dtype, torch.float32))
+    assert_close(half[0], full[0], LIMITS[dtype], "output")
+    assert_close(half[1], full[1], 1e-5, "lse")
+    for name, grad, expected in zip(("query", "key", "value"), half[2:], full[2:], strict=True):
+        assert grad.dtype == dtype
+        assert_close(grad, expected, 4 * LIMITS[dtype], f"gradient of {name}")
+
+
+def attention_and_gradients(ops, bits):
+    """query, key, value -> (output, lse, their gradients)."""
+
+    def run(query, key, value):
+        output, lse = ops.packed_attention(query, key, value, bits)
+        return output, lse, *ops.packed_attention_backward(output, query, key, value, output, lse, bits)
+
+    return run
+
+
+# ---- CUDA graphs ----------------------------------------------------------------------------------------------------
+
+
+def check_captured(capture, run, first, *others):
+    """Captured once and replayed on other tensors, `run` gives what an eager call gives, bit by bit.
+
+    capture: (run, tensors) -> (results, replay); replay() makes the results anew from what the tensors hold by then.
+    """
+    given = [t.clone() for t in first]
+    results, replay = capture(run, given)
+    for tensors in (*others, first):
+        for old, new in zip(given, tensors, strict=True):
+            old.copy_(new)
+        replay()
+        assert all(torch.equal(a, b) for a, b in zip(results, run(*(t.clone() for t in tensors)), strict=True))
+
+
+def check_superpixel_captured(ops, device, capture, shape, cell, dtype=torch.bfloat16):
+    images = [[features(shape, dtype, seed=seed).to(device)] for seed in range(3)]
+    check_captured(capture, superpixel_and_gradient(ops, cell, 6), *images)
+
+
+def check_attention_captured(ops, device, capture, case, dtype=torch.bfloat16):
+    data = [inputs(*case, dtype=dtype, seed=seed) for seed in range(2)]
+    bits = reference.pack_mask(**data[0].mask, transfer_threshold=0.7).bits.to(device)
+    check_captured(capture, attention_and_gradients(ops, bits), *([t.to(device) for t in d.qkv] for d in data))

@@ -9,10 +9,11 @@ from superpixel_cases import CASES, KAPPA, assert_labels, features
 
 import tmt_ext
 
-pytestmark = pytest.mark.skipif(
-    not (torch.cuda.is_available() and tmt_ext.build_info()["cuda_loaded"]), reason="needs a GPU and the CUDA kernels"
-)
+pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda", 0)
+# (B, C, H, W), cell and B, heads, N, S, D: what the goals are set for, three images of the superpixels' sixteen.
+GOAL_SUPERPIXEL = ((3, 256, 128, 256), 8)
+GOAL_ATTENTION = (16, 8, 100, 8192, 32)
 LARGE_ATTENTION = [(2, 8, 100, 2048, 32), (1, 2, 300, 5000, 64), (1, 1, 100, 40000, 20)]
 
 
@@ -65,6 +66,42 @@ def test_non_contiguous():
 def test_same_bits_twice():
     first, second = (checks.everything(torch.ops.tmt, GPU) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+# ---- at the goals' sizes ---------------------------------------------------------------------------------------------
+
+
+def test_superpixel_at_the_goals_size():
+    checks.check_superpixel_against_full(torch.ops.tmt, GPU, *GOAL_SUPERPIXEL)
+
+
+def test_attention_at_the_goals_size():
+    checks.check_attention_against_full(torch.ops.tmt, GPU, GOAL_ATTENTION)
+
+
+# ---- CUDA graphs ----------------------------------------------------------------------------------------------------
+
+
+def capture(run, given):
+    """(results, what makes them anew) by a CUDA graph; the call before it loads the kernels."""
+    run(*given)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = run(*given)
+    return results, graph.replay
+
+
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+@pytest.mark.parametrize("case", [GOAL_SUPERPIXEL, ((1, 40, 16, 24), 8), ((1, 256, 256, 256), 8)])
+def test_superpixel_captured(case, dtype):
+    """Cooperative kernels, whose blocks wait for each other, and a launch per iteration."""
+    checks.check_superpixel_captured(torch.ops.tmt, GPU, capture, *case, dtype)
+
+
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+def test_attention_captured(dtype):
+    checks.check_attention_captured(torch.ops.tmt, GPU, capture, LARGE_ATTENTION[0], dtype)
 
 
 # ---- against the CPU kernels, through the public functions -----------------------------------------------------------
@@ -126,16 +163,6 @@ def test_runs_on_the_current_stream():
         y.copy_(x)
         result = tmt_ext.superpixel(y, 4).region_features
     stream.synchronize()
-    assert torch.equal(result, expected)
-
-
-def test_cuda_graph():
-    qkv = [t.to(GPU) for t in inputs(keys=200, dtype=torch.float32).qkv]
-    expected = tmt_ext.packed_attention(*qkv)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = tmt_ext.packed_attention(*qkv)
-    graph.replay()
     assert torch.equal(result, expected)
 
 

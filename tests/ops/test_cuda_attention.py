@@ -43,13 +43,11 @@ class Kernels(NamedTuple):
     device: torch.device
 
 
-@pytest.fixture(scope="module", params=["emulated", "gpu"])
+@pytest.fixture(scope="module", params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
 def kernels(request):
     if request.param == "emulated":
         emulated.load()
         return Kernels(torch.ops.tmt_emulated, torch.device("cpu"))
-    if not (torch.cuda.is_available() and tmt_ext.build_info()["cuda_loaded"]):
-        pytest.skip("needs a GPU and the CUDA kernels")
     return Kernels(torch.ops.tmt, torch.device("cuda", 0))
 
 

@@ -1,15 +1,19 @@
-"""The CUDA library as built: for which GPUs, and that every kernel of csrc/cuda is in it. Needs no GPU."""
+"""The CUDA library as built: for which GPUs, with every kernel, loadable under any torch with CUDA. Needs no GPU."""
 
+import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import tmt_ext
+from tmt_ext._library import require_device
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = [
@@ -22,7 +26,7 @@ KERNELS = [
     "merge_splits",
 ]
 KERNELS += ["attend_backward"]
-MACHINE_CODE = 2  # kinds of the entries of a fat binary: 1 is PTX
+PTX, MACHINE_CODE = 1, 2  # kinds of the entries of a fat binary
 FAT_BINARY = struct.pack("<I", 0xBA55ED50)
 CONTAINER = struct.Struct("<IHHQ")  # magic, version, header size, size of the entries
 ENTRY = struct.Struct("<HHIQIIHHI")  # kind, flags, header size, size, 4 we skip, architecture
@@ -35,8 +39,8 @@ def library():
     return path
 
 
-def machine_code(data):
-    """Architectures (80, ...) for which a file's fat binaries hold machine code: one set per translation unit."""
+def fat_binaries(data):
+    """What a file's fat binaries hold: for each translation unit, {(kind, architecture), ...}."""
     units = []
     for match in re.finditer(re.escape(FAT_BINARY), data):
         _, _, header, size = CONTAINER.unpack_from(data, match.start())
@@ -44,19 +48,25 @@ def machine_code(data):
         end = at + size
         while at + ENTRY.size <= end:
             kind, _, header, size, _, _, _, _, architecture = ENTRY.unpack_from(data, at)
-            if kind == MACHINE_CODE:
-                found.add(architecture)
+            found.add((kind, architecture))
             at += header + size
         units.append(found)
-    return units
+    return [unit for unit in units if unit]
+
+
+def named(architecture):
+    """What an entry of cuda_architectures stands for: 90-real machine code, 90-virtual PTX, 90 both."""
+    number, _, only = architecture.partition("-")
+    kinds = {"real": [MACHINE_CODE], "virtual": [PTX], "": [PTX, MACHINE_CODE]}[only]
+    return {(kind, int(number.rstrip("af"))) for kind in kinds}
 
 
 @needs_cuda_build
 def test_every_unit_has_code_for_every_architecture_of_build_info():
-    named = {int(re.match(r"\d+", a).group()) for a in tmt_ext.build_info()["cuda_architectures"] if "virtual" not in a}
-    units = [found for found in machine_code(library().read_bytes()) if found]
+    wanted = set().union(*map(named, tmt_ext.build_info()["cuda_architectures"]))
+    units = fat_binaries(library().read_bytes())
     assert len(units) == len(list((ROOT / "csrc" / "cuda").glob("*.cu")))
-    assert all(found == named for found in units)
+    assert all(found == wanted for found in units)
 
 
 @needs_cuda_build
@@ -65,10 +75,56 @@ def test_every_kernel_is_there():
     assert [name for name in KERNELS if name.encode() not in data] == []
 
 
+def dynamic_section(path, tag):
+    """Values of one kind of entry, such as NEEDED, of a library's dynamic section."""
+    lines = subprocess.run(["readelf", "--dynamic", "--wide", str(path)], capture_output=True, text=True, check=True)
+    return re.findall(rf"\({tag}\) .*\[(.*)\]", lines.stdout)
+
+
+@needs_cuda_build
+def test_it_names_the_torch_libraries_that_it_takes_symbols_from():
+    """Python loads torch's libraries locally: symbols of a library that is not named here are not found."""
+    assert {"libtorch_cpu.so", "libtorch_cuda.so"} <= set(dynamic_section(library(), "NEEDED"))
+
+
+@needs_cuda_build
+def test_no_stub_is_installed():
+    assert not list(Path(tmt_ext.__file__).parent.rglob("libtorch*"))
+
+
+def test_no_library_looks_into_folders_of_the_machine_that_built_it():
+    for path in Path(tmt_ext.__file__).parent.glob("*.so"):
+        assert dynamic_section(path, "NEEDED")
+        assert dynamic_section(path, "RUNPATH") == dynamic_section(path, "RPATH") == []
+
+
 @needs_cuda_build
 @pytest.mark.skipif(torch.version.cuda is not None, reason="for a torch without CUDA")
 def test_without_cuda_in_torch_the_library_stays_unloaded():
     assert not tmt_ext.build_info()["cuda_loaded"]
     code = "import tmt_ext; print('libtmt_cuda' in open('/proc/self/maps').read())"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert run.stdout.strip() == "False"
+    assert in_python(code).stdout.strip() == "False"
+
+
+def in_python(code, folder=ROOT):
+    """Runs code in a new process that imports from `folder` first."""
+    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, env=environment)
+
+
+@needs_cuda_build
+def test_a_broken_library_says_how_to_mend_it(tmp_path):
+    package = tmp_path / "tmt_ext"
+    shutil.copytree(Path(tmt_ext.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "libtmt_cuda.so").write_bytes(b"no library")
+    skip = "sys.meta_path = [f for f in sys.meta_path if '__editable__' not in repr(f)]"
+    run = in_python(f"import sys, torch; {skip}; torch.version.cuda = '13.0'; import tmt_ext", tmp_path)
+    assert run.returncode == 1
+    assert re.search("ImportError: tmt_ext: the compiled CUDA kernels cannot be loaded .*pip install", run.stderr)
+
+
+@pytest.mark.skipif(tmt_ext.build_info()["cuda_loaded"], reason="for a process without CUDA kernels")
+def test_a_cuda_tensor_without_cuda_kernels_is_refused():
+    tensor = SimpleNamespace(is_cpu=False, is_cuda=True, device="cuda:0")
+    with pytest.raises(RuntimeError, match="superpixel: got a CUDA tensor, but this build has no CUDA kernels"):
+        require_device("superpixel", features=tensor)

@@ -73,6 +73,43 @@ def test_rows_without_any_bit(ops):
     checks.check_rows_without_any_bit(ops, CPU)
 
 
+# ---- what is checked at large sizes on a GPU ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_superpixel_against_float32(ops, dtype):
+    checks.check_superpixel_against_full(ops, CPU, (2, 40, 16, 24), 8, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_attention_against_float32(ops, dtype):
+    checks.check_attention_against_full(ops, CPU, (2, 2, 20, 150, 32), dtype)
+
+
+def run_again(run, given):
+    """In place of a CUDA graph: (results, what makes them anew)."""
+    results = run(*given)
+
+    def replay():
+        for old, new in zip(results, run(*given), strict=True):
+            old.copy_(new)
+
+    return results, replay
+
+
+def test_captured(ops):
+    checks.check_superpixel_captured(ops, CPU, run_again, (1, 40, 16, 24), 8)
+    checks.check_attention_captured(ops, CPU, run_again, (1, 2, 20, 150, 32))
+
+
+def test_a_graph_that_keeps_old_results_is_noticed(ops):
+    def never_again(run, given):
+        return run(*given), lambda: None
+
+    with pytest.raises(AssertionError):
+        checks.check_superpixel_captured(ops, CPU, never_again, (1, 40, 16, 24), 8)
+
+
 def test_nothing_to_do(ops):
     checks.check_attention_empty(ops, CPU)
     checks.check_pack_mask_empty(ops, CPU)

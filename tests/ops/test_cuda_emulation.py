@@ -22,7 +22,6 @@ FAULTS = [
     "refilled too early",
     "not together",
     "too many blocks",
-    "wrong count",
 ]
 KERNELS = {
     "reverse": ["no barrier", "partial barrier", "past the end", "partial shuffle"],
@@ -33,7 +32,6 @@ KERNELS = {
     "multiply_half": ["no wait", "wrong fragment", "not transposed"],
     "copy_in_turns": ["refilled too early"],
     "pass_between_blocks": ["no barrier", "not together", "too many blocks"],
-    "swap_between_warps": ["no barrier", "wrong count"],
     "convert": [],
 }
 

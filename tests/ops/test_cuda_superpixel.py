@@ -9,8 +9,6 @@ import pytest
 import torch
 from superpixel_cases import KAPPA, features
 
-import tmt_ext
-
 HALF = [torch.bfloat16, torch.float16]
 # (B, C, H, W), cell, multiprocessors: images that stay on the chip, in groups of one cell where there are enough.
 CASES = [
@@ -109,11 +107,10 @@ def test_iterations(ops, iterations):
     checks.check_superpixel(ops, torch.device("cpu"), (1, 24, 16, 24), 8, torch.bfloat16, iterations)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("case", [*(case.values[:2] for case in CASES), ((2, 256, 64, 128), 8), ((2, 256, 64, 128), 4)])
 def test_on_a_gpu(case, dtype):
-    if not (torch.cuda.is_available() and tmt_ext.build_info()["cuda_loaded"]):
-        pytest.skip("needs a GPU and the CUDA kernels")
     device = torch.device("cuda", 0)
     checks.check_superpixel(torch.ops.tmt, device, *case, dtype)
     x = features(case[0], dtype).to(device)

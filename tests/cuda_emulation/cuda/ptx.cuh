@@ -125,18 +125,13 @@ inline float exp2_fast(float value) {
   return result < FLT_MIN ? 0.f : result;
 }
 
-inline void named_barrier(int id, int threads) { emulation::named_barrier(id, threads); }
-
 inline unsigned load_acquire(const unsigned* flag) {
   emulation::poll();
   return *flag;
 }
-inline unsigned add_acquire_release(unsigned* flag, unsigned value) {
-  const unsigned before = *flag;
+inline void add_release(unsigned* flag, unsigned value) {
   *flag += value;
   emulation::flag_written();
-  return before;
 }
-inline void add_release(unsigned* flag, unsigned value) { add_acquire_release(flag, value); }
 
 }  // namespace tmt::cuda
