@@ -157,7 +157,7 @@ T* output(const Tensor& tensor) {
 }
 
 inline std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
-  return tensor ? std::optional<Tensor>(torch::stable::contiguous(*tensor)) : std::nullopt;
+  return tensor ? std::optional<Tensor>(dense(*tensor)) : std::nullopt;
 }
 
 }  // namespace tmt::cuda

@@ -3,6 +3,7 @@
 Emulated on the CPU, and on a GPU where there is one.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import kernel_checks as checks
 import pytest
 import torch
 from attention_inputs import inputs, thresholds
+from attention_layouts import COPIED_FOR_CHUNKS, LAYOUTS, columns_apart, copies
 from helpers import assert_close, relative_error
 
 import tmt_ext
@@ -81,9 +83,9 @@ def test_keys_that_nobody_attends(kernels, dim):
     for matrix in (data.key, data.value):
         matrix.masked_fill_(unused[:, None, :, None], math.nan)
     qkv = [t.to(kernels.device) for t in data.qkv]
-    output, lse = kernels.ops.packed_attention(*qkv, bits)
+    output, lse, plan = kernels.ops.packed_attention(*qkv, bits)
     assert_close(output.cpu(), expected, 4e-3, "output")
-    grads = kernels.ops.packed_attention_backward(torch.ones_like(output), *qkv, output, lse, bits)
+    grads = kernels.ops.packed_attention_backward(torch.ones_like(output), *qkv, output, lse, plan, bits)
     for name, grad, gradient in zip(("query", "key", "value"), grads, right, strict=True):
         assert_close(grad.cpu(), gradient, 16e-3, f"gradient of {name}")
     for grad in grads[1:]:
@@ -97,14 +99,14 @@ def test_rows_without_any_bit(kernels, dtype):
     bits[:, 2] = 0
     bits[:, 16:] = 0  # the whole of a warp's rows
     qkv = [t.to(kernels.device) for t in data.qkv]
-    output, lse = kernels.ops.packed_attention(*qkv, bits)
-    grads = kernels.ops.packed_attention_backward(torch.ones_like(output), *qkv, output, lse, bits)
+    output, lse, plan = kernels.ops.packed_attention(*qkv, bits)
+    grads = kernels.ops.packed_attention_backward(torch.ones_like(output), *qkv, output, lse, plan, bits)
     for rows in (2, slice(16, None)):
         assert not output[:, :, rows].any() and (lse[:, :, rows] == -math.inf).all() and not grads[0][:, :, rows].any()
     assert output[:, :, 3].any() and lse[:, :, 3].isfinite().all() and all(g.isfinite().all() for g in grads)
     nothing = torch.zeros_like(bits)
-    output, lse = kernels.ops.packed_attention(*qkv, nothing)
-    grads = kernels.ops.packed_attention_backward(torch.ones_like(output), *qkv, output, lse, nothing)
+    output, lse, plan = kernels.ops.packed_attention(*qkv, nothing)
+    grads = kernels.ops.packed_attention_backward(torch.ones_like(output), *qkv, output, lse, plan, nothing)
     assert not output.any() and (lse == -math.inf).all() and not any(g.any() for g in grads)
 
 
@@ -114,11 +116,11 @@ def test_extremes(kernels, scale, dtype):
     data = inputs(1, 2, 20, 150, 32, dtype=dtype, scale=scale)
     qkv = [t.to(kernels.device) for t in (data.query, data.key, inputs(1, 2, 20, 150, 32, dtype=dtype).value)]
     oracle = attention(*(t.double().cpu() for t in qkv), None)
-    output, lse = kernels.ops.packed_attention(*qkv, None)
+    output, lse, plan = kernels.ops.packed_attention(*qkv, None)
     assert_close(output.cpu(), oracle, 2 * checks.LIMITS[dtype], "output")
     scores = qkv[0].double().cpu() @ qkv[1].double().cpu().mT / math.sqrt(32)
     assert_close(lse.cpu(), scores.logsumexp(-1), 1e-5, "lse")
-    grads = kernels.ops.packed_attention_backward(torch.ones_like(output), *qkv, output, lse, None)
+    grads = kernels.ops.packed_attention_backward(torch.ones_like(output), *qkv, output, lse, plan, None)
     assert all(g.isfinite().all() for g in grads)
 
 
@@ -126,23 +128,33 @@ def test_one_broken_row(kernels):
     """A NaN stays in the row that has it, though 16 rows share each product."""
     data = inputs(1, 2, 40, 150, 32, dtype=torch.bfloat16)
     data.query[0, 0, 3, 5] = math.nan
-    output, lse = kernels.ops.packed_attention(*(t.to(kernels.device) for t in data.qkv), None)
+    output, lse, _ = kernels.ops.packed_attention(*(t.to(kernels.device) for t in data.qkv), None)
     broken = output.isnan().any(-1)
     assert broken[0, 0].tolist() == [n == 3 for n in range(40)] and broken.sum() == 1
     assert torch.equal(lse.isnan(), broken)
 
 
-def test_tensors_that_start_anywhere(kernels):
-    """Views that no 16-byte copy can read from give the results of copies that it can."""
-    data = inputs(1, 2, 20, 100, 32, dtype=torch.float16)
-    bits, _ = packed(data, kernels.device)
-    qkv = [t.to(kernels.device) for t in data.qkv]
-    moved = [torch.cat([t.new_zeros(1), t.flatten()])[1:].view_as(t) for t in qkv]
-    assert all(t.data_ptr() % 16 for t in moved)
-    straight, shifted = kernels.ops.packed_attention(*qkv, bits), kernels.ops.packed_attention(*moved, bits)
-    assert all(torch.equal(a, b) for a, b in zip(straight, shifted, strict=True))
-    gradients = [kernels.ops.packed_attention_backward(x[0], *x, straight[0], straight[1], bits) for x in (qkv, moved)]
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(kernels, layout, dtype):
+    checks.check_attention_layout(*kernels, layout, dtype)
+
+
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+def test_layouts_of_nothing(kernels, dtype):
+    checks.check_attention_layout_empty(*kernels, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_copies_only_what_cannot_be_read(kernels, layout, dtype):
+    """Of the tensor in question alone: where value is one, key is not copied."""
+    data = inputs(2, 2, 20, 100, 32, dtype=dtype)
+    query, key, value = (t.to(kernels.device) for t in data.qkv)
+    copied = layout is columns_apart or (layout in COPIED_FOR_CHUNKS and dtype != torch.float32)
+    call = functools.partial(checks.attend_and_differentiate, kernels.ops, query, key, layout(value), None, query)
+    call()
+    assert copies(call) == 2 * copied
 
 
 def everything(kernels, dtype):
@@ -151,8 +163,8 @@ def everything(kernels, dtype):
         data = inputs(*case, dtype=dtype)
         bits, _ = packed(data, kernels.device, "all")
         qkv = [t.to(kernels.device) for t in data.qkv]
-        output, lse = kernels.ops.packed_attention(*qkv, bits)
-        results += [output, lse, *kernels.ops.packed_attention_backward(output, *qkv, output, lse, bits)]
+        output, lse, plan = kernels.ops.packed_attention(*qkv, bits)
+        results += [output, lse, *kernels.ops.packed_attention_backward(output, *qkv, output, lse, plan, bits)]
     embeddings, features = torch.randn(1, 20, 24).to(dtype), torch.randn(1, 24, 200).to(dtype)
     results += kernels.ops.pack_predicted_mask(embeddings, features, None, None, 0.1, 1, 0)
     return results
