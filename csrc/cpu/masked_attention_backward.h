@@ -93,7 +93,7 @@ TMT_INLINE void softmax_backward(uint64_t word, A* weights, A* grads) {
   for (int j = 0; j < kTile; j += L) {
     const Vector<A> p = choose(word >> j, exp2(load(weights + j)), Vector<A>{});
     store(weights + j, p);
-    store(grads + j, p * load(grads + j));
+    store(grads + j, choose(word >> j, p * load(grads + j), Vector<A>{}));
   }
 }
 

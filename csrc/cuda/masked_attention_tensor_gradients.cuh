@@ -201,7 +201,7 @@ __device__ __forceinline__ void differentiate(Square& scores, Square& products, 
     for (int e = 0; e < 4; ++e) {
       const int query = first + tile * 8 + fragment_column() + e % 2;
       const bool counts = bits[tile][e % 2] >> (e / 2 * 8) & 1u;
-      const float exponent = fminf(fmaf(scores[tile][e], scale, -shared.lse[query]), 0.f);  // p is at most 1
+      const float exponent = min_or_nan(fmaf(scores[tile][e], scale, -shared.lse[query]), 0.f);  // p is at most 1
       const float weight = counts ? exp2_fast(exponent) : 0.f;
       products[tile][e] = counts ? weight * (products[tile][e] - shared.delta[query]) : 0.f;
       scores[tile][e] = weight;

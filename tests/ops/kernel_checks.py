@@ -139,6 +139,28 @@ def check_attention_extremes(ops, device):
     assert broken[0, 0].tolist() == [n == 3 for n in range(9)] and broken.sum() == 1
 
 
+def check_attention_nan(ops, device, dtype, masked, broken):
+    """A NaN in one query or key is in every result that it has a part in, as in the reference, and in no other head."""
+    data = inputs(1, 2, 20, 150, 32, dtype=dtype)
+    bits = reference.pack_mask(**data.mask, transfer_threshold=0.7).bits if masked else None
+    allowed = unpack_bits(bits, 150)[0] if masked else torch.ones(20, 150, dtype=torch.bool)
+    rows = torch.arange(20) == 3 if broken == "query" else allowed[:, 7]
+    (data.query if broken == "query" else data.key)[0, 0, 3 if broken == "query" else 7, 5] = math.nan
+    oracle = [t.double().requires_grad_() for t in data.qkv]
+    expected = attention(*oracle, allowed[None])
+    expected = [expected, *torch.autograd.grad(expected.sum(), oracle)]
+    on_device = [t.to(device) for t in data.qkv]
+    weight = torch.ones_like(on_device[0])
+    output, lse, *grads = attend_and_differentiate(ops, *on_device, bits.to(device) if masked else None, weight)
+    assert torch.equal(lse[0, 0].isnan().cpu(), rows) and torch.equal(output.isnan().cpu(), expected[0].isnan())
+    certain = [rows, rows, *[allowed[rows].any(0)] * 2]
+    names = ("output", "gradient of query", "gradient of key", "gradient of value")
+    for name, result, right, broken_rows in zip(names, (output, *grads), expected, certain, strict=True):
+        found = result.isnan().cpu()
+        assert found[0, 0, broken_rows].all(), f"{name} hides a NaN"
+        assert not (found & ~right.isnan()).any() and not found[0, 1].any(), f"{name} spreads a NaN"
+
+
 def check_attention_empty(ops, device):
     for shape in ((0, 2, 3, 70, 8), (2, 0, 3, 70, 8), (2, 2, 0, 70, 8), (2, 2, 3, 0, 8)):
         q, k, v = (t.float().to(device) for t in inputs(*shape).qkv)

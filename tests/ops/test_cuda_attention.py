@@ -5,6 +5,7 @@ Emulated on the CPU, and on a GPU where there is one.
 
 import functools
 import math
+import re
 from typing import NamedTuple
 
 import emulated
@@ -134,6 +135,13 @@ def test_one_broken_row(kernels):
     assert torch.equal(lse.isnan(), broken)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+@pytest.mark.parametrize("broken", ["query", "key"])
+def test_nan_is_not_hidden(kernels, broken, dtype, masked):
+    checks.check_attention_nan(*kernels, dtype, masked, broken)
+
+
 @pytest.mark.parametrize("dtype", checks.DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(kernels, layout, dtype):
@@ -188,6 +196,42 @@ def test_same_bits_in_any_order_on_any_gpu(dtype):
     finally:
         emulated.set_order(0)
         emulated.set_architecture(90)
+
+
+# ---- time on the host ------------------------------------------------------------------------------------------------
+
+
+def attend(dtype, masked, dim=32):
+    """A function that attends at a size of the model's, and differentiates that."""
+    data = inputs(2, 8, 100, 2048, dim, dtype=dtype)
+    bits = torch.zeros(2, 100, 32, dtype=torch.int64) if masked else None
+    return functools.partial(
+        checks.attend_and_differentiate, torch.ops.tmt_emulated, *data.qkv, bits, torch.zeros_like(data.query)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_driver_is_asked_once(dtype):
+    library, call = emulated.load(), attend(dtype, True, dim=128)
+    emulated.launches(call, 90)
+    asked = library.tmt_emulation_questions()
+    emulated.launches(call, 90)
+    assert library.tmt_emulation_questions() == asked
+    emulated.launches(call, 80)  # another device, with less shared memory
+    assert library.tmt_emulation_questions() > asked or dtype == torch.float32
+    asked = library.tmt_emulation_questions()
+    emulated.launches(call, 90)
+    assert library.tmt_emulation_questions() == asked
+
+
+@pytest.mark.parametrize(("masked", "forward", "backward"), [(True, 4, 2), (False, 2, 2)])
+def test_launches(masked, forward, backward):
+    """The plan of the keys where there is a mask, the attention, and the sum of its splits."""
+    launches = emulated.launches(attend(torch.bfloat16, masked))
+    kernels = [re.search(r"::(\w+)(<.*>)?\(", launch.kernel)[1] for launch in launches]
+    assert kernels[: forward - 2] == (["order_keys", "arrange_bits"] if masked else [])
+    assert kernels[forward - 2 :] == ["attend_rows", "merge_splits", "attend_keys", "add_splits"]
+    assert len(kernels) == forward + backward
 
 
 # ---- predicted masks ------------------------------------------------------------------------------------------------

@@ -245,6 +245,13 @@ def test_nan_stays_in_its_row():
     assert broken[0, 0].tolist() == [n == 3 for n in range(7)] and broken.sum() == 1
 
 
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("broken", ["query", "key"])
+def test_nan_is_not_hidden(broken, dtype, masked):
+    checks.check_attention_nan(torch.ops.tmt, torch.device("cpu"), dtype, masked, broken)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(layout, dtype):
