@@ -198,8 +198,8 @@ def call_attention(size: tuple[int, ...], dtype: torch.dtype) -> None:
     bits, _ = ops.pack_mask(mask, transferability, threshold, 0.0, rule, fallback, queries)
     embeddings, features = mask.new_empty(batch, queries, 256), mask.new_empty(batch, 256, keys)
     ops.pack_predicted_mask(embeddings, features, transferability, threshold, 0.0, rule, fallback)
-    output, lse = ops.packed_attention(q, k, v, bits)
-    ops.packed_attention_backward(output, q, k, v, output, lse, bits)
+    output, lse, plan = ops.packed_attention(q, k, v, bits)
+    ops.packed_attention_backward(output, q, k, v, output, lse, plan, bits)
 
 
 # ---- the report -----------------------------------------------------------------------------------------------------

@@ -1,11 +1,15 @@
 // Shared by every host function: one way to refuse an argument, and short names for the stable ABI.
 #pragma once
 
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/shim_utils.h>
 
+#include <algorithm>
+#include <array>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
@@ -61,6 +65,34 @@ inline bool is_floating(const Tensor& tensor) {
 // The dtype sums are carried in: float64 for float64, float32 for everything else.
 inline ScalarType accumulate_dtype(const Tensor& tensor) {
   return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// Asks first: a call into torch costs more than small sizes take in the kernels.
+inline Tensor dense(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+// Uninitialised, on the device of `like`. Straight from the allocator: torch::stable::new_empty goes through the
+// dispatcher, which takes longer than some kernels.
+template <size_t kDims>
+Tensor empty_strided(const Tensor& like, const std::array<int64_t, kDims>& sizes,
+                     const std::array<int64_t, kDims>& strides, ScalarType dtype) {
+  AtenTensorHandle handle = nullptr;
+  int32_t device_type = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(kDims, sizes.data(), strides.data(), static_cast<int32_t>(dtype),
+                                                  device_type, like.get_device_index(), &handle));
+  return Tensor(handle);
+}
+
+// The same, contiguous.
+template <typename... Sizes>
+Tensor empty(const Tensor& like, ScalarType dtype, Sizes... given) {
+  const std::array<int64_t, sizeof...(Sizes)> sizes{given...};
+  auto strides = sizes;
+  int64_t step = 1;
+  for (size_t d = sizes.size(); d-- > 0;) strides[d] = step, step *= std::max<int64_t>(sizes[d], 1);
+  return empty_strided(like, sizes, strides, dtype);
 }
 
 inline bool same_device(const Tensor& a, const Tensor& b) {

@@ -24,10 +24,12 @@ STABLE_TORCH_LIBRARY(tmt, m) {
       "pack_predicted_mask(Tensor mask_embeddings, Tensor mask_features, Tensor? transferability, "
       "Tensor? transfer_threshold, float mask_logit_threshold, int rule, int fallback) -> "
       "(Tensor bits, Tensor allowed)");
-  m.def("packed_attention(Tensor query, Tensor key, Tensor value, Tensor? bits) -> (Tensor output, Tensor lse)");
+  m.def(
+      "packed_attention(Tensor query, Tensor key, Tensor value, Tensor? bits) -> "
+      "(Tensor output, Tensor lse, Tensor plan)");
   m.def(
       "packed_attention_backward(Tensor grad_output, Tensor query, Tensor key, Tensor value, Tensor output, "
-      "Tensor lse, Tensor? bits) -> (Tensor, Tensor, Tensor)");
+      "Tensor lse, Tensor plan, Tensor? bits) -> (Tensor, Tensor, Tensor)");
 }
 
 namespace {

@@ -2,6 +2,9 @@
 // functions.
 #pragma once
 
+#include <algorithm>
+#include <array>
+
 #include "common.h"
 #include "masked_attention_math.h"
 
@@ -14,6 +17,36 @@ struct AttentionShape {
 struct MaskShape {
   int64_t batch, queries, keys;
 };
+
+inline bool has_dense_rows(const Tensor& tensor) { return tensor.size(3) == 1 || tensor.stride(3) == 1; }
+
+// `tensor` (B, heads, rows, D) as the kernels read it: a copy only where the elements of a row are apart.
+inline Tensor with_dense_rows(const Tensor& tensor) {
+  return has_dense_rows(tensor) ? tensor : torch::stable::contiguous(tensor);
+}
+
+template <typename T>
+Heads<const T> heads_to_read(const Tensor& tensor) {
+  return {static_cast<const T*>(tensor.const_data_ptr()), tensor.stride(0), tensor.stride(1), tensor.stride(2)};
+}
+template <typename T>
+Heads<T> heads_to_write(const Tensor& tensor) {
+  return {static_cast<T*>(tensor.mutable_data_ptr()), tensor.stride(0), tensor.stride(1), tensor.stride(2)};
+}
+
+// An uninitialised tensor of the shape, dtype and device of `tensor` (B, heads, rows, D), without gaps: its rows are
+// contiguous, its other dimensions lie in memory in the order that they have in `tensor`. tmt_ext/_register.py says the
+// same to torch's compiler.
+inline Tensor empty_in_order_of(const Tensor& tensor) {
+  std::array<int64_t, 4> sizes, strides;
+  for (int d = 0; d < 4; ++d) sizes[d] = tensor.size(d), strides[d] = tensor.stride(d);
+  std::array<int, 3> order = {0, 1, 2};  // outermost first
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return strides[a] > strides[b]; });
+  int64_t step = std::max<int64_t>(sizes[3], 1);
+  strides[3] = 1;
+  for (int i = 2; i >= 0; --i) strides[order[i]] = step, step *= std::max<int64_t>(sizes[order[i]], 1);
+  return empty_strided(tensor, sizes, strides, tensor.scalar_type());
+}
 
 inline void check_like_query(const char* name, const Tensor& tensor, const Tensor& query) {
   TMT_CHECK(tensor.scalar_type() == query.scalar_type(), "masked_attention: ", name, " must have the dtype of query (",
@@ -57,10 +90,10 @@ inline AttentionShape check_attention(const Tensor& query, const Tensor& key, co
   return s;
 }
 
-// As check_attention, with grad_output and output (B, heads, N, D) and lse (B, heads, N).
+// As check_attention, with grad_output and output (B, heads, N, D), lse (B, heads, N) and plan (B, any).
 inline AttentionShape check_attention_backward(const Tensor& grad_output, const Tensor& query, const Tensor& key,
                                                const Tensor& value, const Tensor& output, const Tensor& lse,
-                                               const std::optional<Tensor>& bits) {
+                                               const Tensor& plan, const std::optional<Tensor>& bits) {
   const AttentionShape s = check_attention(query, key, value, bits);
   const auto like_query = [&](const char* name, const Tensor& tensor) {
     TMT_CHECK(tensor.dim() == 4 && tensor.size(0) == s.batch && tensor.size(1) == s.heads &&
@@ -75,6 +108,9 @@ inline AttentionShape check_attention_backward(const Tensor& grad_output, const 
   TMT_CHECK(lse.scalar_type() == accumulate_dtype(query),
             "masked_attention: lse must be the lse of packed_attention, got ", dtype_name(lse));
   TMT_CHECK(same_device(lse, query), "masked_attention: lse must be on the device of query, got another device");
+  TMT_CHECK(
+      plan.dim() == 2 && plan.size(0) == s.batch && plan.scalar_type() == ScalarType::Long && same_device(plan, query),
+      "masked_attention: plan must be the plan of packed_attention, got ", dtype_name(plan), " ", shape(plan));
   return s;
 }
 

@@ -31,6 +31,26 @@ TMT_ATTENTION_MATH uint64_t valid_bits(int64_t word, int64_t keys) {
   return left >= kWordKeys ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
 }
 
+// The rows of one head; `stride` in elements.
+template <typename T>
+struct Rows {
+  T* data;
+  int64_t stride;
+
+  TMT_ATTENTION_MATH T* at(int64_t row) const { return data + row * stride; }
+};
+
+// A (B, heads, rows, D) tensor whose rows are contiguous; strides in elements.
+template <typename T>
+struct Heads {
+  T* data;
+  int64_t batch, head, row;
+
+  TMT_ATTENTION_MATH Rows<T> of(int64_t image, int64_t number) const {
+    return {data + image * batch + number * head, row};
+  }
+};
+
 // The mask test, in logit space: `threshold` is logit(lambda_M). A NaN logit never passes.
 TMT_ATTENTION_MATH bool mask_allows(float logit, float threshold, int rule) {
   return rule == kRuleUncertain ? logit <= threshold : rule == kRuleForeground ? logit >= threshold : true;

@@ -48,14 +48,32 @@ def _(mask_embeddings, mask_features, transferability, transfer_threshold, mask_
     )
 
 
+def _empty_in_order_of(tensor):
+    """As the kernels lay out results like `tensor` (B, heads, rows, D): see csrc/masked_attention.h."""
+    order = sorted(range(3), key=lambda d: -tensor.stride(d))
+    return torch.empty_permuted(tensor.shape, (*order, 3), dtype=tensor.dtype, device=tensor.device)
+
+
+def _plan_words(query, key, bits):
+    """int64 words of an image's plan: KeyPlan in csrc/cuda/masked_attention_plan.cuh."""
+    dim = query.shape[3]
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    if bits is None or query.device.type != "cuda" or not half or dim % 8 or dim > 128:
+        return 0
+    rows, tiles = (query.shape[2] + 15) // 16 * 16, (key.shape[2] + 63) // 64
+    return tiles * (rows + 32) + rows // 2 + 2
+
+
 @register_fake("tmt::packed_attention")
 def _(query, key, value, bits):
-    return query.new_empty(query.shape), query.new_empty(query.shape[:3], dtype=_accumulate(query.dtype))
+    lse = query.new_empty(query.shape[:3], dtype=_accumulate(query.dtype))
+    plan = query.new_empty((query.shape[0], _plan_words(query, key, bits)), dtype=torch.int64)
+    return _empty_in_order_of(query), lse, plan
 
 
 @register_fake("tmt::packed_attention_backward")
-def _(grad_output, query, key, value, output, lse, bits):
-    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+def _(grad_output, query, key, value, output, lse, plan, bits):
+    return tuple(_empty_in_order_of(tensor) for tensor in (query, key, value))
 
 
 # ---- autograd -------------------------------------------------------------------------------------------------------
@@ -85,15 +103,15 @@ register_autograd("tmt::superpixel", _superpixel_backward, setup_context=_superp
 def _attention_setup(ctx, inputs, output):
     query, key, value, bits = inputs
     ctx.save_for_backward(query, key, value, *output, bits)
-    ctx.mark_non_differentiable(output[1])
+    ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
 
 
-def _attention_backward(ctx, grad_output, _lse):
+def _attention_backward(ctx, grad_output, _lse, _plan):
     if grad_output is None:
         return None, None, None, None
-    query, key, value, output, lse, bits = ctx.saved_tensors
-    grads = torch.ops.tmt.packed_attention_backward(grad_output, query, key, value, output, lse, bits)
+    query, key, value, output, lse, plan, bits = ctx.saved_tensors
+    grads = torch.ops.tmt.packed_attention_backward(grad_output, query, key, value, output, lse, plan, bits)
     return *grads, None
 
 

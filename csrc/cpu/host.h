@@ -18,11 +18,6 @@ inline Storage storage_of(const Tensor& tensor) {
   }
 }
 
-// Asks first: a call into torch costs more than small sizes take in the kernels.
-inline Tensor dense(const Tensor& tensor) {
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
-}
-
 // Uninitialised memory on a cache line's boundary, freed at the end of the scope.
 class Scratch {
  public:

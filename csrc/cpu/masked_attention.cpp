@@ -14,15 +14,6 @@ namespace {
 
 using torch::stable::parallel_for;
 
-// Unit stride in D is all the kernels ask for.
-Tensor with_dense_rows(const Tensor& tensor) {
-  return tensor.size(3) == 1 || tensor.stride(3) == 1 ? tensor : torch::stable::contiguous(tensor);
-}
-
-Strided strided(const Tensor& tensor) {
-  return {tensor.const_data_ptr(), tensor.stride(0), tensor.stride(1), tensor.stride(2)};
-}
-
 // Bits and the plans made from them, alive as long as the kernels run.
 class Plans {
  public:
@@ -71,9 +62,9 @@ AttentionArgs attention_args(const AttentionShape& s, const Tensor& query, const
   args.dim = s.dim;
   args.padded = (s.dim + 15) / 16 * 16;
   args.splits = split_count(s);
-  args.query = strided(query);
-  args.key = strided(key);
-  args.value = strided(value);
+  args.query = heads_to_read<void>(query);
+  args.key = heads_to_read<void>(key);
+  args.value = heads_to_read<void>(value);
   args.plans = plans.views();
   return args;
 }
@@ -90,22 +81,23 @@ void run_forward(const AttentionArgs& args) {
                [&](int64_t begin, int64_t end) { TMT_SIMD_CALL(attention_forward_finish, args, begin, end); });
 }
 
-// query (B, heads, N, D), key, value (B, heads, S, D), bits (B, N, ceil(S / 64)) -> output, lse (B, heads, N).
-std::tuple<Tensor, Tensor> packed_attention(const Tensor& query, const Tensor& key, const Tensor& value,
-                                            const std::optional<Tensor>& bits) {
+// query (B, heads, N, D), key, value (B, heads, S, D), bits (B, N, ceil(S / 64)) -> output, lse (B, heads, N), plan
+// (B, 0): the CPU's plan lives in the host's memory, and the backward makes it again.
+std::tuple<Tensor, Tensor, Tensor> packed_attention(const Tensor& query, const Tensor& key, const Tensor& value,
+                                                    const std::optional<Tensor>& bits) {
   const AttentionShape s = check_attention(query, key, value, bits);
   const Tensor q = with_dense_rows(query), k = with_dense_rows(key), v = with_dense_rows(value);
-  Tensor output = torch::stable::new_empty(query, {s.batch, s.heads, s.queries, s.dim});
-  Tensor lse = torch::stable::new_empty(query, {s.batch, s.heads, s.queries}, accumulate_dtype(query));
+  const Tensor output = empty_in_order_of(query);
+  const Tensor lse = empty(query, accumulate_dtype(query), s.batch, s.heads, s.queries);
   const Plans plans(bits, s);
   AttentionArgs args = attention_args(s, q, k, v, plans);
   const int64_t parts = args.splits == 1 ? 0 : s.batch * s.heads * args.splits * s.queries;
   const Scratch partial(accumulate_bytes(args) * parts * part_size(args));
   args.partial = partial.get();
-  args.output = output.mutable_data_ptr();
+  args.output = heads_to_write<void>(output);
   args.lse = lse.mutable_data_ptr();
   run_forward(args);
-  return {output, lse};
+  return {output, lse, empty(query, ScalarType::Long, s.batch, int64_t{0})};
 }
 
 void run_backward(const AttentionArgs& args) {
@@ -123,23 +115,22 @@ void run_backward(const AttentionArgs& args) {
 std::tuple<Tensor, Tensor, Tensor> packed_attention_backward(const Tensor& grad_output, const Tensor& query,
                                                              const Tensor& key, const Tensor& value,
                                                              const Tensor& output, const Tensor& lse,
-                                                             const std::optional<Tensor>& bits) {
-  const AttentionShape s = check_attention_backward(grad_output, query, key, value, output, lse, bits);
+                                                             const Tensor& plan, const std::optional<Tensor>& bits) {
+  const AttentionShape s = check_attention_backward(grad_output, query, key, value, output, lse, plan, bits);
   const Tensor q = with_dense_rows(query), k = with_dense_rows(key), v = with_dense_rows(value),
-               g = with_dense_rows(grad_output), o = dense(output), l = dense(lse);
-  Tensor grad_query = torch::stable::new_empty(query, {s.batch, s.heads, s.queries, s.dim});
-  Tensor grad_key = torch::stable::new_empty(key, {s.batch, s.heads, s.keys, s.dim});
-  Tensor grad_value = torch::stable::new_empty(value, {s.batch, s.heads, s.keys, s.dim});
+               g = with_dense_rows(grad_output), o = with_dense_rows(output), l = dense(lse);
+  const Tensor grad_query = empty_in_order_of(query), grad_key = empty_in_order_of(key),
+               grad_value = empty_in_order_of(value);
   const Plans plans(bits, s);
   AttentionArgs args = attention_args(s, q, k, v, plans);
   const Scratch partial(accumulate_bytes(args) * s.batch * s.heads * args.splits * s.queries * args.padded);
   args.partial = partial.get();
-  args.output = o.mutable_data_ptr();
+  args.output = heads_to_write<void>(o);
   args.lse = l.mutable_data_ptr();
-  args.grad_output = strided(g);
-  args.grad_query = grad_query.mutable_data_ptr();
-  args.grad_key = grad_key.mutable_data_ptr();
-  args.grad_value = grad_value.mutable_data_ptr();
+  args.grad_output = heads_to_read<void>(g);
+  args.grad_query = heads_to_write<void>(grad_query);
+  args.grad_key = heads_to_write<void>(grad_key);
+  args.grad_value = heads_to_write<void>(grad_value);
   run_backward(args);
   return {grad_query, grad_key, grad_value};
 }

@@ -10,12 +10,6 @@ namespace tmt::cpu {
 
 enum class Storage { float32, float64, bfloat16, float16 };
 
-// Four-dimensional (B, heads, rows, D) with unit stride in D; strides in elements.
-struct Strided {
-  const void* data;
-  int64_t batch, head, row;
-};
-
 // The keys of one image in the order the kernels visit them, 64 to a tile. Keys that no query attends are left out.
 struct KeyPlan {
   int64_t count;         // keys to visit
@@ -28,13 +22,13 @@ struct AttentionArgs {
   int64_t batch, heads, queries, keys, dim;
   int64_t padded;  // dim rounded up to 16, the row length of all scratch in the accumulate dtype
   int64_t splits;  // parts that an image's tiles are divided into; a function of the shapes alone
-  Strided query, key, value;
+  Heads<const void> query, key, value;
   const KeyPlan* plans;  // (B)
   void* partial;         // forward: (B, heads, splits, N, part_size), unused for one split; backward: (..., padded)
-  void* output;          // (B, heads, N, D) contiguous; written forward, read backward
+  Heads<void> output;    // written forward, read backward
   void* lse;             // (B, heads, N) in the accumulate dtype; written forward, read backward
-  Strided grad_output;   // backward only, as what follows, all contiguous
-  void *grad_query, *grad_key, *grad_value;
+  Heads<const void> grad_output;  // backward only, as what follows
+  Heads<void> grad_query, grad_key, grad_value;
 };
 
 // What every packer of masks is told, and where it writes.

@@ -55,16 +55,16 @@ void load_deltas(const T* const* grads, const T* const* outputs, int64_t count, 
 template <typename T, typename A = Accumulate<T>>
 void load_queries(const AttentionArgs& args, int64_t b, int64_t h, BackwardScratch<A>& scratch) {
   const A scale = static_cast<A>(kLog2E / __builtin_sqrt(static_cast<double>(args.dim)));
-  const int64_t head = (b * args.heads + h) * args.queries;
+  const A* lse = static_cast<const A*>(args.lse) + (b * args.heads + h) * args.queries;
   const T *grads[kTile], *outputs[kTile];
   for (int64_t n = 0; n < args.queries; ++n) {
     const T* grad = head_of<T>(args.grad_output, b, h) + n * args.grad_output.row;
     load_row(head_of<T>(args.query, b, h) + n * args.query.row, scale, args.dim, args.padded,
              scratch.query + n * args.padded);
     load_row(grad, A{1}, args.dim, args.padded, scratch.grad_output + n * args.padded);
-    scratch.lse[n] = static_cast<const A*>(args.lse)[head + n] * static_cast<A>(kLog2E);
+    scratch.lse[n] = lse[n] * static_cast<A>(kLog2E);
     grads[n % kTile] = grad;
-    outputs[n % kTile] = static_cast<const T*>(args.output) + (head + n) * args.dim;
+    outputs[n % kTile] = head_of<T>(args.output, b, h) + n * args.output.row;
     const int64_t first = n / kTile * kTile;
     if (n % kTile == kTile - 1 || n == args.queries - 1)
       load_deltas(grads, outputs, n - first + 1, args.dim, scratch, scratch.delta + first);
@@ -93,7 +93,7 @@ TMT_INLINE void softmax_backward(uint64_t word, A* weights, A* grads) {
   for (int j = 0; j < kTile; j += L) {
     const Vector<A> p = choose(word >> j, exp2(load(weights + j)), Vector<A>{});
     store(weights + j, p);
-    store(grads + j, p * load(grads + j));
+    store(grads + j, choose(word >> j, p * load(grads + j), Vector<A>{}));
   }
 }
 
@@ -141,23 +141,23 @@ void backward_rows(const AttentionArgs& args, BackwardScratch<A>& scratch, A* gr
 template <typename T, typename A = Accumulate<T>>
 void store_grads(const AttentionArgs& args, int64_t b, int64_t h, int64_t tile, const BackwardScratch<A>& scratch) {
   const KeyPlan& plan = args.plans[b];
-  const int64_t head = (b * args.heads + h) * args.keys;
+  T *grad_keys = head_of<T>(args.grad_key, b, h), *grad_values = head_of<T>(args.grad_value, b, h);
   for (int64_t j = 0; j < tile_count(plan, tile); ++j) {
-    const int64_t at = (head + plan_key(plan, tile * kTile + j)) * args.dim;
+    const int64_t key = plan_key(plan, tile * kTile + j);
     // The queries carry log2(e) / sqrt(D) already; only log2(e) is too much.
-    store_row(scratch.grad_key_rows[j], static_cast<A>(kLn2), args.dim, static_cast<T*>(args.grad_key) + at);
-    store_row(scratch.grad_value_rows[j], A{1}, args.dim, static_cast<T*>(args.grad_value) + at);
+    store_row(scratch.grad_key_rows[j], static_cast<A>(kLn2), args.dim, grad_keys + key * args.grad_key.row);
+    store_row(scratch.grad_value_rows[j], A{1}, args.dim, grad_values + key * args.grad_value.row);
   }
 }
 
 // Keys [begin, end) in the plan's order, which no row attends.
 template <typename T>
 void zero_grads(const AttentionArgs& args, int64_t b, int64_t h, int64_t begin, int64_t end) {
-  const int64_t head = (b * args.heads + h) * args.keys;
+  T *grad_keys = head_of<T>(args.grad_key, b, h), *grad_values = head_of<T>(args.grad_value, b, h);
   for (int64_t i = begin; i < end; ++i) {
-    const int64_t at = (head + plan_key(args.plans[b], i)) * args.dim;
-    __builtin_memset(static_cast<T*>(args.grad_key) + at, 0, args.dim * sizeof(T));
-    __builtin_memset(static_cast<T*>(args.grad_value) + at, 0, args.dim * sizeof(T));
+    const int64_t key = plan_key(args.plans[b], i);
+    __builtin_memset(grad_keys + key * args.grad_key.row, 0, args.dim * sizeof(T));
+    __builtin_memset(grad_values + key * args.grad_value.row, 0, args.dim * sizeof(T));
   }
 }
 
@@ -208,11 +208,12 @@ void backward_finish(const AttentionArgs& args, int64_t begin, int64_t end) {
   const A scale = static_cast<A>(1 / __builtin_sqrt(static_cast<double>(args.dim)));
   const int64_t step = args.queries * args.padded;
   for (int64_t row = begin * args.queries; row < end * args.queries; ++row) {
-    A* sums =
-        static_cast<A*>(args.partial) + row / args.queries * args.splits * step + row % args.queries * args.padded;
+    const int64_t head = row / args.queries, n = row % args.queries;
+    A* sums = static_cast<A*>(args.partial) + head * args.splits * step + n * args.padded;
     for (int64_t s = 1; s < args.splits; ++s)
       for (int64_t d = 0; d < args.padded; ++d) sums[d] += sums[s * step + d];
-    store_row(sums, scale, args.dim, static_cast<T*>(args.grad_query) + row * args.dim);
+    store_row(sums, scale, args.dim,
+              head_of<T>(args.grad_query, head / args.heads, head % args.heads) + n * args.grad_query.row);
   }
 }
 

@@ -112,11 +112,12 @@ TMT_INLINE void load_forward_tile(const AttentionArgs& args, int64_t b, int64_t 
   load_tile(rows, count, args.dim, args.padded, to.values);
 }
 
-// One row's result: output (D) and lse.
+// One row's result: output (D) and lse. `head` counts over (B, heads).
 template <typename T, typename A = Accumulate<T>>
-TMT_INLINE void store_result(const AttentionArgs& args, int64_t row, const A* sums, A total, A shift) {
-  store_row(sums, total == 0 ? A{0} : 1 / total, args.dim, static_cast<T*>(args.output) + row * args.dim);
-  static_cast<A*>(args.lse)[row] = static_cast<A>(kLn2) * (shift + log2_one(total));
+TMT_INLINE void store_result(const AttentionArgs& args, int64_t head, int64_t n, const A* sums, A total, A shift) {
+  T* output = head_of<T>(args.output, head / args.heads, head % args.heads) + n * args.output.row;
+  store_row(sums, total == 0 ? A{0} : 1 / total, args.dim, output);
+  static_cast<A*>(args.lse)[head * args.queries + n] = static_cast<A>(kLn2) * (shift + log2_one(total));
 }
 
 // Rows of the block are done for this split: results where it is the only one, else a part for forward_finish.
@@ -127,7 +128,7 @@ void end_block(const AttentionArgs& args, int64_t head, int64_t split, int64_t b
     const A* sums = scratch.sums + (n - block) * args.padded;
     const A total = sum<A>(load(scratch.totals + (n - block) * kLanes<A>)), shift = scratch.shift[n - block];
     if (args.splits == 1) {
-      store_result<T>(args, head * args.queries + n, sums, total, shift);
+      store_result<T>(args, head, n, sums, total, shift);
       continue;
     }
     A* part = static_cast<A*>(args.partial) + ((head * args.splits + split) * args.queries + n) * part_size(args);
@@ -187,7 +188,7 @@ void forward(const AttentionArgs& args, int64_t begin, int64_t end, void* memory
 
 // One row: merges its parts, `step` values apart, in order.
 template <typename T, typename A = Accumulate<T>>
-void finish_row(const AttentionArgs& args, int64_t row, const A* parts, int64_t step, A* sums) {
+void finish_row(const AttentionArgs& args, int64_t head, int64_t n, const A* parts, int64_t step, A* sums) {
   A shift = static_cast<A>(-__builtin_inf()), total = 0;
   for (int64_t s = 0; s < args.splits; ++s) {
     const A* part = parts + s * step + args.padded;
@@ -201,7 +202,7 @@ void finish_row(const AttentionArgs& args, int64_t row, const A* parts, int64_t 
     total += part[args.padded] * factor;
     for (int64_t d = 0; d < args.padded; ++d) sums[d] += part[d] * factor;
   }
-  store_result<T>(args, row, sums, total, shift);
+  store_result<T>(args, head, n, sums, total, shift);
 }
 
 template <typename T, typename A = Accumulate<T>>
@@ -211,7 +212,7 @@ void forward_finish(const AttentionArgs& args, int64_t begin, int64_t end) {
   for (int64_t row = begin * args.queries; row < end * args.queries; ++row) {
     const int64_t head = row / args.queries, n = row % args.queries;
     const A* parts = static_cast<const A*>(args.partial) + (head * args.splits * args.queries + n) * size;
-    finish_row<T>(args, row, parts, args.queries * size, sums);
+    finish_row<T>(args, head, n, parts, args.queries * size, sums);
   }
 }
 

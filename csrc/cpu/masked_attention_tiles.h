@@ -147,8 +147,12 @@ TMT_INLINE void for_row_groups(int64_t count, const Action& action) {
 }
 
 template <typename T>
-TMT_INLINE const T* head_of(const Strided& tensor, int64_t b, int64_t h) {
+TMT_INLINE const T* head_of(const Heads<const void>& tensor, int64_t b, int64_t h) {
   return static_cast<const T*>(tensor.data) + b * tensor.batch + h * tensor.head;
+}
+template <typename T>
+TMT_INLINE T* head_of(const Heads<void>& tensor, int64_t b, int64_t h) {
+  return static_cast<T*>(tensor.data) + b * tensor.batch + h * tensor.head;
 }
 
 // Tiles of one image that a split owns, and what a tile holds.
@@ -165,7 +169,7 @@ TMT_INLINE int64_t tile_count(const KeyPlan& plan, int64_t tile) {
 }
 TMT_INLINE int64_t plan_key(const KeyPlan& plan, int64_t i) { return plan.keys ? plan.keys[i] : i; }
 template <typename T>
-TMT_INLINE void tile_rows(const Strided& tensor, int64_t b, int64_t h, const KeyPlan& plan, int64_t tile,
+TMT_INLINE void tile_rows(const Heads<const void>& tensor, int64_t b, int64_t h, const KeyPlan& plan, int64_t tile,
                           const T** rows) {
   const T* base = head_of<T>(tensor, b, h);
   const int64_t count = tile_count(plan, tile);

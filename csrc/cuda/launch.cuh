@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <map>
+#include <mutex>
 
 #include "common.h"
 #include "cuda/intrinsics.cuh"
@@ -25,6 +27,46 @@ namespace tmt::cuda {
 constexpr int64_t kMaxBlocks = std::numeric_limits<int32_t>::max();
 constexpr size_t kSharedWithoutAsking = 48 * 1024;  // a kernel that needs more must say so before its launch
 
+// What the driver said about a device, a kernel on it, or a launch of that, and what it was told: it takes microseconds
+// to say or take it again.
+class DriverMemory {
+ public:
+  struct Question {
+    int device;
+    const void* kernel;  // null: about the device
+    int which;           // attribute of the device, threads of a launch, or -1: the kernel's shared memory
+    size_t shared_bytes = 0;
+    auto operator<=>(const Question&) const = default;
+  };
+
+  static DriverMemory& instance() {
+    static DriverMemory memory;
+    return memory;
+  }
+
+  // The answer, from ask() the first time.
+  template <typename Ask>
+  int64_t recall(const Question& question, const Ask& ask) {
+    const std::lock_guard lock(mutex_);
+    const auto found = answers_.find(question);
+    return found != answers_.end() ? found->second : answers_.emplace(question, ask()).first->second;
+  }
+
+  // Calls tell() unless the question was told a value as large before.
+  template <typename Tell>
+  void raise(const Question& question, int64_t value, const Tell& tell) {
+    const std::lock_guard lock(mutex_);
+    const auto found = answers_.find(question);
+    if (found != answers_.end() && found->second >= value) return;
+    tell();
+    answers_[question] = value;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<Question, int64_t> answers_;
+};
+
 // Makes the tensor's device current while it lives, and knows the stream that torch works on there.
 class Context {
  public:
@@ -32,9 +74,12 @@ class Context {
     void* stream = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device_, &stream));
     stream_ = static_cast<cudaStream_t>(stream);
+    STD_CUDA_CHECK(cudaGetDevice(&number_));
   }
 
   cudaStream_t stream() const { return stream_; }
+  // Of the device, as CUDA counts.
+  int number() const { return number_; }
 
   int multiprocessors() const { return attribute(cudaDevAttrMultiProcessorCount); }
   // Bytes of shared memory that one block may have at most.
@@ -46,14 +91,17 @@ class Context {
 
  private:
   int attribute(cudaDeviceAttr which) const {
-    int value = 0;
-    STD_CUDA_CHECK(cudaDeviceGetAttribute(&value, which, device_));
-    return value;
+    return static_cast<int>(DriverMemory::instance().recall({number_, nullptr, which}, [&] {
+      int value = 0;
+      STD_CUDA_CHECK(cudaDeviceGetAttribute(&value, which, number_));
+      return int64_t{value};
+    }));
   }
 
   int32_t device_;
   torch::stable::accelerator::DeviceGuard guard_;
   cudaStream_t stream_ = nullptr;
+  int number_ = 0;
 };
 
 // The shape of a launch: a row of blocks of `threads` threads with `shared_bytes` of dynamic shared memory each.
@@ -64,9 +112,17 @@ struct Blocks {
 };
 
 template <typename Kernel>
-void allow_shared(Kernel* kernel, size_t bytes) {
-  if (bytes > kSharedWithoutAsking)
-    STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
+const void* address_of(Kernel* kernel) {
+  return reinterpret_cast<const void*>(kernel);
+}
+
+template <typename Kernel>
+void allow_shared(const Context& context, Kernel* kernel, size_t bytes) {
+  if (bytes <= kSharedWithoutAsking) return;
+  const int value = static_cast<int>(bytes);
+  DriverMemory::instance().raise({context.number(), address_of(kernel), -1}, value, [&] {
+    STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, value));
+  });
 }
 
 template <typename... Parameters, typename... Arguments>
@@ -75,7 +131,7 @@ void launch_with(const Context& context, const Blocks& blocks, bool cooperative,
   if (blocks.count == 0) return;
   TMT_CHECK(blocks.count <= kMaxBlocks, "tmt: inputs must need at most ", kMaxBlocks, " thread blocks, got ",
             blocks.count, "; split the batch");
-  allow_shared(kernel, blocks.shared_bytes);
+  allow_shared(context, kernel, blocks.shared_bytes);
   cudaLaunchAttribute together = {};
   together.id = cudaLaunchAttributeCooperative;
   together.val.cooperative = 1;
@@ -108,10 +164,14 @@ void launch_cooperative(const Context& context, const Blocks& blocks, void (*ker
 template <typename Kernel>
 int64_t resident_blocks(const Context& context, Kernel* kernel, int threads, size_t shared_bytes) {
   if (shared_bytes > context.shared_limit()) return 0;
-  allow_shared(kernel, shared_bytes);
-  int each = 0;
-  STD_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, shared_bytes));
-  return int64_t{each} * context.multiprocessors();
+  allow_shared(context, kernel, shared_bytes);
+  const DriverMemory::Question question{context.number(), address_of(kernel), threads, shared_bytes};
+  const int64_t each = DriverMemory::instance().recall(question, [&] {
+    int blocks = 0;
+    STD_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared_bytes));
+    return int64_t{blocks};
+  });
+  return each * context.multiprocessors();
 }
 
 // (count,) unsigned counters that are 0 when the next kernel starts, on the device of `like`.
@@ -157,7 +217,7 @@ T* output(const Tensor& tensor) {
 }
 
 inline std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
-  return tensor ? std::optional<Tensor>(torch::stable::contiguous(*tensor)) : std::nullopt;
+  return tensor ? std::optional<Tensor>(dense(*tensor)) : std::nullopt;
 }
 
 }  // namespace tmt::cuda

@@ -11,14 +11,19 @@
 namespace tmt::cuda {
 namespace {
 
-// The two matrices of a side, each (B * heads, count, D): queries and grad_output, or keys and values.
+// The two matrices of one head of a side, each (count, D): queries and grad_output, or keys and values.
+template <typename T>
+struct HeadSide {
+  Rows<const T> first, second;
+  int64_t count;
+};
 template <typename T>
 struct Side {
-  const T *first, *second;
+  Heads<const T> first, second;
   int64_t count;
 
-  __device__ Side head(int64_t index, int64_t dim) const {
-    return {first + index * count * dim, second + index * count * dim, count};
+  __device__ HeadSide<T> of(int64_t image, int64_t number) const {
+    return {first.of(image, number), second.of(image, number), count};
   }
 };
 
@@ -57,7 +62,7 @@ __device__ void differentiate(WeightTile& weights, WeightTile& changes, const Sc
 }
 
 template <typename D, typename T>
-__device__ void load_streams(BackwardTile<D>& tile, const Side<T>& side, int64_t first, int64_t dim, int part) {
+__device__ void load_streams(BackwardTile<D>& tile, const HeadSide<T>& side, int64_t first, int64_t dim, int part) {
   load_stream<D>(tile.stream_first, side.first, first, side.count, dim, part);
   load_stream<D>(tile.stream_second, side.second, first, side.count, dim, part);
 }
@@ -65,7 +70,7 @@ __device__ void load_streams(BackwardTile<D>& tile, const Side<T>& side, int64_t
 // One resident tile against one streaming tile that starts at `first`: adds ds . stream_first to `changes` and, for
 // keys, p . stream_second to `weights`.
 template <bool kKeyRows, typename D, typename T>
-__device__ void add_tile(RowSums<D>& changes, RowSums<D>& weights, BackwardTile<D>& tile, const Side<T>& stream,
+__device__ void add_tile(RowSums<D>& changes, RowSums<D>& weights, BackwardTile<D>& tile, const HeadSide<T>& stream,
                          const Softmax& softmax, int64_t first, int64_t first_query, const Attention& attention,
                          unsigned flags) {
   Scores scores = {}, products = {};
@@ -92,13 +97,15 @@ __device__ void add_tile(RowSums<D>& changes, RowSums<D>& weights, BackwardTile<
 // Block = (head, 16 resident rows); the other side streams by in tiles of 64, those without an allowed pair skipped.
 // kKeyRows: writes the gradients of key and value; otherwise that of query, and grad_second is not touched.
 template <bool kKeyRows, typename T, typename D>
-__global__ void __launch_bounds__(kThreads) attend_backward(Side<T> residents, Side<T> streams, Softmax softmax,
-                                                            Attention attention, T* grad_first, T* grad_second) {
+__global__ void __launch_bounds__(kThreads)
+    attend_backward(Side<T> residents, Side<T> streams, Softmax softmax, Attention attention, Heads<T> grad_first,
+                    Heads<T> grad_second) {
   BackwardTile<D>& tile = shared_tile<BackwardTile<D>>();
   const AttentionShape& s = attention.shape;
   const int64_t tiles = (residents.count + kRows - 1) / kRows;
-  const int64_t first_row = blockIdx.x % tiles * kRows, head = blockIdx.x / tiles, image = head / s.heads;
-  const Side<T> resident = residents.head(head, s.dim), stream = streams.head(head, s.dim);
+  const int64_t first_row = blockIdx.x % tiles * kRows, head = blockIdx.x / tiles;
+  const int64_t image = head / s.heads, number = head % s.heads;
+  const HeadSide<T> resident = residents.of(image, number), stream = streams.of(image, number);
   const Softmax of_head{softmax.lse + head * s.queries, softmax.delta + head * s.queries};
   load_resident<D>(tile.first, resident.first, first_row, resident.count, s.dim);
   load_resident<D>(tile.second, resident.second, first_row, resident.count, s.dim);
@@ -112,9 +119,24 @@ __global__ void __launch_bounds__(kThreads) attend_backward(Side<T> residents, S
     if (any) add_tile<kKeyRows>(changes, weights, tile, stream, of_head, first, first_query, attention, flags);
   }
   const float ones[kWarpRows] = {1.f, 1.f, 1.f, 1.f};
-  store_rows<D>(grad_first + head * resident.count * s.dim, changes, ones, first_row, resident.count, s.dim);
-  if (kKeyRows)
-    store_rows<D>(grad_second + head * resident.count * s.dim, weights, ones, first_row, resident.count, s.dim);
+  store_rows<D>(grad_first.of(image, number), changes, ones, first_row, resident.count, s.dim);
+  if (kKeyRows) store_rows<D>(grad_second.of(image, number), weights, ones, first_row, resident.count, s.dim);
+}
+
+// delta of every row of (B * heads, N). Warp = row.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    multiply_rows(Heads<const T> grad_output, Heads<const T> output, float* delta, AttentionShape s) {
+  const int64_t row = int64_t{blockIdx.x} * kWarps + warp_index();
+  if (row >= s.batch * s.heads * s.queries) return;
+  const int64_t head = row / s.queries, image = head / s.heads, number = head % s.heads;
+  const T *left = grad_output.of(image, number).at(row % s.queries),
+          *right = output.of(image, number).at(row % s.queries);
+  float sum = 0.f;
+  for (int64_t d = lane_index(); d < s.dim; d += kWarpSize)
+    sum += static_cast<float>(left[d]) * static_cast<float>(right[d]);
+  sum = warp_sum(sum);
+  if (lane_index() == 0) delta[row] = sum;
 }
 
 template <typename T, typename D>
@@ -122,39 +144,40 @@ void run(const AttentionGiven& given, const Attention& attention, const Attentio
   const Context context(given.query);
   const AttentionShape& s = attention.shape;
   const int64_t heads = s.batch * s.heads, rows = heads * s.queries;
-  const Tensor delta = torch::stable::new_empty(given.lse, {rows}, ScalarType::Float);
+  const Tensor delta = empty(given.lse, ScalarType::Float, rows);
   const Softmax softmax{input<float>(given.lse), input<float>(delta)};
-  const Side<T> queries{input<T>(given.query), input<T>(given.grad_output), s.queries};
-  const Side<T> keys{input<T>(given.key), input<T>(given.value), s.keys};
+  const Side<T> queries{heads_to_read<T>(given.query), heads_to_read<T>(given.grad_output), s.queries};
+  const Side<T> keys{heads_to_read<T>(given.key), heads_to_read<T>(given.value), s.keys};
   const auto blocks = [&](int64_t count) {
     return Blocks{heads * ((count + kRows - 1) / kRows), kThreads, sizeof(BackwardTile<D>)};
   };
-  launch(context, {(rows + kWarps - 1) / kWarps, kThreads}, multiply_rows<T>, queries.second, input<T>(given.output),
-         output<float>(delta), rows, s.dim);
-  launch(context, blocks(s.keys), attend_backward<true, T, D>, keys, queries, softmax, attention, output<T>(result.key),
-         output<T>(result.value));
+  launch(context, {(rows + kWarps - 1) / kWarps, kThreads}, multiply_rows<T>, queries.second,
+         heads_to_read<T>(given.output), output<float>(delta), s);
+  launch(context, blocks(s.keys), attend_backward<true, T, D>, keys, queries, softmax, attention,
+         heads_to_write<T>(result.key), heads_to_write<T>(result.value));
   launch(context, blocks(s.queries), attend_backward<false, T, D>, queries, keys, softmax, attention,
-         output<T>(result.query), nullptr);
+         heads_to_write<T>(result.query), Heads<T>{});
 }
 
-// grad_output, query, output (B, heads, N, D), key, value (B, heads, S, D), lse (B, heads, N), bits (B, N, ceil(S /
-// 64))
+// grad_output, query, output (B, heads, N, D), key, value (B, heads, S, D), lse (B, heads, N), plan as packed_attention
+// returned it, bits (B, N, ceil(S / 64))
 // -> gradients of query, key and value
 std::tuple<Tensor, Tensor, Tensor> packed_attention_backward(const Tensor& grad_output, const Tensor& query,
                                                              const Tensor& key, const Tensor& value,
                                                              const Tensor& output, const Tensor& lse,
-                                                             const std::optional<Tensor>& bits) {
-  const AttentionShape shape = check_attention_backward(grad_output, query, key, value, output, lse, bits);
-  const auto dense = [](const Tensor& tensor) { return torch::stable::contiguous(tensor); };
-  const AttentionGiven given{dense(grad_output), dense(query), dense(key), dense(value), dense(output), dense(lse)};
-  const auto dense_bits = contiguous(bits);
-  const AttentionGradients result{torch::stable::new_empty(query, {shape.batch, shape.heads, shape.queries, shape.dim}),
-                                  torch::stable::new_empty(key, {shape.batch, shape.heads, shape.keys, shape.dim}),
-                                  torch::stable::new_empty(value, {shape.batch, shape.heads, shape.keys, shape.dim})};
+                                                             const Tensor& plan, const std::optional<Tensor>& bits) {
+  const AttentionShape shape = check_attention_backward(grad_output, query, key, value, output, lse, plan, bits);
+  const Tensor dense_lse = dense(lse);
+  const AttentionGradients result{empty_in_order_of(query), empty_in_order_of(key), empty_in_order_of(value)};
   if (fits_tensor_cores(query)) {
-    differentiate_with_tensor_cores(shape, given, dense_bits, result);
+    TMT_CHECK(bits.has_value() == (plan.size(1) > 0) || shape.batch == 0,
+              "masked_attention: bits must be those that plan was made of");
+    differentiate_with_tensor_cores(shape, {grad_output, query, key, value, output, dense_lse}, plan, result);
     return {result.query, result.key, result.value};
   }
+  const AttentionGiven given{with_dense_rows(grad_output), with_dense_rows(query),  with_dense_rows(key),
+                             with_dense_rows(value),       with_dense_rows(output), dense_lse};
+  const auto dense_bits = contiguous(bits);
   dispatch_dtype("masked_attention", query, [&](auto type) {
     dispatch_depth(shape.dim, [&](auto depth) {
       run<typename decltype(type)::type, decltype(depth)>(given, attention_of(shape, dense_bits), result);

@@ -36,7 +36,7 @@ void dispatch_depth(int64_t dim, const Function& function) {
   function(Depth<64, 4>{});
 }
 
-// Sizes of one call. Queries (B * heads, N, D), keys (B * heads, S, D), bits (B, N, words).
+// Sizes of one call, and its bits (B, N, words).
 struct Attention {
   AttentionShape shape;
   const int64_t* bits;  // null: every key is allowed
@@ -67,23 +67,25 @@ using WeightTile = float[kRows][kColumns];
 
 // Loads rows first..first+kRows of `matrix` (count, dim), whole; zeros beyond.
 template <typename D, typename T>
-__device__ void load_resident(ResidentTile<D>& tile, const T* matrix, int64_t first, int64_t count, int64_t dim) {
+__device__ void load_resident(ResidentTile<D>& tile, const Rows<const T>& matrix, int64_t first, int64_t count,
+                              int64_t dim) {
 #pragma unroll 4
   for (int i = threadIdx.x; i < kRows * D::kWhole; i += kThreads) {
     const int row = i / D::kWhole, d = i % D::kWhole;
     const bool inside = first + row < count && d < dim;
-    tile[row][d] = inside ? static_cast<float>(matrix[(first + row) * dim + d]) : 0.f;
+    tile[row][d] = inside ? static_cast<float>(matrix.at(first + row)[d]) : 0.f;
   }
 }
 
 // Loads part `part` of rows first..first+kColumns of `matrix` (count, dim); zeros beyond.
 template <typename D, typename T>
-__device__ void load_stream(StreamTile<D>& tile, const T* matrix, int64_t first, int64_t count, int64_t dim, int part) {
+__device__ void load_stream(StreamTile<D>& tile, const Rows<const T>& matrix, int64_t first, int64_t count, int64_t dim,
+                            int part) {
 #pragma unroll 4
   for (int i = threadIdx.x; i < kColumns * D::kPart; i += kThreads) {
     const int row = i / D::kPart, d = i % D::kPart;
     const bool inside = first + row < count && part * D::kPart + d < dim;
-    tile[row][d] = inside ? static_cast<float>(matrix[(first + row) * dim + part * D::kPart + d]) : 0.f;
+    tile[row][d] = inside ? static_cast<float>(matrix.at(first + row)[part * D::kPart + d]) : 0.f;
   }
 }
 
@@ -132,8 +134,8 @@ __device__ __forceinline__ void add_weighted(float (&sums)[kWarpRows][D::kLaneEl
 
 // Writes factor[i] * sums to rows first..first+kRows of `matrix` (count, dim).
 template <typename D, typename T>
-__device__ void store_rows(T* matrix, const RowSums<D>& sums, const float (&factor)[kWarpRows], int64_t first,
-                           int64_t count, int64_t dim) {
+__device__ void store_rows(const Rows<T>& matrix, const RowSums<D>& sums, const float (&factor)[kWarpRows],
+                           int64_t first, int64_t count, int64_t dim) {
 #pragma unroll
   for (int i = 0; i < kWarpRows; ++i) {
     const int64_t row = first + warp_index() * kWarpRows + i;
@@ -143,7 +145,7 @@ __device__ void store_rows(T* matrix, const RowSums<D>& sums, const float (&fact
 #pragma unroll
       for (int e = 0; e < D::kLaneElements; ++e) {
         const int64_t d = part * D::kPart + lane_index() + e * kWarpSize;
-        if (d < dim) matrix[row * dim + d] = static_cast<T>(factor[i] * sums[part][i][e]);
+        if (d < dim) matrix.at(row)[d] = static_cast<T>(factor[i] * sums[part][i][e]);
       }
   }
 }
@@ -190,34 +192,38 @@ __device__ inline unsigned key_row_flags(const Attention& attention, int64_t ima
   return flags;
 }
 
-// delta of every row of (B * heads, N). Warp = row.
-template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    multiply_rows(const T* grad_output, const T* output, float* delta, int64_t rows, int64_t dim) {
-  const int64_t row = int64_t{blockIdx.x} * kWarps + warp_index();
-  if (row >= rows) return;
-  float sum = 0.f;
-  for (int64_t d = lane_index(); d < dim; d += kWarpSize)
-    sum += static_cast<float>(grad_output[row * dim + d]) * static_cast<float>(output[row * dim + d]);
-  sum = warp_sum(sum);
-  if (lane_index() == 0) delta[row] = sum;
+// What the blocks of several splits leave for merge_splits: `sums` (splits, B * heads, N, D), normalised within the
+// split, and their lse (splits, B * heads, N), -inf where the split allows nothing.
+struct Parts {
+  float *sums, *lse;
+};
+
+// Memory for them, (splits * B * heads * N * (D + 1)) floats.
+inline Tensor empty_parts(const AttentionShape& s, const Tensor& like, int64_t splits) {
+  return empty(like, ScalarType::Float, splits * s.batch * s.heads * s.queries * (s.dim + 1));
+}
+inline Parts parts_in(const AttentionShape& s, const Tensor& memory, int64_t splits) {
+  float* first = output<float>(memory);
+  return {first, first + splits * s.batch * s.heads * s.queries * s.dim};
 }
 
 // lse and output of a row from its splits. Warp = row of (B * heads, N); lanes share the head dimension.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) merge_splits(const float* partial, const float* partial_lse, T* output,
-                                                         float* lse, int64_t rows, int64_t dim, int64_t splits) {
-  const int64_t row = int64_t{blockIdx.x} * kWarps + warp_index();
+__global__ void __launch_bounds__(kThreads)
+    merge_splits(Parts parts, Heads<T> output, float* lse, AttentionShape s, int64_t splits) {
+  const int64_t row = int64_t{blockIdx.x} * kWarps + warp_index(), rows = s.batch * s.heads * s.queries;
   if (row >= rows) return;
+  const int64_t head = row / s.queries;
+  T* to = output.of(head / s.heads, head % s.heads).at(row % s.queries);
   float largest = -INFINITY, total = 0.f;
-  for (int64_t split = 0; split < splits; ++split) largest = fmaxf(largest, partial_lse[split * rows + row]);
+  for (int64_t split = 0; split < splits; ++split) largest = fmaxf(largest, parts.lse[split * rows + row]);
   const float base = largest == -INFINITY ? 0.f : largest;
-  for (int64_t split = 0; split < splits; ++split) total += expf(partial_lse[split * rows + row] - base);
-  for (int64_t d = lane_index(); d < dim; d += kWarpSize) {
+  for (int64_t split = 0; split < splits; ++split) total += expf(parts.lse[split * rows + row] - base);
+  for (int64_t d = lane_index(); d < s.dim; d += kWarpSize) {
     float sum = 0.f;
     for (int64_t split = 0; split < splits; ++split)
-      sum += expf(partial_lse[split * rows + row] - base) * partial[(split * rows + row) * dim + d];
-    output[row * dim + d] = static_cast<T>(total == 0.f ? 0.f : sum / total);
+      sum += expf(parts.lse[split * rows + row] - base) * parts.sums[(split * rows + row) * s.dim + d];
+    to[d] = static_cast<T>(total == 0.f ? 0.f : sum / total);
   }
   if (lane_index() == 0) lse[row] = base + logf(total);  // -inf where nothing was allowed
 }

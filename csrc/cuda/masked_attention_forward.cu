@@ -64,7 +64,7 @@ __device__ __forceinline__ void scale_sums(float (&sums)[kWarpRows][D::kLaneElem
 
 // Writes a split's rows, `head` counted through all splits.
 template <typename D>
-__device__ void finish_split(float* partial, float* lse, const RowSums<D>& sums, const Running& running, int64_t head,
+__device__ void finish_split(const Parts& parts, const RowSums<D>& sums, const Running& running, int64_t head,
                              int64_t first_query, const AttentionShape& s) {
   float factor[kWarpRows];
 #pragma unroll
@@ -73,24 +73,23 @@ __device__ void finish_split(float* partial, float* lse, const RowSums<D>& sums,
     factor[i] = empty ? 0.f : 1.f / running.total[i];
     const int64_t query = first_query + warp_index() * kWarpRows + i;
     if (lane_index() == 0 && query < s.queries)
-      lse[head * s.queries + query] = empty ? -INFINITY : running.largest[i] + logf(running.total[i]);
+      parts.lse[head * s.queries + query] = empty ? -INFINITY : running.largest[i] + logf(running.total[i]);
   }
-  store_rows<D>(partial + head * s.queries * s.dim, sums, factor, first_query, s.queries, s.dim);
+  const Rows<float> to{parts.sums + head * s.queries * s.dim, s.dim};
+  store_rows<D>(to, sums, factor, first_query, s.queries, s.dim);
 }
 
-// Partial attention over one split: `partial` (splits, B * heads, N, D), normalised within the split, and its lse
-// (splits, B * heads, N), -inf where the split allows nothing. Block = (split, head, 16 queries).
+// Partial attention over one split. Block = (split, head, 16 queries).
 template <typename T, typename D>
-__global__ void __launch_bounds__(kThreads)
-    attend_split(const T* query, const T* key, const T* value, Attention attention, Splits splits, float* partial,
-                 float* lse) {
+__global__ void __launch_bounds__(kThreads) attend_split(Heads<const T> query, Heads<const T> key, Heads<const T> value,
+                                                         Attention attention, Splits splits, Parts parts) {
   ForwardTile<D>& tile = shared_tile<ForwardTile<D>>();
   const AttentionShape& s = attention.shape;
   const int64_t tiles = (s.queries + kRows - 1) / kRows;
   const int64_t first_query = blockIdx.x % tiles * kRows, head = blockIdx.x / tiles % (s.batch * s.heads);
-  const int64_t split = blockIdx.x / tiles / (s.batch * s.heads), image = head / s.heads;
-  const T *keys = key + head * s.keys * s.dim, *values = value + head * s.keys * s.dim;
-  load_resident<D>(tile.query, query + head * s.queries * s.dim, first_query, s.queries, s.dim);
+  const int64_t split = blockIdx.x / tiles / (s.batch * s.heads), image = head / s.heads, number = head % s.heads;
+  const Rows<const T> keys = key.of(image, number), values = value.of(image, number);
+  load_resident<D>(tile.query, query.of(image, number), first_query, s.queries, s.dim);
 
   RowSums<D> sums = {};
   Running running;
@@ -118,7 +117,7 @@ __global__ void __launch_bounds__(kThreads)
       add_weighted<D>(sums[part], tile.weight, tile.stream);
     }
   }
-  finish_split<D>(partial, lse, sums, running, split * s.batch * s.heads + head, first_query, s);
+  finish_split<D>(parts, sums, running, split * s.batch * s.heads + head, first_query, s);
 }
 
 // As many splits as fill the chip, but none shorter than a word. It depends on the device only, so results repeat.
@@ -136,34 +135,35 @@ void run(const Tensor& query, const Tensor& key, const Tensor& value, const Atte
   const AttentionShape& s = attention.shape;
   const int64_t rows = s.batch * s.heads * s.queries, blocks = s.batch * s.heads * ((s.queries + kRows - 1) / kRows);
   const Splits splits = split_keys(s, blocks, context.multiprocessors());
-  const Tensor partial = torch::stable::new_empty(query, {splits.count, rows, s.dim}, ScalarType::Float);
-  const Tensor partial_lse = torch::stable::new_empty(query, {splits.count, rows}, ScalarType::Float);
-  launch(context, {blocks * splits.count, kThreads, sizeof(ForwardTile<D>)}, attend_split<T, D>, input<T>(query),
-         input<T>(key), input<T>(value), attention, splits, output<float>(partial), output<float>(partial_lse));
-  launch(context, {(rows + kWarps - 1) / kWarps, kThreads}, merge_splits<T>, input<float>(partial),
-         input<float>(partial_lse), output<T>(result), output<float>(lse), rows, s.dim, splits.count);
+  const Tensor memory = empty_parts(s, query, splits.count);
+  const Parts parts = parts_in(s, memory, splits.count);
+  launch(context, {blocks * splits.count, kThreads, sizeof(ForwardTile<D>)}, attend_split<T, D>,
+         heads_to_read<T>(query), heads_to_read<T>(key), heads_to_read<T>(value), attention, splits, parts);
+  launch(context, {(rows + kWarps - 1) / kWarps, kThreads}, merge_splits<T>, parts, heads_to_write<T>(result),
+         output<float>(lse), s, splits.count);
 }
 
 // query (B, heads, N, D), key and value (B, heads, S, D), bits (B, N, ceil(S / 64))
-// -> output (B, heads, N, D), lse (B, heads, N) float32
-std::tuple<Tensor, Tensor> packed_attention(const Tensor& given_query, const Tensor& given_key,
-                                            const Tensor& given_value, const std::optional<Tensor>& given_bits) {
+// -> output (B, heads, N, D), lse (B, heads, N) float32, plan (B, words an image), of no words where none was made
+std::tuple<Tensor, Tensor, Tensor> packed_attention(const Tensor& given_query, const Tensor& given_key,
+                                                    const Tensor& given_value,
+                                                    const std::optional<Tensor>& given_bits) {
   const AttentionShape shape = check_attention(given_query, given_key, given_value, given_bits);
-  const Tensor query = torch::stable::contiguous(given_query), key = torch::stable::contiguous(given_key);
-  const Tensor value = torch::stable::contiguous(given_value);
   const auto bits = contiguous(given_bits);
-  const Tensor result = torch::stable::new_empty(query, {shape.batch, shape.heads, shape.queries, shape.dim});
-  const Tensor lse = torch::stable::new_empty(query, {shape.batch, shape.heads, shape.queries}, ScalarType::Float);
-  if (fits_tensor_cores(query)) {
-    attend_with_tensor_cores(shape, query, key, value, bits, result, lse);
-    return {result, lse};
+  const Tensor result = empty_in_order_of(given_query);
+  const Tensor lse = empty(given_query, ScalarType::Float, shape.batch, shape.heads, shape.queries);
+  if (fits_tensor_cores(given_query)) {
+    const Tensor plan = attend_with_tensor_cores(shape, given_query, given_key, given_value, bits, result, lse);
+    return {result, lse, plan};
   }
+  const Tensor query = with_dense_rows(given_query), key = with_dense_rows(given_key),
+               value = with_dense_rows(given_value);
   dispatch_dtype("masked_attention", query, [&](auto type) {
     dispatch_depth(shape.dim, [&](auto depth) {
       run<typename decltype(type)::type, decltype(depth)>(query, key, value, attention_of(shape, bits), result, lse);
     });
   });
-  return {result, lse};
+  return {result, lse, empty(query, ScalarType::Long, shape.batch, int64_t{0})};
 }
 
 }  // namespace

@@ -13,11 +13,10 @@ constexpr int kArrangeThreads = 128;
 
 struct Bits {
   AttentionShape shape;
-  const uint64_t* words;  // (B, N, ceil(S / 64)); null: all set
+  const uint64_t* words;  // (B, N, ceil(S / 64))
 
   __device__ uint64_t word(int64_t image, int64_t query, int64_t number) const {
-    const uint64_t valid = valid_bits(number, shape.keys);
-    return words == nullptr ? valid : words[(image * shape.queries + query) * mask_words(shape.keys) + number] & valid;
+    return words[(image * shape.queries + query) * mask_words(shape.keys) + number] & valid_bits(number, shape.keys);
   }
 };
 
@@ -93,36 +92,36 @@ __device__ void place_keys(const OrderTile& tile, int32_t* order, int64_t keys, 
   }
 }
 
-// Block = image. `full` is scratch, (B, N).
-__global__ void __launch_bounds__(kOrderThreads) order_keys(Bits bits, int32_t* full, int32_t* order, int32_t* counts) {
+// Block = image.
+__global__ void __launch_bounds__(kOrderThreads) order_keys(Bits bits, KeyPlan plan) {
   OrderTile& tile = shared_tile<OrderTile>();
   const int64_t image = blockIdx.x, keys = bits.shape.keys;
-  full += image * bits.shape.queries;
+  int32_t *full = plan.full(image), *order = plan.order(image);
   const bool any_full = mark_full_rows(tile, full, bits, image);  // ends with a barrier
   int carry = 0;
   for (int64_t first = 0; first < mask_words(keys); first += kChunkWords) {
     unite_rows(tile, full, bits, image, first);
     if (threadIdx.x < kChunkWords) count_before(tile);
     block_barrier();
-    place_keys(tile, order + image * keys, keys, first, carry);
+    place_keys(tile, order, keys, first, carry);
     for (int warp = 0; warp < kChunkWarps; ++warp) carry += tile.totals[warp];
     block_barrier();
   }
-  if (threadIdx.x == 0) counts[image] = any_full ? static_cast<int32_t>(keys) : carry;
+  if (threadIdx.x == 0) *plan.count(image) = any_full ? static_cast<int32_t>(keys) : carry;
 }
 
 // The rows' bits in the order of the keys. Block = (image, tile of 64 keys), warp = 32 rows, lane = two keys; a lane
 // keeps the word of one row, so that they are written together.
-__global__ void __launch_bounds__(kArrangeThreads)
-    arrange_bits(Bits bits, const int32_t* order, const int32_t* counts, uint64_t* arranged, int64_t rows) {
+__global__ void __launch_bounds__(kArrangeThreads) arrange_bits(Bits bits, KeyPlan plan) {
   const AttentionShape& s = bits.shape;
-  const int64_t tiles = mask_words(s.keys), image = blockIdx.x / tiles, tile = blockIdx.x % tiles;
-  const int64_t position = tile * kTileKeys + lane_index(), count = counts[image];
+  const int64_t image = blockIdx.x / plan.tiles, tile = blockIdx.x % plan.tiles;
+  const int64_t position = tile * kTileKeys + lane_index(), count = plan.count_keys(image);
   if (tile * kTileKeys >= count) return;  // the whole block
-  order += image * s.keys;
+  const int32_t* order = plan.order(image);
+  uint64_t* words = plan.words(image) + tile * plan.rows;
   const bool inside[2] = {position < count, position + kWarpSize < count};
   const int32_t key[2] = {inside[0] ? order[position] : 0, inside[1] ? order[position + kWarpSize] : 0};
-  for (int64_t first = warp_index() * kWarpSize; first < rows; first += kArrangeThreads) {
+  for (int64_t first = warp_index() * kWarpSize; first < plan.rows; first += kArrangeThreads) {
     uint64_t mine = 0;
 #pragma unroll 4
     for (int i = 0; i < kWarpSize; ++i) {
@@ -135,28 +134,34 @@ __global__ void __launch_bounds__(kArrangeThreads)
       const uint64_t low = ballot(bit[0]), high = ballot(bit[1]);
       if (lane_index() == i) mine = high << kWarpSize | low;
     }
-    if (first + lane_index() < rows) arranged[(image * tiles + tile) * rows + first + lane_index()] = mine;
+    if (first + lane_index() < plan.rows) words[first + lane_index()] = mine;
   }
+}
+
+KeyPlan plan_of(const AttentionShape& shape, uint64_t* memory) {
+  const int64_t rows = (shape.queries + kFragmentRows - 1) / kFragmentRows * kFragmentRows;
+  return {memory, shape.keys, mask_words(shape.keys), rows};
 }
 
 }  // namespace
 
-PlannedKeys plan_keys(const Context& context, const AttentionShape& shape, const std::optional<Tensor>& bits,
-                      const Tensor& like) {
-  const int64_t rows = (shape.queries + kFragmentRows - 1) / kFragmentRows * kFragmentRows;
-  const int64_t tiles = mask_words(shape.keys);
-  const auto integers = [&](int64_t first, int64_t second) {
-    return torch::stable::new_empty(like, {first, second}, ScalarType::Int);
-  };
-  const Tensor order = integers(shape.batch, shape.keys), counts = integers(shape.batch, 1),
-               full = integers(shape.batch, shape.queries);
-  const Tensor words = torch::stable::new_empty(like, {shape.batch, tiles, rows}, ScalarType::Long);
+Tensor plan_keys(const Context& context, const AttentionShape& shape, const std::optional<Tensor>& bits,
+                 const Tensor& like) {
+  const int64_t words = bits ? plan_of(shape, nullptr).image_words() : 0;
+  const Tensor memory = empty(like, ScalarType::Long, shape.batch, words);
+  if (!bits) return memory;
   const Bits given{shape, input<uint64_t>(bits)};
-  launch(context, {shape.batch, kOrderThreads, sizeof(OrderTile)}, order_keys, given, output<int32_t>(full),
-         output<int32_t>(order), output<int32_t>(counts));
-  launch(context, {shape.batch * tiles, kArrangeThreads}, arrange_bits, given, input<int32_t>(order),
-         input<int32_t>(counts), output<uint64_t>(words), rows);
-  return {order, counts, words, KeyPlan{input<int32_t>(order), input<int32_t>(counts), input<uint64_t>(words), rows}};
+  const KeyPlan plan = plan_of(shape, output<uint64_t>(memory));
+  launch(context, {shape.batch, kOrderThreads, sizeof(OrderTile)}, order_keys, given, plan);
+  launch(context, {shape.batch * plan.tiles, kArrangeThreads}, arrange_bits, given, plan);
+  return memory;
+}
+
+KeyPlan planned_keys(const AttentionShape& shape, const Tensor& plan) {
+  const KeyPlan planned = plan_of(shape, plan.size(1) == 0 ? nullptr : output<uint64_t>(plan));
+  TMT_CHECK(!planned.exists() || (plan.size(1) == planned.image_words() && plan.is_contiguous()),
+            "masked_attention: plan must be the plan of packed_attention for these shapes, got ", tmt::shape(plan));
+  return planned;
 }
 
 }  // namespace tmt::cuda

@@ -6,6 +6,11 @@
 
 namespace tmt::cuda {
 
+// The key at a position of the plan's order, null where keys keep their own.
+__device__ __forceinline__ int key_at(const int32_t* order, int position) {
+  return order == nullptr ? position : order[position];
+}
+
 // The keys of a tile, two to a lane, the same in every warp; -1 beyond the count.
 struct TileKeys {
   int keys[2];
@@ -14,7 +19,7 @@ struct TileKeys {
     const int first = tile * kTileKeys + lane_index();
 #pragma unroll
     for (int half = 0; half < 2; ++half)
-      keys[half] = first + half * kWarpSize < count ? order[first + half * kWarpSize] : -1;
+      keys[half] = first + half * kWarpSize < count ? key_at(order, first + half * kWarpSize) : -1;
   }
   // The key at `row`; the rows of a warp are all in one half. Every lane calls.
   __device__ __forceinline__ int at(int row) const {
@@ -22,11 +27,17 @@ struct TileKeys {
   }
 };
 
+// The address of a chunk of a row. One multiplication: aligned_rows lets only strides of 31 bits pass.
+template <typename T>
+__device__ __forceinline__ T* chunk_at(const Rows<T>& rows, int row, int chunk) {
+  return rows.data + int64_t{row} * static_cast<int>(rows.stride) + chunk * kChunkElements;
+}
+
 // Starts to fetch the keys' rows of two matrices (S, dim), zeros beyond dim and for key -1. The block shares the work.
 template <typename T, int kDim>
 __device__ __forceinline__ void gather(MatrixTile<kTileKeys, kDim>& first_tile,
-                                       MatrixTile<kTileKeys, kDim>& second_tile, const T* first, const T* second,
-                                       const TileKeys& keys, int dim) {
+                                       MatrixTile<kTileKeys, kDim>& second_tile, const Rows<const T>& first,
+                                       const Rows<const T>& second, const TileKeys& keys, int dim) {
   constexpr int kRowChunks = MatrixTile<kTileKeys, kDim>::kRowChunks;
   const int chunk = threadIdx.x % kRowChunks;
   const bool fits = chunk * kChunkElements < dim;
@@ -34,10 +45,56 @@ __device__ __forceinline__ void gather(MatrixTile<kTileKeys, kDim>& first_tile,
   for (int row = threadIdx.x / kRowChunks; row < kTileKeys; row += blockDim.x / kRowChunks) {
     const int key = keys.at(row);
     const bool inside = key >= 0 && fits;
-    const int64_t offset = inside ? int64_t{key} * dim + chunk * kChunkElements : 0;
-    copy_async(&first_tile.at(row, chunk), first + offset, inside);
-    copy_async(&second_tile.at(row, chunk), second + offset, inside);
+    copy_async(&first_tile.at(row, chunk), inside ? chunk_at(first, key, chunk) : first.data, inside);
+    copy_async(&second_tile.at(row, chunk), inside ? chunk_at(second, key, chunk) : second.data, inside);
   }
+}
+
+// `tensor` (B, heads, rows, D) as the kernels read it: itself, or a copy where not every row begins at a multiple of 16
+// bytes, as asynchronous copies must.
+inline Tensor aligned_rows(const Tensor& tensor) {
+  bool fits = tensor.stride(3) == 1 && is_aligned(tensor);
+  for (int d = 0; d < 3; ++d) fits = fits && (tensor.size(d) == 1 || tensor.stride(d) % kChunkElements == 0);
+  if (fits && tensor.stride(2) <= std::numeric_limits<int>::max()) return tensor;
+  return tensor.is_contiguous() ? torch::stable::clone(tensor) : torch::stable::contiguous(tensor);
+}
+
+// Where a block works, kept in shared memory while the tiles of keys go by: registers are short.
+template <typename T>
+struct KeyPlace {
+  int image, number, split, count;  // number: of the head in its image; count: of keys that are attended
+  Rows<const T> key, value;
+  const int32_t* order;  // of the image's plan; both null without one
+  const uint64_t* words;
+};
+
+// `head` counts over (B, heads).
+template <typename T>
+__device__ KeyPlace<T> find_keys(const AttentionShape& s, const KeyPlan& plan, const Heads<const T>& key,
+                                 const Heads<const T>& value, unsigned head, unsigned split) {
+  const int image = static_cast<int>(head / static_cast<unsigned>(s.heads));
+  const int number = static_cast<int>(head % static_cast<unsigned>(s.heads));
+  return {image,
+          number,
+          static_cast<int>(split),
+          plan.count_keys(image),
+          key.of(image, number),
+          value.of(image, number),
+          plan.order(image),
+          plan.words(image)};
+}
+
+// Starts to fetch the words of rows `row` and `row` + 1 for a tile of keys, 0 for rows that do not exist. `row` is
+// even.
+template <typename T>
+__device__ __forceinline__ void fetch_words(uint64_t* to, const KeyPlace<T>& place, const KeyPlan& plan, int tile,
+                                            int row, int64_t queries) {
+  if (!plan.exists()) {
+    for (int i = 0; i < 2; ++i) to[i] = row + i < queries ? valid_bits(tile, plan.keys) : 0;
+    return;
+  }
+  const int rows = static_cast<int>(plan.rows);
+  copy_async(to, row < rows ? place.words + tile * rows + row : place.words, row < rows);
 }
 
 // As many splits as the chip holds blocks at once: a few more would run after the others, with most of it idle.

@@ -14,16 +14,17 @@
 namespace tmt::cuda {
 namespace {
 
-template <typename S, typename T>
-__device__ float* partial_of_block(const BackwardShared<S>& shared, const BackwardInputs<T>& in, float* partial) {
+template <typename T, typename S>
+__device__ float* partial_of_block(const BackwardShared<T, S>& shared, const BackwardInputs<T>& in, float* partial) {
   const AttentionShape& s = in.shape;
-  return partial + (shared.place.split * s.batch * s.heads + shared.place.head) * s.queries * s.dim;
+  const int64_t head = shared.place.image * s.heads + shared.place.number;
+  return partial + (shared.place.split * s.batch * s.heads + head) * s.queries * s.dim;
 }
 
 // Brings in another group of queries, when all are done with the one before.
-template <typename S, typename T>
-__device__ void change_group(BackwardShared<S>& shared, BackwardStage<S>& stage, const BackwardInputs<T>& in, int tile,
-                             int group) {
+template <typename T, typename S>
+__device__ void change_group(BackwardShared<T, S>& shared, BackwardStage<S>& stage, const BackwardInputs<T>& in,
+                             int tile, int group) {
   block_barrier();
   fetch_group(shared, in, group);
   fetch_group_words(stage, shared, in, tile, group);
@@ -34,7 +35,7 @@ __device__ void change_group(BackwardShared<S>& shared, BackwardStage<S>& stage,
 
 // A tile of keys against the group of queries that is there: adds to the gradients of both. Ends with the queries'.
 template <typename T, typename S>
-__device__ void differentiate_group(KeySums<S>& sums, BackwardShared<S>& shared, const BackwardStage<S>& stage,
+__device__ void differentiate_group(KeySums<S>& sums, BackwardShared<T, S>& shared, const BackwardStage<S>& stage,
                                     const BackwardInputs<T>& in, int group) {
   const float scale = in.scale * static_cast<float>(kLog2E);
   const int left = in.queries() - group * S::kGroup, rows = left < S::kGroup ? left : S::kGroup;
@@ -47,7 +48,7 @@ __device__ void differentiate_group(KeySums<S>& sums, BackwardShared<S>& shared,
 
 // A tile of keys against all groups of queries, whose dq so far is in `partial`. `fresh`: the first group is there.
 template <typename T, typename S>
-__device__ void differentiate_groups(KeySums<S>& sums, BackwardShared<S>& shared, BackwardStage<S>& stage,
+__device__ void differentiate_groups(KeySums<S>& sums, BackwardShared<T, S>& shared, BackwardStage<S>& stage,
                                      const BackwardInputs<T>& in, float* partial, int tile, bool fresh) {
   for (int group = 0; group < in.groups; ++group) {
     if (in.groups > 1 && !(fresh && group == 0)) change_group(shared, stage, in, tile, group);
@@ -66,7 +67,7 @@ __device__ void differentiate_groups(KeySums<S>& sums, BackwardShared<S>& shared
 
 // The beginning of differentiate_groups' sums.
 template <typename T, typename S>
-__device__ void clear_groups(const BackwardShared<S>& shared, const BackwardInputs<T>& in, float* partial) {
+__device__ void clear_groups(const BackwardShared<T, S>& shared, const BackwardInputs<T>& in, float* partial) {
   for (int group = 0; group < in.groups; ++group)
     for (int first = 0; first < S::kTiles; first += S::kSumTiles) {
       QuerySums<S> zeros;
@@ -79,18 +80,17 @@ __device__ void clear_groups(const BackwardShared<S>& shared, const BackwardInpu
 template <typename T, typename S>
 __global__ void __launch_bounds__(kBackwardThreads, S::kResident)
     attend_keys(BackwardInputs<T> in, BackwardOutputs<T> out) {
-  auto& shared = shared_tile<BackwardShared<S>>();
+  auto& shared = shared_tile<BackwardShared<T, S>>();
   const AttentionShape& s = in.shape;
   if (threadIdx.x == 0) {
-    const unsigned heads = static_cast<unsigned>(s.batch * s.heads), head = blockIdx.x % heads;
-    shared.place = {static_cast<int>(head), static_cast<int>(head / static_cast<unsigned>(s.heads)),
-                    static_cast<int>(blockIdx.x / heads)};
+    const unsigned heads = static_cast<unsigned>(s.batch * s.heads);
+    shared.place = find_keys(s, in.plan, in.key, in.value, blockIdx.x % heads, blockIdx.x / heads);
   }
   block_barrier();
-  const int split = shared.place.split, count = in.plan.counts[shared.place.image];
-  const int tiles = static_cast<int>(mask_words(s.keys));
-  const int32_t* order = in.plan.order + shared.place.image * s.keys;
-  T *grad_key = out.key + shared.place.head * s.keys * s.dim, *grad_value = out.value + (grad_key - out.key);
+  const int split = shared.place.split, count = shared.place.count, tiles = static_cast<int>(in.plan.tiles);
+  const int32_t* order = shared.place.order;
+  const Rows<T> grad_key = out.key.of(shared.place.image, shared.place.number),
+                grad_value = out.value.of(shared.place.image, shared.place.number);
 
   QuerySums<S> kept;
   fetch_group(shared, in, 0);
@@ -109,9 +109,9 @@ __global__ void __launch_bounds__(kBackwardThreads, S::kResident)
     } else {
       differentiate_groups<T, S>(sums, shared, stage, in, out.partial, tile, tile == split);
     }
-    const int left = static_cast<int>(s.keys) - tile * kTileKeys;
-    store_keys<T, S>(grad_value, stage.value, sums.value, 1.f, order + tile * kTileKeys, left, in.dim());
-    store_keys<T, S>(grad_key, stage.value, sums.key, in.scale, order + tile * kTileKeys, left, in.dim());
+    const int first = tile * kTileKeys, left = static_cast<int>(s.keys) - first;
+    store_keys<T, S>(grad_value, stage.value, sums.value, 1.f, order, first, left, in.dim());
+    store_keys<T, S>(grad_key, stage.value, sums.key, in.scale, order, first, left, in.dim());
     if (S::kStages > 1) {
       at = S::kStages - 1 - at;
     } else {
@@ -121,16 +121,17 @@ __global__ void __launch_bounds__(kBackwardThreads, S::kResident)
   }
   wait_copies<0>();
   for (; tile < tiles; tile += in.splits)
-    store_zeros<T, S>(grad_key, grad_value, order + tile * kTileKeys, static_cast<int>(s.keys) - tile * kTileKeys,
+    store_zeros<T, S>(grad_key, grad_value, order, tile * kTileKeys, static_cast<int>(s.keys) - tile * kTileKeys,
                       in.dim());
   if constexpr (S::kKeepsSums)
     store_queries(kept, partial_of_block(shared, in, out.partial), 0, in.queries(), in.dim());
 }
 
-// grad = factor * the sum of `splits` parts of `count` elements. Thread = two elements.
+// grad_query (B, heads, N, D) = factor * the sum of the splits' parts. Thread = two elements.
 template <typename T>
 __global__ void __launch_bounds__(256)
-    add_splits(const float* partial, T* grad, int64_t count, int64_t splits, float factor) {
+    add_splits(const float* partial, Heads<T> grad, AttentionShape s, int64_t splits, float factor) {
+  const int64_t count = s.batch * s.heads * s.queries * s.dim;
   const int64_t i = 2 * (int64_t{blockIdx.x} * blockDim.x + threadIdx.x);
   if (i >= count) return;
   float2 sum = make_float2(0.f, 0.f);
@@ -138,54 +139,51 @@ __global__ void __launch_bounds__(256)
     const float2 part = *reinterpret_cast<const float2*>(partial + split * count + i);
     sum.x += part.x, sum.y += part.y;
   }
-  store_pair(grad + i, factor * sum.x, factor * sum.y);
+  const int64_t row = i / s.dim, head = row / s.queries;
+  T* to = grad.of(head / s.heads, head % s.heads).at(row % s.queries) + i % s.dim;
+  store_pair(to, factor * sum.x, factor * sum.y);
 }
 
 template <typename T, typename S>
-void run(const Context& context, BackwardInputs<T> in, const Tensor& like, const AttentionGradients& result) {
+void run(const Context& context, BackwardInputs<T> in, const AttentionGradients& result) {
   const AttentionShape& s = in.shape;
   const int64_t heads = s.batch * s.heads, elements = heads * s.queries * s.dim;
   if (heads == 0) return;
-  constexpr size_t kShared = sizeof(BackwardShared<S>);
+  constexpr size_t kShared = sizeof(BackwardShared<T, S>);
   in.groups = static_cast<int>((s.queries + S::kGroup - 1) / S::kGroup);
   in.splits = count_splits(s, heads, resident_blocks(context, attend_keys<T, S>, kBackwardThreads, kShared));
-  const Tensor partial = torch::stable::new_empty(like, {int64_t{in.splits}, elements}, ScalarType::Float);
-  const BackwardOutputs<T> out{output<T>(result.key), output<T>(result.value), output<float>(partial)};
+  const Tensor partial = empty(result.query, ScalarType::Float, in.splits * elements);
+  const BackwardOutputs<T> out{heads_to_write<T>(result.key), heads_to_write<T>(result.value), output<float>(partial)};
   launch(context, {heads * in.splits, kBackwardThreads, kShared}, attend_keys<T, S>, in, out);
-  launch(context, one_thread_each(elements / 2), add_splits<T>, input<float>(partial), output<T>(result.query),
-         elements, int64_t{in.splits}, in.scale);
+  launch(context, one_thread_each(elements / 2), add_splits<T>, out.partial, heads_to_write<T>(result.query), s,
+         int64_t{in.splits}, in.scale);
 }
 
 }  // namespace
 
-void differentiate_with_tensor_cores(const AttentionShape& shape, const AttentionGiven& given,
-                                     const std::optional<Tensor>& bits, const AttentionGradients& result) {
+void differentiate_with_tensor_cores(const AttentionShape& shape, const AttentionGiven& given, const Tensor& plan,
+                                     const AttentionGradients& result) {
   const Context context(given.query);
-  const Tensor query = aligned(given.query), key = aligned(given.key), value = aligned(given.value),
-               grad = aligned(given.grad_output);
-  const PlannedKeys planned = plan_keys(context, shape, bits, query);
-  const int64_t rows = shape.batch * shape.heads * shape.queries;
-  const Tensor delta = torch::stable::new_empty(given.lse, {rows}, ScalarType::Float);
+  const Tensor query = aligned_rows(given.query), grad = aligned_rows(given.grad_output),
+               output = aligned_rows(given.output), key = aligned_rows(given.key), value = aligned_rows(given.value);
   dispatch_half_precision(query, [&](auto type) {
     using T = typename decltype(type)::type;
-    launch(context, {(rows + kWarps - 1) / kWarps, kThreads}, multiply_rows<T>, input<T>(grad), input<T>(given.output),
-           output<float>(delta), rows, shape.dim);
-    const BackwardInputs<T> in{input<T>(query),
-                               input<T>(grad),
-                               input<T>(key),
-                               input<T>(value),
+    const BackwardInputs<T> in{heads_to_read<T>(query),
+                               heads_to_read<T>(grad),
+                               heads_to_read<T>(output),
+                               heads_to_read<T>(key),
+                               heads_to_read<T>(value),
                                input<float>(given.lse),
-                               input<float>(delta),
                                shape,
-                               planned.plan,
+                               planned_keys(shape, plan),
                                1,
                                1,
                                attention_scale(shape)};
     dispatch_width(shape.dim, [&](auto width) {
       constexpr int kDim = decltype(width)::value;
       if (kDim > 64 || shape.queries > BackwardShape<kDim, false>::kGroup)
-        return run<T, BackwardShape<kDim, false>>(context, in, query, result);
-      if constexpr (kDim <= 64) run<T, BackwardShape<kDim, true>>(context, in, query, result);
+        return run<T, BackwardShape<kDim, false>>(context, in, result);
+      if constexpr (kDim <= 64) run<T, BackwardShape<kDim, true>>(context, in, result);
     });
   });
 }

@@ -30,21 +30,16 @@ struct ForwardStage {
   uint64_t words[kMaxRowWarps * kFragmentRows];
 };
 
-// Where a block works.
-struct ForwardPlace {
-  int head, image, split, first_row;
-};
-
-template <int kDim>
+template <typename T, int kDim>
 struct ForwardTile {
   ForwardStage<kDim> stage[kStages<kDim>];
-  ForwardPlace place;  // kept here while the tiles go by: registers are short
+  KeyPlace<T> place;
 };
 
-// What a launch is given. Of query, key and value (B * heads, count, D).
+// What a launch is given.
 template <typename T>
 struct ForwardInputs {
-  const T *query, *key, *value;
+  Heads<const T> query, key, value;
   AttentionShape shape;
   KeyPlan plan;
   int splits, row_blocks;
@@ -54,10 +49,9 @@ struct ForwardInputs {
 // Where results go: straight out where there is one split, else to the merge.
 template <typename T>
 struct ForwardOutputs {
-  T* output;       // (B * heads, N, D)
-  float* lse;      // (B * heads, N)
-  float* partial;  // (splits, B * heads, N, D), or null
-  float* partial_lse;
+  Heads<T> output;
+  float* lse;   // (B * heads, N)
+  Parts parts;  // null where there is one split
 };
 
 // A warp's 16 rows; the lane has rows fragment_row() and fragment_row() + 8.
@@ -71,22 +65,22 @@ struct RowState {
 };
 
 template <typename T>
-__device__ __forceinline__ uint32_t load_pair(const T* row, int64_t column, int64_t dim, bool exists) {
+__device__ __forceinline__ uint32_t load_pair(const T* row, int column, int64_t dim, bool exists) {
   return exists && column < dim ? *reinterpret_cast<const uint32_t*>(row + column) : 0u;
 }
 
 // Queries first.. of a head (N, dim) as left operands, zeros beyond.
 template <typename T, int kDim>
-__device__ void load_query(RowState<kDim>& state, const T* query, int64_t first, int64_t count, int64_t dim) {
+__device__ void load_query(RowState<kDim>& state, const Rows<const T>& query, int first, int64_t count, int64_t dim) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int64_t row = first + fragment_row() + half * 8;
+    const int row = first + fragment_row() + half * 8;
 #pragma unroll
     for (int step = 0; step < kDim / 16; ++step)
 #pragma unroll
       for (int side = 0; side < 2; ++side)
         state.query[step][half + 2 * side] =
-            load_pair(query + row * dim, step * 16 + side * 8 + fragment_column(), dim, row < count);
+            load_pair(query.at(row), step * 16 + side * 8 + fragment_column(), dim, row < count);
   }
 }
 
@@ -224,22 +218,22 @@ __device__ __forceinline__ void attend_tile(RowState<kDim>& state, const Forward
   }
 }
 
-// Writes the warp's rows and their lse in the natural logarithm, `head` counted through all splits.
+// Writes the warp's rows to a head's `output` and their lse in the natural logarithm.
 template <typename Out, int kDim>
-__device__ void finish_rows(Out* output, float* lse, RowState<kDim>& state, int64_t head, int64_t first,
+__device__ void finish_rows(const Rows<Out>& output, float* lse, RowState<kDim>& state, int first,
                             const AttentionShape& s) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     float total = state.total[half];
     total += shuffle_xor(total, 1);
     total += shuffle_xor(total, 2);
-    const int64_t row = first + fragment_row() + half * 8;
+    const int row = first + fragment_row() + half * 8;
     if (row >= s.queries) continue;
     const bool empty = total == 0.f;  // not where it is NaN
     const float factor = empty ? 0.f : 1.f / total;
     if (fragment_column() == 0)
-      lse[head * s.queries + row] = empty ? -INFINITY : (state.base[half] + log2f(total)) * static_cast<float>(kLn2);
-    Out* to = output + (head * s.queries + row) * s.dim;
+      lse[row] = empty ? -INFINITY : (state.base[half] + log2f(total)) * static_cast<float>(kLn2);
+    Out* to = output.at(row);
 #pragma unroll
     for (int tile = 0; tile < kDim / 8; ++tile) {
       const int column = tile * 8 + fragment_column();
@@ -250,34 +244,23 @@ __device__ void finish_rows(Out* output, float* lse, RowState<kDim>& state, int6
 }
 
 template <typename T>
-__device__ ForwardPlace find_place(const ForwardInputs<T>& in) {
-  const unsigned rows = in.row_blocks, heads = static_cast<unsigned>(in.shape.batch * in.shape.heads);
-  const unsigned head = blockIdx.x / rows % heads;
-  return {static_cast<int>(head), static_cast<int>(head / static_cast<unsigned>(in.shape.heads)),
-          static_cast<int>(blockIdx.x / rows / heads),
-          static_cast<int>(blockIdx.x % rows * (blockDim.x / kWarpSize * kFragmentRows))};
-}
-
-// Starts to fetch a warp's own 16 words, 0 for rows that do not exist. `words` are those of the tile for the block's
-// rows, of which `left` exist; `to` has 16 for each warp.
-__device__ __forceinline__ void fetch_words(uint64_t* to, const uint64_t* words, int left) {
-  if (lane_index() >= kFragmentRows / 2) return;
-  const int row = warp_index() * kFragmentRows + 2 * lane_index();
-  copy_async(to + row, row < left ? words + row : words, row < left);
+__device__ __forceinline__ int first_row_of_warp(const ForwardInputs<T>& in) {
+  const int block = static_cast<int>(blockIdx.x % static_cast<unsigned>(in.row_blocks));
+  return (block * static_cast<int>(blockDim.x / kWarpSize) + warp_index()) * kFragmentRows;
 }
 
 // Starts to fetch a tile and its words, and looks up the keys of the one that follows; nothing beyond the count.
 template <typename T, int kDim>
 __device__ __forceinline__ void fetch_tile(ForwardStage<kDim>& stage, TileKeys& keys, const ForwardInputs<T>& in,
-                                           const ForwardPlace& place, int tile, int count) {
+                                           const KeyPlace<T>& place, int first_row, int tile, int count) {
   if (tile * kTileKeys < count) {
-    const AttentionShape& s = in.shape;
-    const int64_t head_keys = place.head * s.keys * s.dim;
-    gather<T, kDim>(stage.key, stage.value, in.key + head_keys, in.value + head_keys, keys, static_cast<int>(s.dim));
-    const int rows = static_cast<int>(in.plan.rows);
-    const uint64_t* words = in.plan.words + (place.image * mask_words(s.keys) + tile) * rows + place.first_row;
-    fetch_words(stage.words, words, rows - place.first_row);
-    keys.load(in.plan.order + place.image * s.keys, tile + in.splits, count);
+    gather<T, kDim>(stage.key, stage.value, place.key, place.value, keys, static_cast<int>(in.shape.dim));
+    if (lane_index() < kFragmentRows / 2) {
+      const int row = 2 * lane_index();
+      fetch_words(stage.words + warp_index() * kFragmentRows + row, place, in.plan, tile, first_row + row,
+                  in.shape.queries);
+    }
+    keys.load(place.order, tile + in.splits, count);
   }
   commit_copies();
 }
@@ -287,35 +270,38 @@ template <typename T, int kDim>
 __global__ void __launch_bounds__(kMaxRowWarps* kWarpSize, kResident<kDim>)
     attend_rows(ForwardInputs<T> in, ForwardOutputs<T> out) {
   constexpr int kDepth = kStages<kDim>;
-  auto& shared = shared_tile<ForwardTile<kDim>>();
-  if (threadIdx.x == 0) shared.place = find_place(in);
-  block_barrier();
+  auto& shared = shared_tile<ForwardTile<T, kDim>>();
   const AttentionShape& s = in.shape;
-  const int split = shared.place.split, count = in.plan.counts[shared.place.image];
+  if (threadIdx.x == 0) {
+    const unsigned part = blockIdx.x / in.row_blocks, heads = static_cast<unsigned>(s.batch * s.heads);
+    shared.place = find_keys(s, in.plan, in.key, in.value, part % heads, part / heads);
+  }
+  block_barrier();
+  const int split = shared.place.split, count = shared.place.count, first_row = first_row_of_warp(in);
   TileKeys keys;
-  keys.load(in.plan.order + shared.place.image * s.keys, split, count);
+  keys.load(shared.place.order, split, count);
 #pragma unroll
   for (int i = 0; i < kDepth - 1; ++i)
-    fetch_tile<T, kDim>(shared.stage[i], keys, in, shared.place, split + i * in.splits, count);
+    fetch_tile<T, kDim>(shared.stage[i], keys, in, shared.place, first_row, split + i * in.splits, count);
   RowState<kDim> state;
-  load_query<T, kDim>(state, in.query + shared.place.head * s.queries * s.dim,
-                      shared.place.first_row + warp_index() * kFragmentRows, s.queries, s.dim);
+  load_query<T, kDim>(state, in.query.of(shared.place.image, shared.place.number), first_row, s.queries, s.dim);
   const float scale = in.scale * static_cast<float>(kLog2E);
   int at = 0;
   for (int tile = split; tile * kTileKeys < count; tile += in.splits) {
     wait_copies<kDepth - 2>();
     block_barrier();
-    fetch_tile<T, kDim>(shared.stage[at == 0 ? kDepth - 1 : at - 1], keys, in, shared.place,
+    fetch_tile<T, kDim>(shared.stage[at == 0 ? kDepth - 1 : at - 1], keys, in, shared.place, first_row,
                         tile + (kDepth - 1) * in.splits, count);
     attend_tile<T, kDim>(state, shared.stage[at], scale);
     at = at + 1 == kDepth ? 0 : at + 1;
   }
-  block_barrier();  // so that the place is read again
-  const ForwardPlace place = shared.place;
-  const int64_t head = place.split * s.batch * s.heads + place.head;
-  const int64_t first = place.first_row + warp_index() * kFragmentRows;
-  if (out.partial == nullptr) return finish_rows<T, kDim>(out.output, out.lse, state, head, first, s);
-  finish_rows<float, kDim>(out.partial, out.partial_lse, state, head, first, s);
+  const int image = shared.place.image, number = shared.place.number;
+  int64_t head = image * s.heads + number;
+  if (out.parts.sums == nullptr)
+    return finish_rows<T, kDim>(out.output.of(image, number), out.lse + head * s.queries, state, first_row, s);
+  head += split * s.batch * s.heads;
+  const Rows<float> sums{out.parts.sums + head * s.queries * s.dim, s.dim};
+  finish_rows<float, kDim>(sums, out.parts.lse + head * s.queries, state, first_row, s);
 }
 
 // How the rows of a head are shared out: blocks of at most kMaxRowWarps warps, as equal as can be.
@@ -330,38 +316,39 @@ RowBlocks share_rows(int64_t queries) {
 }
 
 template <typename T, int kDim>
-void run(const Context& context, ForwardInputs<T> in, const Tensor& query, const Tensor& result, const Tensor& lse) {
+void run(const Context& context, ForwardInputs<T> in, const Tensor& result, const Tensor& lse) {
   const AttentionShape& s = in.shape;
   const RowBlocks rows = share_rows(s.queries);
   const int64_t blocks = s.batch * s.heads * rows.count, all_rows = s.batch * s.heads * s.queries;
   if (blocks == 0) return;
-  constexpr size_t kShared = sizeof(ForwardTile<kDim>);
+  constexpr size_t kShared = sizeof(ForwardTile<T, kDim>);
   in.row_blocks = static_cast<int>(rows.count);
   in.splits = count_splits(s, blocks, resident_blocks(context, attend_rows<T, kDim>, rows.threads, kShared));
-  ForwardOutputs<T> out{output<T>(result), output<float>(lse), nullptr, nullptr};
+  ForwardOutputs<T> out{heads_to_write<T>(result), output<float>(lse), {}};
   if (in.splits == 1) return launch(context, {blocks, rows.threads, kShared}, attend_rows<T, kDim>, in, out);
-  const Tensor partial = torch::stable::new_empty(query, {int64_t{in.splits}, all_rows, s.dim}, ScalarType::Float);
-  const Tensor partial_lse = torch::stable::new_empty(query, {int64_t{in.splits}, all_rows}, ScalarType::Float);
-  out.partial = output<float>(partial), out.partial_lse = output<float>(partial_lse);
+  const Tensor memory = empty_parts(s, result, in.splits);
+  out.parts = parts_in(s, memory, in.splits);
   launch(context, {blocks * in.splits, rows.threads, kShared}, attend_rows<T, kDim>, in, out);
-  launch(context, {(all_rows + kWarps - 1) / kWarps, kThreads}, merge_splits<T>, input<float>(partial),
-         input<float>(partial_lse), out.output, out.lse, all_rows, s.dim, int64_t{in.splits});
+  launch(context, {(all_rows + kWarps - 1) / kWarps, kThreads}, merge_splits<T>, out.parts, out.output, out.lse, s,
+         int64_t{in.splits});
 }
 
 }  // namespace
 
-void attend_with_tensor_cores(const AttentionShape& shape, const Tensor& given_query, const Tensor& given_key,
-                              const Tensor& given_value, const std::optional<Tensor>& bits, const Tensor& result,
-                              const Tensor& lse) {
+Tensor attend_with_tensor_cores(const AttentionShape& shape, const Tensor& given_query, const Tensor& given_key,
+                                const Tensor& given_value, const std::optional<Tensor>& bits, const Tensor& result,
+                                const Tensor& lse) {
   const Context context(given_query);
-  const Tensor query = aligned(given_query), key = aligned(given_key), value = aligned(given_value);
-  const PlannedKeys planned = plan_keys(context, shape, bits, query);
+  const Tensor query = aligned_rows(given_query), key = aligned_rows(given_key), value = aligned_rows(given_value);
+  const Tensor plan = plan_keys(context, shape, bits, query);
   dispatch_half_precision(query, [&](auto type) {
     using T = typename decltype(type)::type;
-    const ForwardInputs<T> in{input<T>(query),       input<T>(key), input<T>(value), shape, planned.plan, 1, 1,
-                              attention_scale(shape)};
-    dispatch_width(shape.dim, [&](auto width) { run<T, decltype(width)::value>(context, in, query, result, lse); });
+    const ForwardInputs<T> in{
+        heads_to_read<T>(query), heads_to_read<T>(key), heads_to_read<T>(value), shape, planned_keys(shape, plan), 1, 1,
+        attention_scale(shape)};
+    dispatch_width(shape.dim, [&](auto width) { run<T, decltype(width)::value>(context, in, result, lse); });
   });
+  return plan;
 }
 
 }  // namespace tmt::cuda

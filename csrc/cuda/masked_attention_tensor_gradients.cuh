@@ -24,29 +24,25 @@ struct BackwardShape {
   static constexpr int kSumTiles = kKeepsSums || dim <= 32 ? kTiles : 4;  // of dq, in registers at a time
 };
 
-struct BackwardPlace {
-  int head, image, split;
-};
-
 template <typename S>
 struct BackwardStage {
   MatrixTile<kTileKeys, S::kDim> key, value;
   uint64_t words[S::kGroup];
 };
 
-template <typename S>
+template <typename T, typename S>
 struct BackwardShared {
   MatrixTile<S::kGroup, S::kDim> query, grad;
   BackwardStage<S> stage[S::kStages];
   MatrixTile<kTileKeys, S::kGroup> changes;  // ds, keys by queries
   float lse[S::kGroup], delta[S::kGroup];    // lse in powers of 2
-  BackwardPlace place;
+  KeyPlace<T> place;
 };
 
 template <typename T>
 struct BackwardInputs {
-  const T *query, *grad, *key, *value;  // (B * heads, N or S, D)
-  const float *lse, *delta;             // (B * heads, N)
+  Heads<const T> query, grad, output, key, value;
+  const float* lse;  // (B * heads, N)
   AttentionShape shape;
   KeyPlan plan;
   int splits, groups;
@@ -58,54 +54,63 @@ struct BackwardInputs {
 
 template <typename T>
 struct BackwardOutputs {
-  T *key, *value;  // (B * heads, S, D)
+  Heads<T> key, value;
   float* partial;  // (splits, B * heads, N, D): dq / scale
 };
 
 // ---- what comes in --------------------------------------------------------------------------------------------------
 
+// delta of a group's queries, a row to a thread. Every split computes it again: the rows are few.
+template <typename T, typename S>
+__device__ void multiply_rows(BackwardShared<T, S>& shared, const Rows<const T>& grad, const Rows<const T>& output,
+                              int first, int queries, int dim) {
+  for (int row = threadIdx.x; row < S::kGroup; row += kBackwardThreads) {
+    float sum = 0.f;
+    for (int chunk = 0; first + row < queries && chunk * kChunkElements < dim; ++chunk)
+      sum += multiply_chunks<T>(*reinterpret_cast<const Chunk*>(chunk_at(grad, first + row, chunk)),
+                                *reinterpret_cast<const Chunk*>(chunk_at(output, first + row, chunk)));
+    shared.delta[row] = sum;
+  }
+}
+
 // Starts to fetch a group of queries with what belongs to them.
-template <typename S, typename T>
-__device__ void fetch_group(BackwardShared<S>& shared, const BackwardInputs<T>& in, int group) {
+template <typename T, typename S>
+__device__ void fetch_group(BackwardShared<T, S>& shared, const BackwardInputs<T>& in, int group) {
   constexpr int kRowChunks = MatrixTile<S::kGroup, S::kDim>::kRowChunks;
-  const int64_t head_rows = shared.place.head * in.shape.queries;
+  const int image = shared.place.image, number = shared.place.number;
+  const Rows<const T> queries = in.query.of(image, number), grads = in.grad.of(image, number);
   const int first = group * S::kGroup, chunk = threadIdx.x % kRowChunks;
 #pragma unroll 1
   for (int row = threadIdx.x / kRowChunks; row < S::kGroup; row += kBackwardThreads / kRowChunks) {
     const bool inside = first + row < in.queries() && chunk * kChunkElements < in.dim();
-    const int64_t offset = inside ? (head_rows + first + row) * in.dim() + chunk * kChunkElements : 0;
-    copy_async(&shared.query.at(row, chunk), in.query + offset, inside);
-    copy_async(&shared.grad.at(row, chunk), in.grad + offset, inside);
+    copy_async(&shared.query.at(row, chunk), inside ? chunk_at(queries, first + row, chunk) : queries.data, inside);
+    copy_async(&shared.grad.at(row, chunk), inside ? chunk_at(grads, first + row, chunk) : grads.data, inside);
   }
+  const float* lses = in.lse + (image * in.shape.heads + number) * in.shape.queries + first;
   for (int row = threadIdx.x; row < S::kGroup; row += kBackwardThreads) {
-    const bool exists = first + row < in.queries();
-    const float lse = exists ? in.lse[head_rows + first + row] : 0.f;
+    const float lse = first + row < in.queries() ? lses[row] : 0.f;
     shared.lse[row] = lse == -INFINITY ? 0.f : lse * static_cast<float>(kLog2E);  // such a row has no bit
-    shared.delta[row] = exists ? in.delta[head_rows + first + row] : 0.f;
   }
+  multiply_rows(shared, grads, in.output.of(image, number), first, in.queries(), in.dim());
 }
 
-// Starts to fetch a group's words of a tile, 0 for rows that do not exist.
-template <typename S, typename T>
-__device__ void fetch_group_words(BackwardStage<S>& stage, const BackwardShared<S>& shared, const BackwardInputs<T>& in,
-                                  int tile, int group) {
-  const int rows = static_cast<int>(in.plan.rows), row = 2 * threadIdx.x;
-  if (row >= S::kGroup) return;
-  const uint64_t* words = in.plan.words + (shared.place.image * mask_words(in.shape.keys) + tile) * rows;
-  const bool exists = group * S::kGroup + row < rows;
-  copy_async(stage.words + row, exists ? words + group * S::kGroup + row : words, exists);
+// Starts to fetch a group's words of a tile.
+template <typename T, typename S>
+__device__ void fetch_group_words(BackwardStage<S>& stage, const BackwardShared<T, S>& shared,
+                                  const BackwardInputs<T>& in, int tile, int group) {
+  const int row = 2 * threadIdx.x;
+  if (row < S::kGroup)
+    fetch_words(stage.words + row, shared.place, in.plan, tile, group * S::kGroup + row, in.shape.queries);
 }
 
 // Starts to fetch a tile of keys with the first group's words; nothing beyond the count.
-template <typename S, typename T>
-__device__ void fetch_keys(BackwardStage<S>& stage, const BackwardShared<S>& shared, const BackwardInputs<T>& in,
+template <typename T, typename S>
+__device__ void fetch_keys(BackwardStage<S>& stage, const BackwardShared<T, S>& shared, const BackwardInputs<T>& in,
                            int tile, int count) {
   if (tile * kTileKeys < count) {
-    const AttentionShape& s = in.shape;
-    const int64_t head_keys = shared.place.head * s.keys * s.dim;
     TileKeys keys;
-    keys.load(in.plan.order + shared.place.image * s.keys, tile, count);
-    gather<T, S::kDim>(stage.key, stage.value, in.key + head_keys, in.value + head_keys, keys, in.dim());
+    keys.load(shared.place.order, tile, count);
+    gather<T, S::kDim>(stage.key, stage.value, shared.place.key, shared.place.value, keys, in.dim());
     fetch_group_words(stage, shared, in, tile, 0);
   }
   commit_copies();
@@ -187,16 +192,16 @@ __device__ __forceinline__ bool find_bits(uint32_t (&bits)[2][2], const Backward
 }
 
 // Scores become p, and products ds / scale.
-template <typename S>
+template <typename T, typename S>
 __device__ __forceinline__ void differentiate(Square& scores, Square& products, const uint32_t (&bits)[2][2],
-                                              const BackwardShared<S>& shared, int first, float scale) {
+                                              const BackwardShared<T, S>& shared, int first, float scale) {
 #pragma unroll
   for (int tile = 0; tile < 2; ++tile)
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const int query = first + tile * 8 + fragment_column() + e % 2;
       const bool counts = bits[tile][e % 2] >> (e / 2 * 8) & 1u;
-      const float exponent = fminf(fmaf(scores[tile][e], scale, -shared.lse[query]), 0.f);  // p is at most 1
+      const float exponent = min_or_nan(fmaf(scores[tile][e], scale, -shared.lse[query]), 0.f);  // p is at most 1
       const float weight = counts ? exp2_fast(exponent) : 0.f;
       products[tile][e] = counts ? weight * (products[tile][e] - shared.delta[query]) : 0.f;
       scores[tile][e] = weight;
@@ -206,7 +211,7 @@ __device__ __forceinline__ void differentiate(Square& scores, Square& products, 
 // The warp's keys against 16 queries: adds to dk and dv, and leaves ds in shared memory.
 template <typename T, typename S>
 __device__ __forceinline__ void differentiate_square(KeySums<S>& sums, const KeyRows<S>& keys, const KeyRows<S>& values,
-                                                     BackwardShared<S>& shared, const BackwardStage<S>& stage,
+                                                     BackwardShared<T, S>& shared, const BackwardStage<S>& stage,
                                                      int first, float scale) {
   uint32_t bits[2][2], changes[4] = {};
   if (find_bits(bits, stage, first)) {
@@ -228,8 +233,9 @@ __device__ __forceinline__ void differentiate_square(KeySums<S>& sums, const Key
 
 // Writes factor * sums to the gradients of the warp's keys, through the warp's rows of `scratch`.
 template <typename T, typename S>
-__device__ void store_keys(T* grad, MatrixTile<kTileKeys, S::kDim>& scratch, const float (&sums)[S::kTiles][4],
-                           float factor, const int32_t* order, int left, int dim) {
+__device__ void store_keys(const Rows<T>& grad, MatrixTile<kTileKeys, S::kDim>& scratch,
+                           const float (&sums)[S::kTiles][4], float factor, const int32_t* order, int position,
+                           int left, int dim) {
   constexpr int kRowChunks = MatrixTile<kTileKeys, S::kDim>::kRowChunks;
   const int first = warp_index() * kFragmentRows;
   warp_barrier();
@@ -244,20 +250,21 @@ __device__ void store_keys(T* grad, MatrixTile<kTileKeys, S::kDim>& scratch, con
   for (int i = lane_index(); i < kFragmentRows * kRowChunks; i += kWarpSize) {
     const int row = first + i / kRowChunks, chunk = i % kRowChunks;
     if (row < left && chunk * kChunkElements < dim)
-      *reinterpret_cast<Chunk*>(grad + int64_t{order[row]} * dim + chunk * kChunkElements) = scratch.at(row, chunk);
+      *reinterpret_cast<Chunk*>(chunk_at(grad, key_at(order, position + row), chunk)) = scratch.at(row, chunk);
   }
 }
 
 // Zeros for the keys of a tile that nobody attends.
 template <typename T, typename S>
-__device__ void store_zeros(T* grad_key, T* grad_value, const int32_t* order, int left, int dim) {
+__device__ void store_zeros(const Rows<T>& grad_key, const Rows<T>& grad_value, const int32_t* order, int position,
+                            int left, int dim) {
   constexpr int kRowChunks = S::kDim / kChunkElements;
   for (int i = threadIdx.x; i < kTileKeys * kRowChunks; i += kBackwardThreads) {
     const int row = i / kRowChunks, chunk = i % kRowChunks;
     if (row >= left || chunk * kChunkElements >= dim) continue;
-    const int64_t offset = int64_t{order[row]} * dim + chunk * kChunkElements;
-    *reinterpret_cast<Chunk*>(grad_key + offset) = Chunk{};
-    *reinterpret_cast<Chunk*>(grad_value + offset) = Chunk{};
+    const int key = key_at(order, position + row);
+    *reinterpret_cast<Chunk*>(chunk_at(grad_key, key, chunk)) = Chunk{};
+    *reinterpret_cast<Chunk*>(chunk_at(grad_value, key, chunk)) = Chunk{};
   }
 }
 
@@ -273,7 +280,7 @@ struct QuerySums {
 
 // sums += ds . key for a tile of keys.
 template <typename T, typename S>
-__device__ __forceinline__ void add_changes(QuerySums<S>& queries, const BackwardShared<S>& shared,
+__device__ __forceinline__ void add_changes(QuerySums<S>& queries, const BackwardShared<T, S>& shared,
                                             const BackwardStage<S>& stage) {
 #pragma unroll
   for (int i = 0; i < S::kWarpTiles; ++i) {

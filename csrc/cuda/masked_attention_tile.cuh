@@ -78,6 +78,18 @@ __device__ __forceinline__ void to_left(uint32_t (&left)[4], const float (&first
   left[3] = pack_pair<T>(second[2], second[3]);
 }
 
+// The sum of the products of their elements.
+template <typename T>
+__device__ __forceinline__ float multiply_chunks(const Chunk& left, const Chunk& right) {
+  float sum = 0.f;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 a = unpack_pair<T>(left.pairs[i]), b = unpack_pair<T>(right.pairs[i]);
+    sum += a.x * b.x + a.y * b.y;
+  }
+  return sum;
+}
+
 // The lane's place in a fragment: rows kRow and kRow + 8, columns 2 kColumn and 2 kColumn + 1.
 __device__ __forceinline__ int fragment_row() { return lane_index() / 4; }
 __device__ __forceinline__ int fragment_column() { return lane_index() % 4 * 2; }
@@ -90,11 +102,12 @@ __device__ __forceinline__ void store_pair(T* to, float low, float high) {
   *reinterpret_cast<uint32_t*>(to) = pack_pair<T>(low, high);
 }
 
-// The tensor itself, or a copy where it does not start at a multiple of 16 bytes, as asynchronous copies must.
-inline Tensor aligned(const Tensor& tensor) {
-  const auto address = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
-  return address % sizeof(Chunk) == 0 ? tensor : torch::stable::clone(tensor);
+// Whether the tensor starts at a multiple of 16 bytes, as asynchronous copies must.
+inline bool is_aligned(const Tensor& tensor) {
+  return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % sizeof(Chunk) == 0;
 }
+// The tensor itself, or a copy where it does not.
+inline Tensor aligned(const Tensor& tensor) { return is_aligned(tensor) ? tensor : torch::stable::clone(tensor); }
 
 // Calls function(Type<T>{}) for the two dtypes of tensor cores.
 template <typename Function>

@@ -100,8 +100,8 @@ std::tuple<Tensor, Tensor> pack_mask(const std::optional<Tensor>& mask_logits,
   const auto logits = contiguous(mask_logits), transfer = contiguous(transferability),
              limit = contiguous(transfer_threshold);
   const Tensor& like = logits ? *logits : *transfer;
-  const Tensor bits = torch::stable::new_empty(like, {s.batch, s.queries, mask_words(s.keys)}, ScalarType::Long);
-  const Tensor allowed = torch::stable::new_empty(like, {s.batch, s.queries}, ScalarType::Int);
+  const Tensor bits = empty(like, ScalarType::Long, s.batch, s.queries, mask_words(s.keys));
+  const Tensor allowed = empty(like, ScalarType::Int, s.batch, s.queries);
   const Context context(like);
   // Several rows share T's test; but where that left multiprocessors idle, each row has its own block.
   const int rows = s.batch * s.queries >= 2 * kMaxRows * context.multiprocessors() ? kMaxRows : 1;

@@ -263,9 +263,9 @@ std::tuple<Tensor, Tensor> pack_predicted_mask(const Tensor& mask_embeddings, co
                features = torch::stable::contiguous(mask_features);
   const auto transfer = contiguous(transferability), limit = contiguous(transfer_threshold);
   const int64_t words = mask_words(s.keys);
-  const Tensor bits = torch::stable::new_empty(embeddings, {s.batch, s.queries, words}, ScalarType::Long);
-  const Tensor allowed = torch::stable::new_empty(embeddings, {s.batch, s.queries}, ScalarType::Int);
-  const Tensor transfer_bits = torch::stable::new_empty(embeddings, {s.batch, words}, ScalarType::Long);
+  const Tensor bits = empty(embeddings, ScalarType::Long, s.batch, s.queries, words);
+  const Tensor allowed = empty(embeddings, ScalarType::Int, s.batch, s.queries);
+  const Tensor transfer_bits = empty(embeddings, ScalarType::Long, s.batch, words);
   const Context context(embeddings);
   const PredictArguments arguments{s,
                                    embeddings.size(2),

@@ -107,6 +107,13 @@ __device__ __forceinline__ float2 unpack_pair(uint32_t pair) {
   return values;
 }
 
+// The smaller of two, NaN where either is (fminf returns the other one then).
+__device__ __forceinline__ float min_or_nan(float a, float b) {
+  float result;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+  return result;
+}
+
 // 2^value to two units in the last place, subnormal results as 0. Only where no decision hangs on it.
 __device__ __forceinline__ float exp2_fast(float value) {
   float result;

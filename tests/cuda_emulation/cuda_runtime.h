@@ -88,6 +88,7 @@ cudaError_t occupancy(int* blocks, int threads, size_t shared_bytes);
 }  // namespace emulation
 
 cudaError_t cudaGetLastError();
+cudaError_t cudaGetDevice(int* number);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 inline cudaError_t cudaMemsetAsync(void* bytes, int value, size_t count, cudaStream_t) {
   std::memset(bytes, value, count);

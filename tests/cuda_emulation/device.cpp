@@ -23,7 +23,7 @@ constexpr int kThreadsPerMultiprocessor = 2048;
 int architecture = 90;
 constexpr int kMultiprocessors = 3;  // few and odd, so that keys are split unevenly
 int multiprocessors = kMultiprocessors;
-std::map<const void*, size_t> allowed_shared;
+std::map<std::pair<int, const void*>, size_t> allowed_shared;  // by device and kernel
 cudaError_t last_error = cudaSuccess;
 std::string message;
 
@@ -31,6 +31,7 @@ struct Record {
   const void* kernel;
   Launch launch;
 };
+int questions = 0;         // to the driver, that take it long
 bool only_record = false;  // launches run nothing
 std::vector<Record> records;
 
@@ -42,6 +43,9 @@ size_t shared_limit() {
     default: return 99 * 1024;  // 86, 89, 120
   }
 }
+
+// Every GPU that was emulated is a device of its own: what is remembered of one is not taken for another's.
+int device() { return architecture * 1000 + multiprocessors; }
 
 cudaError_t fail(cudaError_t error, const std::string& text) {
   message = "emulation: " + text;
@@ -57,6 +61,7 @@ bool is_cooperative(const cudaLaunchConfig_t& config) {
 }  // namespace
 
 cudaError_t occupancy(int* blocks, int threads, size_t shared_bytes) {
+  ++questions;
   const size_t by_shared = (shared_limit() + kReservedPerBlock) / (shared_bytes + kReservedPerBlock);
   const int by_threads = kThreadsPerMultiprocessor / threads;
   *blocks = std::min({kBlocksPerMultiprocessor, by_threads, static_cast<int>(by_shared)});
@@ -67,11 +72,13 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const s
   const Launch launch{config.gridDim.x, config.blockDim.x, config.dynamicSmemBytes, is_cooperative(config)};
   if (launch.threads == 0 || launch.threads > kMaxThreads || launch.blocks == 0)
     return fail(cudaErrorInvalidConfiguration, "a launch needs 1 to 1024 threads and at least one block");
-  const size_t limit = allowed_shared.count(kernel) ? allowed_shared[kernel] : kSharedWithoutAsking;
+  const auto allowed = allowed_shared.find({device(), kernel});
+  const size_t limit = allowed == allowed_shared.end() ? kSharedWithoutAsking : allowed->second;
   if (launch.shared_bytes > limit)
     return fail(cudaErrorInvalidConfiguration, "shared memory asked for is more than was allowed for this kernel");
   int each = 0;
   occupancy(&each, static_cast<int>(launch.threads), launch.shared_bytes);
+  --questions;  // which was none of the kernel's
   if (launch.together && launch.blocks > static_cast<unsigned>(each * multiprocessors))
     return fail(cudaErrorCooperativeLaunchTooLarge, "more blocks than can be resident at once");
   if (only_record) {
@@ -85,10 +92,11 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const s
 }
 
 cudaError_t allow_shared_memory(const void* kernel, int bytes) {
+  ++questions;
   if (static_cast<size_t>(bytes) > shared_limit())
     return fail(cudaErrorInvalidConfiguration, std::to_string(bytes) + " bytes of shared memory are more than sm_" +
                                                    std::to_string(architecture) + " has");
-  allowed_shared[kernel] = bytes;
+  allowed_shared[{device(), kernel}] = bytes;
   return cudaSuccess;
 }
 
@@ -96,7 +104,10 @@ cudaError_t allow_shared_memory(const void* kernel, int bytes) {
 
 cudaError_t cudaGetLastError() { return std::exchange(emulation::last_error, cudaSuccess); }
 
+cudaError_t cudaGetDevice(int* number) { return *number = emulation::device(), cudaSuccess; }
+
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  ++emulation::questions;
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount: *value = emulation::multiprocessors; break;
     case cudaDevAttrComputeCapabilityMajor: *value = emulation::architecture / 10; break;
@@ -111,10 +122,10 @@ extern "C" {
 // The order in which threads and blocks run from now on: 0 ascending, 1 descending, otherwise random from this seed.
 void tmt_emulation_set_order(int seed) { emulation::set_order(seed); }
 // The GPU that is emulated from now on: 80, 86, 89, 90 or 120.
-void tmt_emulation_set_architecture(int architecture) {
-  emulation::architecture = architecture;
-  emulation::allowed_shared.clear();
-}
+void tmt_emulation_set_architecture(int architecture) { emulation::architecture = architecture; }
+
+// How often the driver was asked, or told, what could have been remembered.
+int tmt_emulation_questions() { return emulation::questions; }
 
 // So many multiprocessors from now on; 0: as at first.
 void tmt_emulation_set_multiprocessors(int count) {

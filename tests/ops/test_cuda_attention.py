@@ -3,7 +3,9 @@
 Emulated on the CPU, and on a GPU where there is one.
 """
 
+import functools
 import math
+import re
 from typing import NamedTuple
 
 import emulated
@@ -11,6 +13,7 @@ import kernel_checks as checks
 import pytest
 import torch
 from attention_inputs import inputs, thresholds
+from attention_layouts import COPIED_FOR_CHUNKS, LAYOUTS, columns_apart, copies
 from helpers import assert_close, relative_error
 
 import tmt_ext
@@ -79,9 +82,9 @@ def test_keys_that_nobody_attends(kernels, dim):
     for matrix in (data.key, data.value):
         matrix.masked_fill_(unused[:, None, :, None], math.nan)
     qkv = [t.to(kernels.device) for t in data.qkv]
-    output, lse = kernels.ops.packed_attention(*qkv, bits)
+    output, lse, plan = kernels.ops.packed_attention(*qkv, bits)
     assert_close(output.cpu(), expected, 4e-3, "output")
-    grads = kernels.ops.packed_attention_backward(torch.ones_like(output), *qkv, output, lse, bits)
+    grads = kernels.ops.packed_attention_backward(torch.ones_like(output), *qkv, output, lse, plan, bits)
     for name, grad, gradient in zip(("query", "key", "value"), grads, right, strict=True):
         assert_close(grad.cpu(), gradient, 16e-3, f"gradient of {name}")
     for grad in grads[1:]:
@@ -95,14 +98,14 @@ def test_rows_without_any_bit(kernels, dtype):
     bits[:, 2] = 0
     bits[:, 16:] = 0  # the whole of a warp's rows
     qkv = [t.to(kernels.device) for t in data.qkv]
-    output, lse = kernels.ops.packed_attention(*qkv, bits)
-    grads = kernels.ops.packed_attention_backward(torch.ones_like(output), *qkv, output, lse, bits)
+    output, lse, plan = kernels.ops.packed_attention(*qkv, bits)
+    grads = kernels.ops.packed_attention_backward(torch.ones_like(output), *qkv, output, lse, plan, bits)
     for rows in (2, slice(16, None)):
         assert not output[:, :, rows].any() and (lse[:, :, rows] == -math.inf).all() and not grads[0][:, :, rows].any()
     assert output[:, :, 3].any() and lse[:, :, 3].isfinite().all() and all(g.isfinite().all() for g in grads)
     nothing = torch.zeros_like(bits)
-    output, lse = kernels.ops.packed_attention(*qkv, nothing)
-    grads = kernels.ops.packed_attention_backward(torch.ones_like(output), *qkv, output, lse, nothing)
+    output, lse, plan = kernels.ops.packed_attention(*qkv, nothing)
+    grads = kernels.ops.packed_attention_backward(torch.ones_like(output), *qkv, output, lse, plan, nothing)
     assert not output.any() and (lse == -math.inf).all() and not any(g.any() for g in grads)
 
 
@@ -112,11 +115,11 @@ def test_extremes(kernels, scale, dtype):
     data = inputs(1, 2, 20, 150, 32, dtype=dtype, scale=scale)
     qkv = [t.to(kernels.device) for t in (data.query, data.key, inputs(1, 2, 20, 150, 32, dtype=dtype).value)]
     oracle = attention(*(t.double().cpu() for t in qkv), None)
-    output, lse = kernels.ops.packed_attention(*qkv, None)
+    output, lse, plan = kernels.ops.packed_attention(*qkv, None)
     assert_close(output.cpu(), oracle, 2 * checks.LIMITS[dtype], "output")
     scores = qkv[0].double().cpu() @ qkv[1].double().cpu().mT / math.sqrt(32)
     assert_close(lse.cpu(), scores.logsumexp(-1), 1e-5, "lse")
-    grads = kernels.ops.packed_attention_backward(torch.ones_like(output), *qkv, output, lse, None)
+    grads = kernels.ops.packed_attention_backward(torch.ones_like(output), *qkv, output, lse, plan, None)
     assert all(g.isfinite().all() for g in grads)
 
 
@@ -124,23 +127,40 @@ def test_one_broken_row(kernels):
     """A NaN stays in the row that has it, though 16 rows share each product."""
     data = inputs(1, 2, 40, 150, 32, dtype=torch.bfloat16)
     data.query[0, 0, 3, 5] = math.nan
-    output, lse = kernels.ops.packed_attention(*(t.to(kernels.device) for t in data.qkv), None)
+    output, lse, _ = kernels.ops.packed_attention(*(t.to(kernels.device) for t in data.qkv), None)
     broken = output.isnan().any(-1)
     assert broken[0, 0].tolist() == [n == 3 for n in range(40)] and broken.sum() == 1
     assert torch.equal(lse.isnan(), broken)
 
 
-def test_tensors_that_start_anywhere(kernels):
-    """Views that no 16-byte copy can read from give the results of copies that it can."""
-    data = inputs(1, 2, 20, 100, 32, dtype=torch.float16)
-    bits, _ = packed(data, kernels.device)
-    qkv = [t.to(kernels.device) for t in data.qkv]
-    moved = [torch.cat([t.new_zeros(1), t.flatten()])[1:].view_as(t) for t in qkv]
-    assert all(t.data_ptr() % 16 for t in moved)
-    straight, shifted = kernels.ops.packed_attention(*qkv, bits), kernels.ops.packed_attention(*moved, bits)
-    assert all(torch.equal(a, b) for a, b in zip(straight, shifted, strict=True))
-    gradients = [kernels.ops.packed_attention_backward(x[0], *x, straight[0], straight[1], bits) for x in (qkv, moved)]
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+@pytest.mark.parametrize("broken", ["query", "key"])
+def test_nan_is_not_hidden(kernels, broken, dtype, masked):
+    checks.check_attention_nan(*kernels, dtype, masked, broken)
+
+
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(kernels, layout, dtype):
+    checks.check_attention_layout(*kernels, layout, dtype)
+
+
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+def test_layouts_of_nothing(kernels, dtype):
+    checks.check_attention_layout_empty(*kernels, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_copies_only_what_cannot_be_read(kernels, layout, dtype):
+    """Of the tensor in question alone: where value is one, key is not copied."""
+    data = inputs(2, 2, 20, 100, 32, dtype=dtype)
+    query, key, value = (t.to(kernels.device) for t in data.qkv)
+    copied = layout is columns_apart or (layout in COPIED_FOR_CHUNKS and dtype != torch.float32)
+    call = functools.partial(checks.attend_and_differentiate, kernels.ops, query, key, layout(value), None, query)
+    call()
+    assert copies(call) == 2 * copied
 
 
 def everything(kernels, dtype):
@@ -149,8 +169,8 @@ def everything(kernels, dtype):
         data = inputs(*case, dtype=dtype)
         bits, _ = packed(data, kernels.device, "all")
         qkv = [t.to(kernels.device) for t in data.qkv]
-        output, lse = kernels.ops.packed_attention(*qkv, bits)
-        results += [output, lse, *kernels.ops.packed_attention_backward(output, *qkv, output, lse, bits)]
+        output, lse, plan = kernels.ops.packed_attention(*qkv, bits)
+        results += [output, lse, *kernels.ops.packed_attention_backward(output, *qkv, output, lse, plan, bits)]
     embeddings, features = torch.randn(1, 20, 24).to(dtype), torch.randn(1, 24, 200).to(dtype)
     results += kernels.ops.pack_predicted_mask(embeddings, features, None, None, 0.1, 1, 0)
     return results
@@ -174,6 +194,42 @@ def test_same_bits_in_any_order_on_any_gpu(dtype):
     finally:
         emulated.set_order(0)
         emulated.set_architecture(90)
+
+
+# ---- time on the host ------------------------------------------------------------------------------------------------
+
+
+def attend(dtype, masked, dim=32):
+    """A function that attends at a size of the model's, and differentiates that."""
+    data = inputs(2, 8, 100, 2048, dim, dtype=dtype)
+    bits = torch.zeros(2, 100, 32, dtype=torch.int64) if masked else None
+    return functools.partial(
+        checks.attend_and_differentiate, torch.ops.tmt_emulated, *data.qkv, bits, torch.zeros_like(data.query)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_driver_is_asked_once(dtype):
+    library, call = emulated.load(), attend(dtype, True, dim=128)
+    emulated.launches(call, 90)
+    asked = library.tmt_emulation_questions()
+    emulated.launches(call, 90)
+    assert library.tmt_emulation_questions() == asked
+    emulated.launches(call, 80)  # another device, with less shared memory
+    assert library.tmt_emulation_questions() > asked or dtype == torch.float32
+    asked = library.tmt_emulation_questions()
+    emulated.launches(call, 90)
+    assert library.tmt_emulation_questions() == asked
+
+
+@pytest.mark.parametrize(("masked", "forward", "backward"), [(True, 4, 2), (False, 2, 2)])
+def test_launches(masked, forward, backward):
+    """The plan of the keys where there is a mask, the attention, and the sum of its splits."""
+    launches = emulated.launches(attend(torch.bfloat16, masked))
+    kernels = [re.search(r"::(\w+)(<.*>)?\(", launch.kernel)[1] for launch in launches]
+    assert kernels[: forward - 2] == (["order_keys", "arrange_bits"] if masked else [])
+    assert kernels[forward - 2 :] == ["attend_rows", "merge_splits", "attend_keys", "add_splits"]
+    assert len(kernels) == forward + backward
 
 
 # ---- predicted masks ------------------------------------------------------------------------------------------------

@@ -1,14 +1,17 @@
 """tmt_ext.masked_attention and packed_attention on the CPU against their float64 reference, and it against loops."""
 
+import functools
 import math
 import os
 import subprocess
 import sys
 
+import kernel_checks as checks
 import numpy as np
 import pytest
 import torch
 from attention_inputs import CHOICES, inputs, oracle, thresholds
+from attention_layouts import LAYOUTS, columns_apart, copies
 from helpers import assert_close, assert_twice, gradients, relative_error
 
 import tmt_ext
@@ -180,7 +183,7 @@ def test_empty(shape):
 
 def test_no_keys():
     query, key = torch.randn(1, 2, 3, 8), torch.randn(1, 2, 0, 8)
-    output, lse = torch.ops.tmt.packed_attention(query, key, key, None)
+    output, lse, _ = torch.ops.tmt.packed_attention(query, key, key, None)
     assert not output.any() and (lse == -math.inf).all()
 
 
@@ -214,7 +217,7 @@ def test_rows_without_any_bit():
     data = inputs(keys=100, dtype=torch.float32)
     bits = tmt_ext.pack_mask(**data.mask, transfer_threshold=0.7).bits
     bits[:, 2] = 0
-    output, lse = torch.ops.tmt.packed_attention(*data.qkv, bits)
+    output, lse, _ = torch.ops.tmt.packed_attention(*data.qkv, bits)
     assert not output[:, :, 2].any() and (lse[:, :, 2] == -math.inf).all() and lse[:, :, 3].isfinite().all()
     others = torch.arange(7) != 2
     allowed = unpack_bits(bits, 100)[:, others]
@@ -242,27 +245,35 @@ def test_nan_stays_in_its_row():
     assert broken[0, 0].tolist() == [n == 3 for n in range(7)] and broken.sum() == 1
 
 
-def layouts(data):
-    """The same values with other strides: heads after rows, D not innermost, every other row, one image for all."""
-    yield data.qkv, [x.transpose(1, 2).contiguous().transpose(1, 2) for x in data.qkv]
-    yield data.qkv, [x.mT.contiguous().mT for x in data.qkv]
-    yield data.qkv, [x.repeat_interleave(2, 2)[:, :, ::2] for x in data.qkv]
-    same = [x[:1].repeat(2, 1, 1, 1) for x in data.qkv]
-    yield same, [x[:1].expand(2, -1, -1, -1) for x in data.qkv]
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("broken", ["query", "key"])
+def test_nan_is_not_hidden(broken, dtype, masked):
+    checks.check_attention_nan(torch.ops.tmt, torch.device("cpu"), dtype, masked, broken)
 
 
-@pytest.mark.parametrize("index", range(4))
-def test_non_contiguous(index):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(layout, dtype):
+    checks.check_attention_layout(torch.ops.tmt, torch.device("cpu"), layout, dtype)
+
+
+def test_layouts_of_nothing():
+    checks.check_attention_layout_empty(torch.ops.tmt, torch.device("cpu"), torch.float32)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_copies_only_what_has_no_rows(layout):
+    qkv = [layout(t) for t in inputs(dtype=torch.float32).qkv]
+    call = functools.partial(checks.attend_and_differentiate, torch.ops.tmt, *qkv, None, layout(qkv[0]))
+    assert copies(call) == (7 if layout is columns_apart else 0)  # three forward, four backward
+
+
+def test_strided_bits():
     data = inputs(dtype=torch.float32)
-    dense, strided = list(layouts(data))[index]
     bits = tmt_ext.pack_mask(**data.mask, transfer_threshold=0.7).bits
-    expected = torch.ops.tmt.packed_attention(*dense, bits)
-    actual = torch.ops.tmt.packed_attention(*strided, bits.transpose(0, 1).contiguous().transpose(0, 1))
-    grad = torch.randn(7).view(1, 1, 7, 1).expand_as(data.query)
-    assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
-    expected = torch.ops.tmt.packed_attention_backward(grad.contiguous(), *dense, *expected, bits)
-    actual = torch.ops.tmt.packed_attention_backward(grad, *strided, *actual, bits)
-    assert all(torch.equal(a, e) and a.is_contiguous() for a, e in zip(actual, expected, strict=True))
+    strided = bits.transpose(0, 1).contiguous().transpose(0, 1)
+    assert torch.equal(tmt_ext.packed_attention(*data.qkv, strided), tmt_ext.packed_attention(*data.qkv, bits))
 
 
 # ---- threads and processors -----------------------------------------------------------------------------------------

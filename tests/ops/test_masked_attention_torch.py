@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from attention_inputs import inputs, thresholds
+from attention_layouts import LAYOUTS
 from helpers import assert_close, gradients
 
 import tmt_ext
@@ -23,10 +24,14 @@ def test_opcheck(dtype, masked):
     torch.library.opcheck(torch.ops.tmt.packed_attention_backward.default, arguments)
 
 
-def test_opcheck_permuted():
-    data = inputs(keys=70, dtype=torch.float32)
-    qkv = [x.transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for x in data.qkv]
-    torch.library.opcheck(torch.ops.tmt.packed_attention.default, (*qkv, None))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_opcheck_layouts(layout):
+    qkv = [layout(x) for x in inputs(3, 2, keys=70, dtype=torch.float32).qkv]
+    with torch.no_grad():
+        results = torch.ops.tmt.packed_attention(*qkv, None)
+    arguments = (layout(torch.ones_like(qkv[0])), *qkv, *results, None)
+    torch.library.opcheck(torch.ops.tmt.packed_attention_backward.default, arguments)
+    torch.library.opcheck(torch.ops.tmt.packed_attention.default, (*(x.detach().requires_grad_() for x in qkv), None))
 
 
 def test_compile():

@@ -181,6 +181,7 @@ class TransformerModule(Mask2FormerTransformerModule):
             and _counts_freely(maps[0])
         ):
             levels = [level._replace(passing=without_excluded(level)) for level in levels]
+        levels = [for_projections(level) for level in levels]
         batch = mask_features.shape[0]
         hidden = self.queries_features.weight.expand(batch, -1, -1)
         positions = self.queries_embedder.weight.expand(batch, -1, -1)
@@ -209,6 +210,20 @@ def without_excluded(level: Level) -> Level:
     keys, values = (take(x.transpose(1, 2)).transpose(1, 2) for x in (level.keys, level.values))
     transfer = level.transfer._replace(values=level.transfer.values.gather(1, kept))
     return Level(keys, values, take(level.mask_features), transfer)
+
+
+def for_projections(level: Level) -> Level:
+    """The level with keys and values as its layers' projections read them, so that none makes a copy of its own."""
+    inner = None if level.passing is None else for_projections(level.passing)
+    return level._replace(keys=_for_projection(level.keys), values=_for_projection(level.values), passing=inner)
+
+
+def _for_projection(x: Tensor) -> Tensor:
+    """x (B, S, C), any strides -> contiguous; in the dtype of autocast where a projection would cast it."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        x = x.to(torch.get_autocast_dtype(device), memory_format=torch.contiguous_format)
+    return x.contiguous()
 
 
 def _counts_freely(tensor: Tensor) -> bool:

@@ -120,6 +120,8 @@ void wait_copies() {
   emulation::wait_copies(kPending);
 }
 
+inline float min_or_nan(float a, float b) { return std::isnan(a) || std::isnan(b) ? NAN : std::fmin(a, b); }
+
 inline float exp2_fast(float value) {
   const float result = exp2f(value);
   return result < FLT_MIN ? 0.f : result;
