@@ -2,13 +2,14 @@
 # On a machine with a GPU, nvcc and a torch with CUDA, in two calls of at most 8 minutes each:
 #   bench/gpu.sh 1   versions, build, the GPU tests, the operators' own times (eager and as CUDA graphs), ncu
 #   bench/gpu.sh 2   compute-sanitizer on few shapes, then times against peers, eager ones first
-# $OUT (bench/results) keeps every step's output and every row as it is measured: gpu-<device>-<call>*.
+# $OUT (bench/results) keeps it as it comes: gpu-<device>-<call>.log what the steps print, .jsonl the rows, which .json and
+# .md are made of.
 # --dry-run prints the steps with their seconds instead; PYTHON=python3.12 takes another Python. Ends with 1 if a step fails.
 set -uo pipefail
 export OUT=$(realpath -m "${OUT:-$(dirname "$0")/results}")
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
-export PATH="$(dirname "$(command -v "$PYTHON")"):$PATH:${CUDA_HOME:-/usr/local/cuda}/bin" PYTHONPATH="$PWD/python:$PWD"
+export PATH="$(dirname "$(command -v "$PYTHON")"):$PATH:${CUDA_HOME:-/usr/local/cuda}/bin" PYTHONPATH="$PWD/python:$PWD:${PYTHONPATH:-}"
 ERRORS='\berror\b[ :]|Error\b|FAILED|FAILURES|Traceback|undefined|========= (Invalid|Uninitialized|Race|Program hit)'
 failed=0
 
@@ -17,15 +18,16 @@ keep() {
   printf '{"environment": {"%s": "%s"}}\n' "$1" "$2" >> "$rows"
 }
 
-# first_error LOG: the first line that speaks of an error, what surrounds it, and the end; else the beginning.
+# first_error: of a step's output, the first line that speaks of an error, what surrounds it, and the end.
 first_error() {
-  local line
-  line=$(grep -n -m1 -E "$ERRORS" "$1" | cut -d: -f1)
+  local text line
+  text=$(cat)
+  line=$(grep -n -m1 -E "$ERRORS" <<< "$text" | cut -d: -f1)
   line=${line:-5}
-  sed -n "$((line > 4 ? line - 4 : 1)),$((line + 30))p" "$1"
+  sed -n "$((line > 4 ? line - 4 : 1)),$((line + 30))p" <<< "$text"
   echo "[...]"
-  tail -n 3 "$1"
-  echo "all of it: $1"
+  tail -n 3 <<< "$text"
+  echo "all of it: $base.log"
 }
 
 outcome() {
@@ -38,17 +40,19 @@ outcome() {
 
 # step NAME SECONDS COMMAND...: runs it within its time. Returns 1 where it fails.
 step() {
-  local name=$1 seconds=${STEP_SECONDS:-$2} begin=$SECONDS status=0 log="$base-$1.log" came
+  local name=$1 seconds=${STEP_SECONDS:-$2} begin=$SECONDS status=0 show=first_error came from
   shift 2
   if [ "$dry" ]; then
     echo "$name $seconds $*"
     return
   fi
-  echo "== $name: $*"
-  timeout --signal=INT --kill-after=3 "$seconds" "$@" > "$log" 2>&1 || status=$?
+  echo "== $name: $*" | tee -a "$base.log"
+  from=$(($(wc -l < "$base.log") + 1))
+  timeout --signal=INT --kill-after=3 "$seconds" "$@" >> "$base.log" 2>&1 || status=$?
   came="$(outcome $status), $((SECONDS - begin)) s"
-  if [ $status = 0 ]; then tail -n 12 "$log"; else first_error "$log"; fi
-  echo "== $name: $came"
+  [ $status = 0 ] && show="tail -n 12"
+  tail -n +$from "$base.log" | $show
+  echo "== $name: $came" | tee -a "$base.log"
   keep "$name" "$came"
   [ $status = 0 ] || { failed=1; return 1; }
 }
@@ -60,7 +64,7 @@ tool_step() {
   if [ "$dry" ] || command -v "$tool" > /dev/null; then
     step "$@"
   else
-    echo "== $1: not run, no $tool on PATH"
+    echo "== $1: not run, no $tool on PATH" | tee -a "$base.log"
     keep "$1" "not run: no $tool"
   fi
 }
@@ -72,7 +76,7 @@ need() {
 
 finish() {
   step tables 15 "$PYTHON" -m bench.rows "$rows"
-  [ "$dry" ] || echo "gpu.sh: kept in $base*"
+  [ "$dry" ] || echo "kept in $base.*"
   exit $failed
 }
 
@@ -99,7 +103,7 @@ call=${1:-}
 [ "${2:-}" = --dry-run ] && dry=1 || dry=
 case $call in
   1 | 2) ;;
-  *) sed -n '2,6s/^# //p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,7s/^# //p' "$0" >&2; exit 2 ;;
 esac
 device=$(nvidia-smi --query-gpu=name --format=csv,noheader 2> /dev/null | head -n 1)
 [ "$device" ] || [ "$dry" ] || { echo "gpu.sh: no GPU found" >&2; exit 1; }
@@ -107,7 +111,7 @@ base="$OUT/gpu-$(tr -cs '[:alnum:]\n' - <<< "$device")-$call" rows="$base.jsonl"
 if [ ! "$dry" ]; then
   mkdir -p "$OUT"
   : > "$rows"
-  nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+  nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | tee "$base.log"
 fi
 if [ "$call" = 1 ]; then build_and_measure; else watch_and_compare; fi
 finish

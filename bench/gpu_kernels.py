@@ -23,9 +23,8 @@ KERNELS = Path(__file__).resolve().parent.parent / "csrc" / "cuda" / "kernels.js
 
 def profile() -> None:
     """Nsight Compute's full report on the main kernels of `once`; takes this process's place."""
-    os.execvp(
-        "ncu", ["ncu", "--set", "full", "--kernel-name", main_kernels(), sys.executable, "-m", "bench.gpu", "once"]
-    )
+    options = ["--set", "full", "--clock-control", "none", "--kernel-name", main_kernels()]  # clocks as in the timings
+    os.execvp("ncu", ["ncu", *options, sys.executable, "-m", "bench.gpu", "once"])
 
 
 def main_kernels() -> str:
