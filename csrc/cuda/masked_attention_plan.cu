@@ -115,12 +115,16 @@ __global__ void __launch_bounds__(kOrderThreads) order_keys(Bits bits, KeyPlan p
 __global__ void __launch_bounds__(kArrangeThreads) arrange_bits(Bits bits, KeyPlan plan) {
   const AttentionShape& s = bits.shape;
   const int64_t image = blockIdx.x / plan.tiles, tile = blockIdx.x % plan.tiles;
-  const int64_t position = tile * kTileKeys + lane_index(), count = plan.count_keys(image);
+  const int64_t count = plan.count_keys(image);
   if (tile * kTileKeys >= count) return;  // the whole block
   const int32_t* order = plan.order(image);
   uint64_t* words = plan.words(image) + tile * plan.rows;
-  const bool inside[2] = {position < count, position + kWarpSize < count};
-  const int32_t key[2] = {inside[0] ? order[position] : 0, inside[1] ? order[position + kWarpSize] : 0};
+  int32_t key[2];  // -1 beyond the count
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int64_t position = tile * kTileKeys + key_of_bit(lane_index() + half * kWarpSize);
+    key[half] = position < count ? order[position] : -1;
+  }
   for (int64_t first = warp_index() * kWarpSize; first < plan.rows; first += kArrangeThreads) {
     uint64_t mine = 0;
 #pragma unroll 4
@@ -129,7 +133,7 @@ __global__ void __launch_bounds__(kArrangeThreads) arrange_bits(Bits bits, KeyPl
       bool bit[2];
 #pragma unroll
       for (int half = 0; half < 2; ++half)
-        bit[half] = exists && inside[half] &&
+        bit[half] = exists && key[half] >= 0 &&
                     (bits.word(image, first + i, key[half] / kWordKeys) >> (key[half] % kWordKeys) & 1u);
       const uint64_t low = ballot(bit[0]), high = ballot(bit[1]);
       if (lane_index() == i) mine = high << kWarpSize | low;

@@ -6,47 +6,53 @@
 
 namespace tmt::cuda {
 
-// The key at a position of the plan's order, null where keys keep their own.
-__device__ __forceinline__ int key_at(const int32_t* order, int position) {
-  return order == nullptr ? position : order[position];
-}
-
 // The keys of a tile, two to a lane, the same in every warp; -1 beyond the count.
 struct TileKeys {
   int keys[2];
 
-  __device__ __forceinline__ void load(const int32_t* order, int tile, int count) {
+  __device__ __forceinline__ void load(const KeyPlan& plan, int64_t order_offset, int tile, int count) {
     const int first = tile * kTileKeys + lane_index();
 #pragma unroll
     for (int half = 0; half < 2; ++half)
-      keys[half] = first + half * kWarpSize < count ? key_at(order, first + half * kWarpSize) : -1;
+      keys[half] = first + half * kWarpSize < count ? plan.key_at(order_offset, first + half * kWarpSize) : -1;
   }
   // The key at `row`; the rows of a warp are all in one half. Every lane calls.
-  __device__ __forceinline__ int at(int row) const {
-    return shuffle(row < kWarpSize ? keys[0] : keys[1], row % kWarpSize);
+  __device__ __forceinline__ int at(unsigned row) const {
+    return shuffle(row < kWarpSize ? keys[0] : keys[1], static_cast<int>(row % kWarpSize));
   }
 };
 
-// The address of a chunk of a row. One multiplication: aligned_rows lets only strides of 31 bits pass.
+// One chunk of every row: an address is one multiplication, for aligned_rows lets only strides of 31 bits pass.
 template <typename T>
-__device__ __forceinline__ T* chunk_at(const Rows<T>& rows, int row, int chunk) {
-  return rows.data + int64_t{row} * static_cast<int>(rows.stride) + chunk * kChunkElements;
-}
+class ChunkColumn {
+ public:
+  __device__ __forceinline__ ChunkColumn(const Rows<T>& rows, unsigned chunk)
+      : first_(rows.data + chunk * kChunkElements), stride_(static_cast<uint32_t>(rows.stride) * sizeof(T)) {}
+
+  __device__ __forceinline__ Chunk* at(unsigned row) const {
+    return reinterpret_cast<Chunk*>(reinterpret_cast<uintptr_t>(first_) + uint64_t{row} * stride_);
+  }
+
+ private:
+  T* first_;
+  uint32_t stride_;
+};
 
 // Starts to fetch the keys' rows of two matrices (S, dim), zeros beyond dim and for key -1. The block shares the work.
 template <typename T, int kDim>
 __device__ __forceinline__ void gather(MatrixTile<kTileKeys, kDim>& first_tile,
                                        MatrixTile<kTileKeys, kDim>& second_tile, const Rows<const T>& first,
                                        const Rows<const T>& second, const TileKeys& keys, int dim) {
-  constexpr int kRowChunks = MatrixTile<kTileKeys, kDim>::kRowChunks;
-  const int chunk = threadIdx.x % kRowChunks;
-  const bool fits = chunk * kChunkElements < dim;
+  constexpr unsigned kRowChunks = MatrixTile<kTileKeys, kDim>::kRowChunks;
+  const unsigned chunk = threadIdx.x % kRowChunks;
+  const bool fits = static_cast<int>(chunk) * kChunkElements < dim;
+  const ChunkColumn<const T> firsts(first, chunk), seconds(second, chunk);
 #pragma unroll 1
-  for (int row = threadIdx.x / kRowChunks; row < kTileKeys; row += blockDim.x / kRowChunks) {
+  for (unsigned row = threadIdx.x / kRowChunks; row < kTileKeys; row += blockDim.x / kRowChunks) {
     const int key = keys.at(row);
-    const bool inside = key >= 0 && fits;
-    copy_async(&first_tile.at(row, chunk), inside ? chunk_at(first, key, chunk) : first.data, inside);
-    copy_async(&second_tile.at(row, chunk), inside ? chunk_at(second, key, chunk) : second.data, inside);
+    const unsigned number = key >= 0 ? key : 0;
+    copy_async(&first_tile.at(row, chunk), firsts.at(number), key >= 0 && fits);
+    copy_async(&second_tile.at(row, chunk), seconds.at(number), key >= 0 && fits);
   }
 }
 
@@ -64,8 +70,9 @@ template <typename T>
 struct KeyPlace {
   int image, number, split, count;  // number: of the head in its image; count: of keys that are attended
   Rows<const T> key, value;
-  const int32_t* order;  // of the image's plan; both null without one
-  const uint64_t* words;
+  const uint64_t* words;  // of the image's plan, or null
+  int64_t order_offset;   // of its order in the plans' memory
+  uint64_t last_word;     // without a plan: of every row in the last tile
 };
 
 // `head` counts over (B, heads).
@@ -80,8 +87,9 @@ __device__ KeyPlace<T> find_keys(const AttentionShape& s, const KeyPlan& plan, c
           plan.count_keys(image),
           key.of(image, number),
           value.of(image, number),
-          plan.order(image),
-          plan.words(image)};
+          plan.words(image),
+          plan.order_offset(image),
+          first_keys(plan.keys - (plan.tiles - 1) * kTileKeys)};
 }
 
 // Starts to fetch the words of rows `row` and `row` + 1 for a tile of keys, 0 for rows that do not exist. `row` is
@@ -90,7 +98,8 @@ template <typename T>
 __device__ __forceinline__ void fetch_words(uint64_t* to, const KeyPlace<T>& place, const KeyPlan& plan, int tile,
                                             int row, int64_t queries) {
   if (!plan.exists()) {
-    for (int i = 0; i < 2; ++i) to[i] = row + i < queries ? valid_bits(tile, plan.keys) : 0;
+    const uint64_t word = tile + 1 < static_cast<int>(plan.tiles) ? ~uint64_t{0} : place.last_word;
+    for (int i = 0; i < 2; ++i) to[i] = row + i < queries ? word : 0;
     return;
   }
   const int rows = static_cast<int>(plan.rows);

@@ -40,9 +40,10 @@ __device__ void differentiate_group(KeySums<S>& sums, BackwardShared<T, S>& shar
   const float scale = in.scale * static_cast<float>(kLog2E);
   const int left = in.queries() - group * S::kGroup, rows = left < S::kGroup ? left : S::kGroup;
   const KeyRows<S> keys(stage.key), values(stage.value);
+  const LaneKeys mine;
 #pragma unroll 1
   for (int first = 0; first < rows; first += kFragmentRows)
-    differentiate_square<T, S>(sums, keys, values, shared, stage, first, scale);
+    differentiate_square<T, S>(sums, keys, values, shared, stage, mine, first, scale);
   block_barrier();
 }
 
@@ -88,7 +89,7 @@ __global__ void __launch_bounds__(kBackwardThreads, S::kResident)
   }
   block_barrier();
   const int split = shared.place.split, count = shared.place.count, tiles = static_cast<int>(in.plan.tiles);
-  const int32_t* order = shared.place.order;
+  const int64_t order = shared.place.order_offset;
   const Rows<T> grad_key = out.key.of(shared.place.image, shared.place.number),
                 grad_value = out.value.of(shared.place.image, shared.place.number);
 
@@ -110,8 +111,8 @@ __global__ void __launch_bounds__(kBackwardThreads, S::kResident)
       differentiate_groups<T, S>(sums, shared, stage, in, out.partial, tile, tile == split);
     }
     const int first = tile * kTileKeys, left = static_cast<int>(s.keys) - first;
-    store_keys<T, S>(grad_value, stage.value, sums.value, 1.f, order, first, left, in.dim());
-    store_keys<T, S>(grad_key, stage.value, sums.key, in.scale, order, first, left, in.dim());
+    store_keys<T, S>(grad_value, stage.value, sums.value, 1.f, in, order, first, left);
+    store_keys<T, S>(grad_key, stage.value, sums.key, in.scale, in, order, first, left);
     if (S::kStages > 1) {
       at = S::kStages - 1 - at;
     } else {
@@ -121,8 +122,7 @@ __global__ void __launch_bounds__(kBackwardThreads, S::kResident)
   }
   wait_copies<0>();
   for (; tile < tiles; tile += in.splits)
-    store_zeros<T, S>(grad_key, grad_value, order, tile * kTileKeys, static_cast<int>(s.keys) - tile * kTileKeys,
-                      in.dim());
+    store_zeros<T, S>(grad_key, grad_value, in, order, tile * kTileKeys, static_cast<int>(s.keys) - tile * kTileKeys);
   if constexpr (S::kKeepsSums)
     store_queries(kept, partial_of_block(shared, in, out.partial), 0, in.queries(), in.dim());
 }

@@ -61,7 +61,7 @@ struct RowState {
   float sums[kDim / 8][4] = {};
   float largest[2] = {-INFINITY, -INFINITY};  // of the scores so far, before scaling
   float base[2] = {-INFINITY, -INFINITY};     // the same after scaling: weights are 2^(score - base)
-  float total[2] = {};                        // of the lane's weights
+  float total[4] = {};                        // of the weights as products see them; [0] and [2] are the rows'
 };
 
 template <typename T>
@@ -98,19 +98,16 @@ __device__ __forceinline__ void multiply_keys(float (&scores)[kTiles][4], const 
     }
 }
 
-// -inf where the bit is not set. `words` begin with the first score's key.
+// -inf where the bit is not set. `bits` begin with the first score's key.
 template <int kTiles>
-__device__ __forceinline__ void exclude(float (&scores)[kTiles][4], const uint64_t (&words)[2]) {
+__device__ __forceinline__ void exclude(float (&scores)[kTiles][4], const uint32_t (&bits)[2]) {
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const uint64_t word = words[half] >> fragment_column();
-    const uint32_t parts[2] = {static_cast<uint32_t>(word), static_cast<uint32_t>(word >> 32)};
+  for (int half = 0; half < 2; ++half)
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile)
 #pragma unroll
       for (int e = 0; e < 2; ++e)
-        if (!(parts[tile / 4] >> (tile % 4 * 8 + e) & 1u)) scores[tile][half * 2 + e] = -INFINITY;
-  }
+        if (!(bits[half] >> (tile * 2 + e) & 1u)) scores[tile][half * 2 + e] = -INFINITY;
 }
 
 // The largest score of each of the lane's rows so far, over the four lanes that share a row.
@@ -132,7 +129,7 @@ __device__ __forceinline__ void rescale(RowState<kDim>& state, const float (&bef
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const float factor = exp2_fast(before[half] - base[half]);
-    state.total[half] *= factor;
+    state.total[half * 2] *= factor;
 #pragma unroll
     for (int tile = 0; tile < kDim / 8; ++tile)
 #pragma unroll
@@ -170,25 +167,25 @@ __device__ __forceinline__ void advance(RowState<kDim>& state, float (&base)[2],
   take_off(scores, base, state.largest);
 }
 
-// Scores become weights, 2^(scale score - base), and add to the total.
-__device__ __forceinline__ void weigh(float (&scores)[4], float (&total)[2], const float (&base)[2], float scale) {
+// Scores become weights, 2^(scale score - base).
+__device__ __forceinline__ void weigh(float (&scores)[4], const float (&base)[2], float scale) {
 #pragma unroll
-  for (int e = 0; e < 4; ++e) {
-    scores[e] = exp2_fast(fmaf(scores[e], scale, -base[e / 2]));
-    total[e / 2] += scores[e];
-  }
+  for (int e = 0; e < 4; ++e) scores[e] = exp2_fast(fmaf(scores[e], scale, -base[e / 2]));
 }
 
-// sums += weights . value, for the keys from `first` on, 16 at a time.
+// sums += weights . value, for the keys from `first` on, 16 at a time; the total is one more column, of a value of
+// ones.
 template <typename T, int kDim, int kTiles>
 __device__ __forceinline__ void add_values(RowState<kDim>& state, float (&scores)[kTiles][4], const float (&base)[2],
                                            const MatrixTile<kTileKeys, kDim>& values, int first, float scale) {
+  const uint32_t ones = pack_pair<T>(1.f, 1.f);
 #pragma unroll
   for (int step = 0; step < kTiles / 2; ++step) {
-    weigh(scores[2 * step], state.total, base, scale);
-    weigh(scores[2 * step + 1], state.total, base, scale);
+    weigh(scores[2 * step], base, scale);
+    weigh(scores[2 * step + 1], base, scale);
     uint32_t left[4];
     to_left<T>(left, scores[2 * step], scores[2 * step + 1]);
+    mma_16x8x16<T>(state.total, left, {ones, ones});
 #pragma unroll
     for (int pair = 0; pair < kDim / 16; ++pair) {
       uint32_t right[4];
@@ -203,18 +200,19 @@ template <typename T, int kDim>
 __device__ __forceinline__ void attend_tile(RowState<kDim>& state, const ForwardStage<kDim>& stage, float scale) {
   constexpr int kKeys = kScoreKeys<kDim>;
   const int row = warp_index() * kFragmentRows + fragment_row();
-  uint64_t words[2] = {stage.words[row], stage.words[row + 8]};
-  if (ballot((words[0] | words[1]) != 0) == 0) return;
-  const bool whole = ballot((words[0] & words[1]) != ~uint64_t{0}) == 0;
+  const int column = lane_index() % 4;
+  uint32_t bits[2] = {bits_of_column(stage.words[row], column), bits_of_column(stage.words[row + 8], column)};
+  if (ballot((bits[0] | bits[1]) != 0) == 0) return;
+  const bool whole = ballot((bits[0] & bits[1]) != 0xffffu) == 0;
 #pragma unroll 1
   for (int first = 0; first < kTileKeys; first += kKeys) {
     float scores[kKeys / 8][4] = {};
     multiply_keys<T, kDim>(scores, state.query, stage.key, first);
-    if (!whole) exclude(scores, words);
+    if (!whole) exclude(scores, bits);
     float base[2];
     advance<kDim>(state, base, scores, scale);
     add_values<T, kDim>(state, scores, base, stage.value, first, scale);
-    words[0] >>= kKeys % kWordKeys, words[1] >>= kKeys % kWordKeys;
+    bits[0] >>= kKeys / 4, bits[1] >>= kKeys / 4;
   }
 }
 
@@ -224,9 +222,7 @@ __device__ void finish_rows(const Rows<Out>& output, float* lse, RowState<kDim>&
                             const AttentionShape& s) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float total = state.total[half];
-    total += shuffle_xor(total, 1);
-    total += shuffle_xor(total, 2);
+    const float total = state.total[half * 2];
     const int row = first + fragment_row() + half * 8;
     if (row >= s.queries) continue;
     const bool empty = total == 0.f;  // not where it is NaN
@@ -260,7 +256,7 @@ __device__ __forceinline__ void fetch_tile(ForwardStage<kDim>& stage, TileKeys& 
       fetch_words(stage.words + warp_index() * kFragmentRows + row, place, in.plan, tile, first_row + row,
                   in.shape.queries);
     }
-    keys.load(place.order, tile + in.splits, count);
+    keys.load(in.plan, place.order_offset, tile + in.splits, count);
   }
   commit_copies();
 }
@@ -279,7 +275,7 @@ __global__ void __launch_bounds__(kMaxRowWarps* kWarpSize, kResident<kDim>)
   block_barrier();
   const int split = shared.place.split, count = shared.place.count, first_row = first_row_of_warp(in);
   TileKeys keys;
-  keys.load(shared.place.order, split, count);
+  keys.load(in.plan, shared.place.order_offset, split, count);
 #pragma unroll
   for (int i = 0; i < kDepth - 1; ++i)
     fetch_tile<T, kDim>(shared.stage[i], keys, in, shared.place, first_row, split + i * in.splits, count);

@@ -64,11 +64,13 @@ struct BackwardOutputs {
 template <typename T, typename S>
 __device__ void multiply_rows(BackwardShared<T, S>& shared, const Rows<const T>& grad, const Rows<const T>& output,
                               int first, int queries, int dim) {
+  const int chunks = dim / kChunkElements;
   for (int row = threadIdx.x; row < S::kGroup; row += kBackwardThreads) {
+    const auto *left = reinterpret_cast<const Chunk*>(grad.at(first + row)),
+               *right = reinterpret_cast<const Chunk*>(output.at(first + row));
     float sum = 0.f;
-    for (int chunk = 0; first + row < queries && chunk * kChunkElements < dim; ++chunk)
-      sum += multiply_chunks<T>(*reinterpret_cast<const Chunk*>(chunk_at(grad, first + row, chunk)),
-                                *reinterpret_cast<const Chunk*>(chunk_at(output, first + row, chunk)));
+    for (int chunk = 0; first + row < queries && chunk < chunks; ++chunk)
+      sum += multiply_chunks<T>(left[chunk], right[chunk]);
     shared.delta[row] = sum;
   }
 }
@@ -76,19 +78,21 @@ __device__ void multiply_rows(BackwardShared<T, S>& shared, const Rows<const T>&
 // Starts to fetch a group of queries with what belongs to them.
 template <typename T, typename S>
 __device__ void fetch_group(BackwardShared<T, S>& shared, const BackwardInputs<T>& in, int group) {
-  constexpr int kRowChunks = MatrixTile<S::kGroup, S::kDim>::kRowChunks;
+  constexpr unsigned kRowChunks = MatrixTile<S::kGroup, S::kDim>::kRowChunks;
   const int image = shared.place.image, number = shared.place.number;
-  const Rows<const T> queries = in.query.of(image, number), grads = in.grad.of(image, number);
-  const int first = group * S::kGroup, chunk = threadIdx.x % kRowChunks;
+  const Rows<const T> grads = in.grad.of(image, number);
+  const unsigned first = group * S::kGroup, chunk = threadIdx.x % kRowChunks;
+  const ChunkColumn<const T> query_chunks(in.query.of(image, number), chunk), grad_chunks(grads, chunk);
 #pragma unroll 1
-  for (int row = threadIdx.x / kRowChunks; row < S::kGroup; row += kBackwardThreads / kRowChunks) {
-    const bool inside = first + row < in.queries() && chunk * kChunkElements < in.dim();
-    copy_async(&shared.query.at(row, chunk), inside ? chunk_at(queries, first + row, chunk) : queries.data, inside);
-    copy_async(&shared.grad.at(row, chunk), inside ? chunk_at(grads, first + row, chunk) : grads.data, inside);
+  for (unsigned row = threadIdx.x / kRowChunks; row < S::kGroup; row += kBackwardThreads / kRowChunks) {
+    const bool exists = first + row < in.shape.queries;
+    const bool inside = exists && static_cast<int>(chunk) * kChunkElements < in.dim();
+    copy_async(&shared.query.at(row, chunk), query_chunks.at(exists ? first + row : 0), inside);
+    copy_async(&shared.grad.at(row, chunk), grad_chunks.at(exists ? first + row : 0), inside);
   }
   const float* lses = in.lse + (image * in.shape.heads + number) * in.shape.queries + first;
-  for (int row = threadIdx.x; row < S::kGroup; row += kBackwardThreads) {
-    const float lse = first + row < in.queries() ? lses[row] : 0.f;
+  for (unsigned row = threadIdx.x; row < S::kGroup; row += kBackwardThreads) {
+    const float lse = first + row < in.shape.queries ? lses[row] : 0.f;
     shared.lse[row] = lse == -INFINITY ? 0.f : lse * static_cast<float>(kLog2E);  // such a row has no bit
   }
   multiply_rows(shared, grads, in.output.of(image, number), first, in.queries(), in.dim());
@@ -109,7 +113,7 @@ __device__ void fetch_keys(BackwardStage<S>& stage, const BackwardShared<T, S>& 
                            int tile, int count) {
   if (tile * kTileKeys < count) {
     TileKeys keys;
-    keys.load(shared.place.order, tile, count);
+    keys.load(in.plan, shared.place.order_offset, tile, count);
     gather<T, S::kDim>(stage.key, stage.value, shared.place.key, shared.place.value, keys, in.dim());
     fetch_group_words(stage, shared, in, tile, 0);
   }
@@ -174,68 +178,76 @@ __device__ __forceinline__ void add_queries(float (&sums)[S::kTiles][4], const u
   }
 }
 
-// Bits of the lane's four queries from `first` on: bit 0 and bit 8 of each stand for the lane's two keys. Returns,
-// alike in the whole warp, whether any of the 16 x 16 pairs counts.
+// Where a query's bits for the lane's two keys are.
+struct LaneKeys {
+  int column = fragment_row() / 2;
+  uint32_t first = 1u << (warp_index() * 4 + fragment_row() % 2), second = first << 2;
+};
+
+// Bits of the lane's four queries from `first` on. Returns, alike in the whole warp, whether any of the 16 x 16 pairs
+// counts.
 template <typename S>
-__device__ __forceinline__ bool find_bits(uint32_t (&bits)[2][2], const BackwardStage<S>& stage, int first) {
-  uint32_t all = 0;
+__device__ __forceinline__ bool find_bits(uint32_t (&bits)[2][2], const BackwardStage<S>& stage, const LaneKeys& mine,
+                                          int first) {
 #pragma unroll
   for (int tile = 0; tile < 2; ++tile)
 #pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      const uint64_t word = stage.words[first + tile * 8 + fragment_column() + e];
-      const uint32_t keys = static_cast<uint32_t>(word >> (warp_index() * kFragmentRows)) & 0xffffu;
-      all |= keys;
-      bits[tile][e] = keys >> fragment_row();
-    }
-  return ballot(all != 0) != 0;
+    for (int e = 0; e < 2; ++e)
+      bits[tile][e] = bits_of_column(stage.words[first + tile * 8 + fragment_column() + e], mine.column);
+  const uint32_t any = bits[0][0] | bits[0][1] | bits[1][0] | bits[1][1];
+  return ballot((any & (mine.first | mine.second)) != 0) != 0;
 }
 
 // Scores become p, and products ds / scale.
 template <typename T, typename S>
 __device__ __forceinline__ void differentiate(Square& scores, Square& products, const uint32_t (&bits)[2][2],
-                                              const BackwardShared<T, S>& shared, int first, float scale) {
+                                              const BackwardShared<T, S>& shared, const LaneKeys& mine, int first,
+                                              float scale) {
 #pragma unroll
-  for (int tile = 0; tile < 2; ++tile)
+  for (int tile = 0; tile < 2; ++tile) {
+    const int query = first + tile * 8 + fragment_column();
+    const float2 lse = *reinterpret_cast<const float2*>(shared.lse + query);
+    const float2 delta = *reinterpret_cast<const float2*>(shared.delta + query);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      const int query = first + tile * 8 + fragment_column() + e % 2;
-      const bool counts = bits[tile][e % 2] >> (e / 2 * 8) & 1u;
-      const float exponent = min_or_nan(fmaf(scores[tile][e], scale, -shared.lse[query]), 0.f);  // p is at most 1
-      const float weight = counts ? exp2_fast(exponent) : 0.f;
-      products[tile][e] = counts ? weight * (products[tile][e] - shared.delta[query]) : 0.f;
-      scores[tile][e] = weight;
+      const bool counts = bits[tile][e % 2] & (e < 2 ? mine.first : mine.second);
+      const float exponent = min_or_nan(fmaf(scores[tile][e], scale, e % 2 ? -lse.y : -lse.x), 0.f);  // p is at most 1
+      scores[tile][e] = exp2_fast(counts ? exponent : -INFINITY);
+      const float change = scores[tile][e] * (products[tile][e] - (e % 2 ? delta.y : delta.x));
+      products[tile][e] = counts ? change : 0.f;  // not 0 times a NaN
     }
+  }
 }
 
 // The warp's keys against 16 queries: adds to dk and dv, and leaves ds in shared memory.
 template <typename T, typename S>
 __device__ __forceinline__ void differentiate_square(KeySums<S>& sums, const KeyRows<S>& keys, const KeyRows<S>& values,
                                                      BackwardShared<T, S>& shared, const BackwardStage<S>& stage,
-                                                     int first, float scale) {
+                                                     const LaneKeys& mine, int first, float scale) {
   uint32_t bits[2][2], changes[4] = {};
-  if (find_bits(bits, stage, first)) {
+  if (find_bits(bits, stage, mine, first)) {
     Square scores = {}, products = {};
     multiply_queries<T, S>(scores, keys, shared.query, first);
     multiply_queries<T, S>(products, values, shared.grad, first);
-    differentiate(scores, products, bits, shared, first, scale);
+    differentiate(scores, products, bits, shared, mine, first, scale);
     uint32_t weights[4];
     to_left<T>(weights, scores[0], scores[1]);
     to_left<T>(changes, products[0], products[1]);
     add_queries<T, S>(sums.value, weights, shared.grad, first);
     add_queries<T, S>(sums.key, changes, shared.query, first);
   }
-  const int row = warp_index() * kFragmentRows + fragment_row();
 #pragma unroll
   for (int i = 0; i < 4; ++i)
-    shared.changes.at(row + i % 2 * 8, first / kChunkElements + i / 2).pairs[lane_index() % 4] = changes[i];
+    shared.changes.of_row(warp_index() * kFragmentRows + i % 2 * 8, fragment_row(), first / kChunkElements, i / 2)
+        .pairs[lane_index() % 4] = changes[i];
 }
 
-// Writes factor * sums to the gradients of the warp's keys, through the warp's rows of `scratch`.
+// Writes factor * sums to the gradients of the warp's keys, of the `left` that the tile has from a position of the
+// order on; through the warp's rows of `scratch`.
 template <typename T, typename S>
 __device__ void store_keys(const Rows<T>& grad, MatrixTile<kTileKeys, S::kDim>& scratch,
-                           const float (&sums)[S::kTiles][4], float factor, const int32_t* order, int position,
-                           int left, int dim) {
+                           const float (&sums)[S::kTiles][4], float factor, const BackwardInputs<T>& in,
+                           int64_t order_offset, int position, int left) {
   constexpr int kRowChunks = MatrixTile<kTileKeys, S::kDim>::kRowChunks;
   const int first = warp_index() * kFragmentRows;
   warp_barrier();
@@ -246,25 +258,26 @@ __device__ void store_keys(const Rows<T>& grad, MatrixTile<kTileKeys, S::kDim>& 
       scratch.at(first + fragment_row() + half * 8, tile).pairs[lane_index() % 4] =
           pack_pair<T>(factor * sums[tile][half * 2], factor * sums[tile][half * 2 + 1]);
   warp_barrier();
+  const int chunk = lane_index() % kRowChunks;
+  if (chunk * kChunkElements >= in.dim()) return;
+  const ChunkColumn<T> chunks(grad, chunk);
 #pragma unroll 1
-  for (int i = lane_index(); i < kFragmentRows * kRowChunks; i += kWarpSize) {
-    const int row = first + i / kRowChunks, chunk = i % kRowChunks;
-    if (row < left && chunk * kChunkElements < dim)
-      *reinterpret_cast<Chunk*>(chunk_at(grad, key_at(order, position + row), chunk)) = scratch.at(row, chunk);
-  }
+  for (int row = first + lane_index() / kRowChunks; row < first + kFragmentRows; row += kWarpSize / kRowChunks)
+    if (row < left) *chunks.at(in.plan.key_at(order_offset, position + row)) = scratch.at(row, chunk);
 }
 
 // Zeros for the keys of a tile that nobody attends.
 template <typename T, typename S>
-__device__ void store_zeros(const Rows<T>& grad_key, const Rows<T>& grad_value, const int32_t* order, int position,
-                            int left, int dim) {
+__device__ void store_zeros(const Rows<T>& grad_key, const Rows<T>& grad_value, const BackwardInputs<T>& in,
+                            int64_t order_offset, int position, int left) {
   constexpr int kRowChunks = S::kDim / kChunkElements;
-  for (int i = threadIdx.x; i < kTileKeys * kRowChunks; i += kBackwardThreads) {
-    const int row = i / kRowChunks, chunk = i % kRowChunks;
-    if (row >= left || chunk * kChunkElements >= dim) continue;
-    const int key = key_at(order, position + row);
-    *reinterpret_cast<Chunk*>(chunk_at(grad_key, key, chunk)) = Chunk{};
-    *reinterpret_cast<Chunk*>(chunk_at(grad_value, key, chunk)) = Chunk{};
+  const int chunk = threadIdx.x % kRowChunks;
+  if (chunk * kChunkElements >= in.dim()) return;
+  const ChunkColumn<T> key_chunks(grad_key, chunk), value_chunks(grad_value, chunk);
+  for (int row = threadIdx.x / kRowChunks; row < kTileKeys && row < left; row += kBackwardThreads / kRowChunks) {
+    const unsigned key = in.plan.key_at(order_offset, position + row);
+    *key_chunks.at(key) = Chunk{};
+    *value_chunks.at(key) = Chunk{};
   }
 }
 

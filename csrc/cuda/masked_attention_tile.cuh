@@ -16,20 +16,26 @@ constexpr int kChunkElements = 8;
 // same chunk, lie in different banks; the pattern repeats every 8 rows.
 template <int kRows, int kDim>
 struct MatrixTile {
-  static constexpr int kRowChunks = kDim / kChunkElements;
-  static constexpr int kLineRows = kRowChunks >= 8 ? 1 : 8 / kRowChunks;  // rows in the 128 bytes of all banks
-  static constexpr int kSpread = kRowChunks >= 8 ? 8 : kRowChunks;
+  static constexpr unsigned kRowChunks = kDim / kChunkElements;
+  static constexpr unsigned kLineRows = kRowChunks >= 8 ? 1 : 8 / kRowChunks;  // rows in the 128 bytes of all banks
+  static constexpr unsigned kSpread = kRowChunks >= 8 ? 8 : kRowChunks;
 
   Chunk chunks[kRows * kRowChunks];
 
-  static __device__ __forceinline__ int index(int row, int chunk) {
+  static __device__ __forceinline__ unsigned index(unsigned row, unsigned chunk) {
     return row * kRowChunks + (chunk ^ (row / kLineRows % kSpread));
   }
-  __device__ __forceinline__ Chunk& at(int row, int chunk) { return chunks[index(row, chunk)]; }
+  __device__ __forceinline__ Chunk& at(unsigned row, unsigned chunk) { return chunks[index(row, chunk)]; }
+  // The same for a row that is `first`, a multiple of 8, plus the lane's 0..7, and an even chunk plus 0 or 1: what the
+  // four places of a fragment share is apart.
+  __device__ __forceinline__ Chunk& of_row(unsigned first, unsigned lane_row, unsigned chunk, unsigned odd) {
+    return chunks[first * kRowChunks + lane_row * kRowChunks + (chunk ^ (lane_row / kLineRows % kSpread) ^ odd)];
+  }
   // The same for a row that is `first`, a multiple of 8, plus the lane's, and an even chunk plus the lane's 0 or 1:
   // what depends on the lane is apart from the constants.
-  __device__ __forceinline__ const Chunk* of_lane(int first, int lane_row, int chunk, int lane_chunk) const {
-    const int spread = chunk % kSpread ^ lane_chunk ^ (lane_row / kLineRows % kSpread);
+  __device__ __forceinline__ const Chunk* of_lane(unsigned first, unsigned lane_row, unsigned chunk,
+                                                  unsigned lane_chunk) const {
+    const unsigned spread = chunk % kSpread ^ lane_chunk ^ (lane_row / kLineRows % kSpread);
     return chunks + first * kRowChunks + chunk / kSpread * kSpread + lane_row * kRowChunks + spread;
   }
 };

@@ -115,7 +115,8 @@ def check_attention(ops, device, case, dtype=torch.float32, masked=True):
     scores = qkv[0] @ qkv[1].mT / math.sqrt(case[4])
     if masked:
         scores = scores.masked_fill(~allowed[:, None], -math.inf)
-    assert_close(lse.cpu(), scores.logsumexp(-1), 1e-5, "lse")
+    # Tensor cores sum the weights that they multiply, which are rounded to the dtype.
+    assert_close(lse.cpu(), scores.logsumexp(-1), 1e-5 if dtype == torch.float32 else limit / 8, "lse")
     grads = ops.packed_attention_backward(weight.to(device), *on_device, output, lse, plan, bits)
     for name, grad, gradient in zip(("query", "key", "value"), grads, right, strict=True):
         assert grad.dtype == dtype
