@@ -29,7 +29,8 @@ import torch
 
 from tmt_ext import Fallback, Rule
 
-from . import inputs, sass
+from . import inputs, sass, tables
+from .loops import Code, work_of, working_loops
 
 SECTOR = 32  # bytes
 CSRC = sass.ROOT / "csrc"
@@ -49,7 +50,7 @@ class Case:
     values: dict[str, object]  # arguments of the operators by name
     operators: tuple[str, ...]  # called in turn; a result is an argument of later ones
 
-    def counts(self, csrc: Path) -> dict[str, list]:
+    def counts(self, csrc: Path, namespace: str) -> dict[str, list]:
         """Of each operator, what its kernels moved: counted.Counts."""
         counted, values = sass.emulation("counted"), dict(self.values)
 
@@ -61,7 +62,7 @@ class Case:
             values.update(zip([r.name for r in operator._schema.returns], results, strict=True))
 
         return {
-            name: counted.count(functools.partial(call, name=name), csrc, 90, self.multiprocessors)
+            name: counted.count(functools.partial(call, name=name), csrc, 90, self.multiprocessors, namespace)
             for name in self.operators
         }
 
@@ -108,6 +109,7 @@ def cases() -> Iterator[Case]:
 
 FIGURES: dict[str, Callable] = {
     "launches": lambda c: c.launches,
+    "tensor-core products of a warp, 16 x 8 x 16": lambda c: c.total("accesses", "product"),
     "shared memory, wavefronts": lambda c: c.total("wavefronts", "shared"),
     "of loads": lambda c: c.total("wavefronts", "shared load"),
     "of stores": lambda c: c.total("wavefronts", "shared store"),
@@ -128,7 +130,12 @@ FIGURES: dict[str, Callable] = {
 class Revision:
     name: str
     csrc: Path
-    code: dict[tuple[str, str], list[sass.Instruction]]
+    code: dict[tuple[str, str], Code]
+
+    @property
+    def namespace(self) -> str:
+        """Of its operators."""
+        return "tmt_counted_before" if self.name == "before" else "tmt_counted"
 
     @property
     def main(self) -> set[str]:
@@ -145,7 +152,7 @@ def figures(counts: list, units: int) -> dict[str, float]:
 
 def figure_table(columns: dict[str, dict[str, float]]) -> Iterator[str]:
     """Rows of figures, a column for each revision that has the kernel, and the ratio of the last to the first."""
-    first, *_, last = columns.values()
+    first, last = list(columns.values())[0], list(columns.values())[-1]
     ratio = len(columns) > 1
     yield f"| | {' | '.join(columns)} |{' ratio |' if ratio else ''}"
     yield "|---" + "|--:" * (len(columns) + ratio) + "|"
@@ -160,18 +167,18 @@ def figure_table(columns: dict[str, dict[str, float]]) -> Iterator[str]:
 LOOP_COUNTS = ("HMMA", "FFMA", "LDSM", "LDS", "STS", "LDG", "STG", "LDGSTS", "MUFU", "SHFL")
 
 
-def loop_table(codes: dict[str, list[sass.Instruction]]) -> Iterator[str]:
+def loop_table(codes: dict[str, Code]) -> Iterator[str]:
     """The loops that do a kernel's work, of every revision that has the kernel."""
     work = next(iter(codes.values()))
-    yield f"| loop | instructions | per {sass.work_of(work)} | integer, address | {' | '.join(LOOP_COUNTS)} |"
-    yield "|---" + "|--:" * (3 + len(LOOP_COUNTS)) + "|"
+    yield f"| loop | instructions | per {work_of(work)} | integer, address | out of line | {' | '.join(LOOP_COUNTS)} |"
+    yield "|---" + "|--:" * (4 + len(LOOP_COUNTS)) + "|"
     for revision, code in codes.items():
-        for loop in sass.working_loops(code):
-            done = loop.counts[sass.work_of(code)]
+        for loop in working_loops(code):
+            done = loop.counts[work_of(code)]
             per = f"{loop.instructions / done:.1f}" if done else ""
             numbers = " | ".join(str(loop.counts[name]) for name in LOOP_COUNTS)
-            where = f"{revision}: {loop.first:#x} to {loop.last:#x}"
-            yield f"| {where} | {loop.instructions} | {per} | {loop.integer} | {numbers} |"
+            where = f"{revision}: {loop.line}, {loop.first:#x} to {loop.last:#x}"
+            yield f"| {where} | {loop.instructions} | {per} | {loop.integer} | {loop.aside.total()} | {numbers} |"
 
 
 def site_lines(counts: list, units: int, most: int) -> Iterator[str]:
@@ -191,7 +198,7 @@ def site_lines(counts: list, units: int, most: int) -> Iterator[str]:
 
 def section(case: Case, revisions: list[Revision], sites: int) -> Iterator[str]:
     """Of one case: each operator's kernels together, then each main kernel."""
-    every = [case.counts(revision.csrc) for revision in revisions]
+    every = [case.counts(revision.csrc, revision.namespace) for revision in revisions]
     for operator in case.operators:
         counts = {r.name: counts[operator] for r, counts in zip(revisions, every, strict=True)}
         yield from ["", f"## {case.name}: {operator}, per {case.unit}", ""]
@@ -218,18 +225,22 @@ def kernel_section(kernel: tuple[str, str], case: Case, revisions: list[Revision
 
 HEAD = """# What the main CUDA kernels move
 
-By emulation and SASS; not measured on a GPU. Written by `{command}`.
+By emulation and SASS; not measured on a GPU. Written by `{command}` at revision {revision}.
 
 Wavefronts of shared memory are counted from the addresses that the lanes of each warp give, at 32 banks of 4 bytes;
 "without bank conflicts": at most 128 bytes of an access at a time. Bytes of global memory are what lanes ask for; in
-sectors: each sector of 32 bytes once in a warp's access, what the L1 cache is asked for; each sector once a launch: what
-caches without limits would ask of memory. Loops are those of the machine code for sm_90 that hold the kernel's work, without
-loops within them; several loops are variants, or passes over the channels. Sizes: {sizes}."""
+sectors: each sector of 32 bytes once in a warp's access, what the L1 cache is asked for; each sector once a launch:
+what caches without limits would ask of memory. Loops are those of the machine code for sm_90 that hold at least a tenth
+of the kernel's HMMA, or FFMA, by the line that closes them and their addresses, without the loops within them; integer:
+instructions on integers, addresses and predicates.
+
+{sizes}"""
 
 
 def report(chosen: list[Case], revisions: list[Revision], sites: int) -> Iterator[str]:
-    sizes = "superpixels (1, 256, 32, 64) cell 8, attention B 1, heads 2, N 100, S 1024, D 32, rule `uncertain`"
-    yield from HEAD.format(command=" ".join(["python -m bench.kernel_traffic", *sys.argv[1:]]), sizes=sizes).split("\n")
+    command = " ".join(["python -m bench.kernel_traffic", *sys.argv[1:]])
+    sizes = "Superpixels (1, 256, 32, 64) cell 8, attention B 1, heads 2, N 100, S 1024, D 32, rule `uncertain`."
+    yield from HEAD.format(command=command, revision=tables.origin()["revision"], sizes=sizes).split("\n")
     for case in chosen:
         yield from section(case, revisions, sites)
 

@@ -28,11 +28,6 @@ struct Totals {
   uint64_t accesses = 0, wavefronts = 0, ideal = 0, bytes = 0, sectors = 0;
 };
 
-struct Range {
-  uintptr_t begin = 0, end = 0;
-  bool has(uintptr_t address) const { return address - begin < end - begin; }
-};
-
 using Sectors = std::unordered_map<uintptr_t, std::bitset<kPageBytes / kSectorBytes>>;  // by page
 
 struct Launched {
@@ -41,32 +36,32 @@ struct Launched {
 };
 
 bool is_counting = false;
-Range host_stack, library;
+Span host_stack, library;
 const void* kernel = nullptr;
 std::map<const void*, Launched> kernels;
 std::map<std::tuple<const void*, uintptr_t, Traffic>, Totals> totals;
 
-Range stack_of_caller() {
+Span stack_of_caller() {
   pthread_attr_t attributes;
   void* begin = nullptr;
   size_t bytes = 0;
   pthread_getattr_np(pthread_self(), &attributes);
   pthread_attr_getstack(&attributes, &begin, &bytes);
   pthread_attr_destroy(&attributes);
-  return {reinterpret_cast<uintptr_t>(begin), reinterpret_cast<uintptr_t>(begin) + bytes};
+  return span(begin, bytes);
 }
 
 // Where the variables of this library are: threadIdx and its like are registers on a GPU.
-Range own_library() {
-  Range found;
+Span own_library() {
+  Span found;
   const auto visit = [](dl_phdr_info* info, size_t, void* given) {
     uintptr_t end = info->dlpi_addr;
     for (int i = 0; i < info->dlpi_phnum; ++i)
       if (info->dlpi_phdr[i].p_type == PT_LOAD)
         end = std::max<uintptr_t>(end, info->dlpi_addr + info->dlpi_phdr[i].p_vaddr + info->dlpi_phdr[i].p_memsz);
-    const Range range{info->dlpi_addr, end};
+    const Span range{info->dlpi_addr, end};
     if (!range.has(reinterpret_cast<uintptr_t>(&running))) return 0;
-    *static_cast<Range*>(given) = range;
+    *static_cast<Span*>(given) = range;
     return 1;
   };
   dl_iterate_phdr(visit, &found);
@@ -132,9 +127,8 @@ bool in_shared(Traffic traffic) { return traffic < Traffic::global_load; }
 void count_access(bool written, const void* pointer, size_t bytes, const void* site) {
   if (running.trace == nullptr) return;
   uintptr_t address = reinterpret_cast<uintptr_t>(pointer);
-  if (Range{running.stack_begin, running.stack_end}.has(address) || host_stack.has(address) || library.has(address))
-    return;
-  const bool shared = Range{running.shared_begin, running.shared_end}.has(address);
+  if (running.stack.has(address) || host_stack.has(address) || library.has(address)) return;
+  const bool shared = running.shared.has(address);
   const Traffic traffic = shared    ? written ? Traffic::shared_store : Traffic::shared_load
                           : written ? Traffic::global_store
                                     : Traffic::global_load;
@@ -175,7 +169,7 @@ void WarpTrace::meet() {
     total.bytes += access.bytes * __builtin_popcount(access.lanes);
     if (in_shared(access.traffic))
       count_shared(total, access);
-    else
+    else if (access.traffic != Traffic::product)
       count_global(total, access);
   }
   accesses_.clear();
@@ -199,6 +193,11 @@ void read_matrix_row(void* to, const void* row) {
   require(at % kWidest == 0, "load_matrices reads from no multiple of 16");
   if (running.trace != nullptr) running.trace->add(Traffic::shared_matrix, site, at, kWidest, running.lane);
   std::memcpy(to, row, kWidest);
+}
+
+void count_product() {
+  const auto site = reinterpret_cast<uintptr_t>(__builtin_return_address(0));
+  if (running.trace != nullptr) running.trace->add(Traffic::product, site, 0, 0, running.lane);
 }
 
 void count_copy(const void* shared, const void* global, const void* site) {

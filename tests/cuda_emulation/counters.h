@@ -12,7 +12,15 @@
 
 namespace emulation {
 
-enum class Traffic : unsigned { shared_load, shared_store, shared_matrix, shared_copy, global_load, global_store };
+enum class Traffic : unsigned {
+  shared_load,
+  shared_store,
+  shared_matrix,
+  shared_copy,
+  global_load,
+  global_store,
+  product
+};
 
 constexpr unsigned kLanes = 32;
 
@@ -43,11 +51,20 @@ class WarpTrace {
   uint64_t meeting_ = 1;
 };
 
+struct Span {
+  uintptr_t begin = 0, end = 0;
+  bool has(uintptr_t address) const { return address - begin < end - begin; }
+};
+inline Span span(const void* begin, size_t bytes) {
+  const auto address = reinterpret_cast<uintptr_t>(begin);
+  return {address, address + bytes};
+}
+
 // Whose accesses come to the hooks: those of the fiber that runs.
 struct Running {
   WarpTrace* trace = nullptr;  // null: nobody's
   unsigned lane = 0;
-  uintptr_t shared_begin = 0, shared_end = 0, stack_begin = 0, stack_end = 0;
+  Span shared, stack;
 };
 extern Running running;
 

@@ -119,24 +119,15 @@ void start(Fiber& fiber) {
   setcontext(&fiber.context);
 }
 
-void count_accesses_of(const Fiber& fiber) {
-  if (!counting()) return;
-  Block& block = *fiber.block;
-  const auto shared = reinterpret_cast<uintptr_t>(block.shared.get()), stack = reinterpret_cast<uintptr_t>(fiber.stack);
-  running = {&block.traces[fiber.thread / kWarpSize],
-             fiber.thread % kWarpSize,
-             shared,
-             shared + block.shared_bytes,
-             stack,
-             stack + kStackBytes};
-}
-
 // Runs one fiber until it waits or ends.
 __attribute__((noinline)) void resume(Fiber& fiber) {
   current = &fiber;
   threadIdx = dim3(fiber.thread);
   blockIdx = dim3(fiber.block->index);
-  count_accesses_of(fiber);
+  Block& block = *fiber.block;
+  if (counting())
+    running = {&block.traces[fiber.thread / kWarpSize], fiber.thread % kWarpSize,
+               span(block.shared.get(), block.shared_bytes), span(fiber.stack, kStackBytes)};
   if (__builtin_setjmp(scheduler) != 0) {
     running.trace = nullptr;
     return;

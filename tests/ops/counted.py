@@ -6,7 +6,6 @@ in a namespace of their own, so that several revisions of csrc can be counted in
 
 import ctypes
 import functools
-import hashlib
 import re
 import subprocess
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import NamedTuple
 import emulated
 import torch
 
-TRAFFIC = ("shared load", "shared store", "shared matrix", "shared copy", "global load", "global store")
+TRAFFIC = ("shared load", "shared store", "shared matrix", "shared copy", "global load", "global store", "product")
 FLAGS = ("-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0", "-fno-tree-sra", "-g")
 
 
@@ -24,7 +23,7 @@ class Site(NamedTuple):
 
     traffic: str  # one of TRAFFIC
     lines: tuple[str, ...]  # file:line, what is inlined first
-    accesses: int  # of warps
+    accesses: int  # of warps; of a product, how many
     wavefronts: int  # of shared memory
     ideal: int  # wavefronts, were no two words of an access in the same bank
     bytes: int  # that lanes asked for
@@ -56,9 +55,12 @@ class _KernelRow(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in names]
 
 
-def count(call, csrc=emulated.CSRC, architecture=90, multiprocessors=3):
-    """What the kernels move while call(operators) runs; operators: the namespace of torch.ops with those of `csrc`."""
-    path, namespace = _load(csrc)
+def count(call, csrc=emulated.CSRC, architecture=90, multiprocessors=3, namespace="tmt_counted"):
+    """What the kernels of `csrc` move while call(operators) runs.
+
+    operators: theirs, as in torch.ops, under the name `namespace`, of which each csrc in a process needs its own.
+    """
+    path = _load(csrc, namespace)
     library = ctypes.CDLL(str(path))
     library.tmt_emulation_set_architecture(architecture)
     library.tmt_emulation_set_multiprocessors(multiprocessors)
@@ -92,19 +94,15 @@ def _rows(function, kind):
 
 
 @functools.cache
-def _load(csrc):
-    """Path and namespace of the library of a csrc; its operators are made known."""
-    digest = hashlib.sha256()
-    for file in sorted(path for path in csrc.rglob("*") if path.is_file()):
-        digest.update(file.read_bytes())
-    namespace = f"tmt_counted_{digest.hexdigest()[:12]}"
+def _load(csrc, namespace):
+    """Path of the library of a csrc; its operators are made known."""
     path = emulated.library(emulated.kernel_units(csrc), namespace=namespace, unit_flags=FLAGS)
     definitions = torch.library.Library(namespace, "DEF")
     for schema in schemas(csrc):
         definitions.define(schema)
     _definitions.append(definitions)
     torch.ops.load_library(str(path))
-    return path, namespace
+    return path
 
 
 _definitions = []  # a Library object takes its definitions with it when it goes

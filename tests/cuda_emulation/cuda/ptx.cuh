@@ -102,9 +102,10 @@ __forceinline__ void load_from(uint32_t (&to)[4], const void* row) {
 }  // namespace emulated
 
 template <typename T>
-void mma_16x8x16(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+__forceinline__ void mma_16x8x16(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   static_assert(kIsHalfPrecision<T>);
   emulated::Product product{sum, a, b};
+  emulation::count_product();
   emulation::warp_operation(emulated::multiply<T>, ~0u, &product);
 }
 
