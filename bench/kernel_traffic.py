@@ -201,14 +201,17 @@ def section(case: Case, revisions: list[Revision], sites: int) -> Iterator[str]:
     every = [case.counts(revision.csrc, revision.namespace) for revision in revisions]
     for operator in case.operators:
         counts = {r.name: counts[operator] for r, counts in zip(revisions, every, strict=True)}
-        yield from ["", f"## {case.name}: {operator}, per {case.unit}", ""]
-        yield from figure_table({name: figures(found, case.units) for name, found in counts.items()})
-        for kernel in sorted({sass.name_and_instance(c.kernel) for found in counts.values() for c in found}):
+        yield from ["", f"## {case.name}: {operator}, per {case.unit}"]
+        kernels = sorted({sass.name_and_instance(c.kernel) for found in counts.values() for c in found})
+        if len(kernels) > 1:
+            together = {name: figures(found, case.units) for name, found in counts.items()}
+            yield from ["", "All kernels:", "", *figure_table(together)]
+        for kernel in kernels:
             if any(kernel[0] in revision.main for revision in revisions):
                 yield from kernel_section(kernel, case, revisions, counts)
-        if sites:
-            for name, found in counts.items():
-                yield from ["", f"Where bank conflicts are, {name}:", "", *site_lines(found, case.units, sites)]
+        for name, found in counts.items():
+            if lines := list(site_lines(found, case.units, sites)):
+                yield from ["", f"Bank conflicts, {name}:", "", *lines]
 
 
 def kernel_section(kernel: tuple[str, str], case: Case, revisions: list[Revision], counts: dict) -> Iterator[str]:
@@ -251,30 +254,36 @@ def source_of(revision: str, scratch: Path) -> Path:
         return Path(revision).resolve()
     packed = subprocess.run(["git", "archive", revision, "csrc"], cwd=sass.ROOT, capture_output=True, check=False)
     if packed.returncode:
-        raise SystemExit(f"kernel_traffic: --before must be a folder csrc or a git revision, got {revision}")
+        raise SystemExit(f"kernel_traffic: a revision must be git's or a folder csrc, got {revision}")
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as files:
         files.extractall(scratch, filter="data")
     return scratch / "csrc"
 
 
-def main() -> int:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.kernel_traffic", description=__doc__.splitlines()[0])
-    parser.add_argument("--before", help="a folder csrc or a git revision to compare with")
-    parser.add_argument("--csrc", type=Path, default=CSRC, help="the folder that is looked at")
+    parser.add_argument("--before", help="what to compare with: a git revision or a folder csrc")
+    parser.add_argument("--csrc", default=str(CSRC), help="what is looked at, in the same way")
     parser.add_argument("--only", default="", help="part of a case's name: " + ", ".join(c.name for c in cases()))
     parser.add_argument("--sites", type=int, default=0, help="so many places with bank conflicts are told")
     parser.add_argument("--no-sass", action="store_true", help="without machine code, which nvcc makes")
     parser.add_argument("--markdown", type=Path, help="file to write the report to")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def revisions_of(arguments: argparse.Namespace, scratch: Path) -> Iterator[Revision]:
+    """What is compared: before, if asked for, and after."""
+    named = {"before": arguments.before, "after": arguments.csrc} if arguments.before else {"present": arguments.csrc}
+    for name, revision in named.items():
+        csrc = source_of(revision, scratch / name)
+        yield Revision(name, csrc, {} if arguments.no_sass else sass.kernels(csrc))
+
+
+def main() -> int:
+    arguments, lines = parse(), []
+    chosen = [case for case in cases() if arguments.only in case.name]
     with tempfile.TemporaryDirectory() as scratch:
-        named = {"present": arguments.csrc.resolve()}
-        if arguments.before:
-            named = {"before": source_of(arguments.before, Path(scratch)), "after": arguments.csrc.resolve()}
-        revisions = [
-            Revision(name, csrc, {} if arguments.no_sass else sass.kernels(csrc)) for name, csrc in named.items()
-        ]
-        lines = []
-        for line in report([case for case in cases() if arguments.only in case.name], revisions, arguments.sites):
+        for line in report(chosen, list(revisions_of(arguments, Path(scratch))), arguments.sites):
             print(line, flush=True)
             lines.append(line)
     if arguments.markdown:

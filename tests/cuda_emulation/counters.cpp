@@ -200,10 +200,10 @@ void count_product() {
   if (running.trace != nullptr) running.trace->add(Traffic::product, site, 0, 0, running.lane);
 }
 
-void count_copy(const void* shared, const void* global, const void* site) {
+void count_copy(const void* shared, const void* global, unsigned bytes, const void* site) {
   if (running.trace == nullptr) return;
   const auto add = [&](Traffic traffic, const void* address) {
-    running.trace->add(traffic, reinterpret_cast<uintptr_t>(site), reinterpret_cast<uintptr_t>(address), kWidest,
+    running.trace->add(traffic, reinterpret_cast<uintptr_t>(site), reinterpret_cast<uintptr_t>(address), bytes,
                        running.lane);
   };
   add(Traffic::shared_copy, shared);

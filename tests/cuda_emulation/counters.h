@@ -71,6 +71,6 @@ extern Running running;
 bool counting();
 void count_launch(const void* kernel);
 // Of the fiber that runs; `global` may be null.
-void count_copy(const void* shared, const void* global, const void* site);
+void count_copy(const void* shared, const void* global, unsigned bytes, const void* site);
 
 }  // namespace emulation

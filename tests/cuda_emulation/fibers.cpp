@@ -354,7 +354,7 @@ void start_copy(void* shared, const void* global, bool inside) {
   require(reinterpret_cast<uintptr_t>(shared) % kCopyBytes == 0, "an asynchronous copy goes to no multiple of 16");
   require(!inside || reinterpret_cast<uintptr_t>(global) % kCopyBytes == 0,
           "an asynchronous copy comes from no multiple of 16");
-  count_copy(shared, inside ? global : nullptr, __builtin_return_address(0));
+  count_copy(shared, inside ? global : nullptr, kCopyBytes, __builtin_return_address(0));
   std::memset(shared, kUntouched, kCopyBytes);
   current->open_copies.push_back({static_cast<unsigned char*>(shared), inside ? global : nullptr});
 }

@@ -96,7 +96,7 @@ def _rows(function, kind):
 @functools.cache
 def _load(csrc, namespace):
     """Path of the library of a csrc; its operators are made known."""
-    path = emulated.library(emulated.kernel_units(csrc), namespace=namespace, unit_flags=FLAGS)
+    path = emulated.library(emulated.kernel_units(csrc), "", namespace, FLAGS)
     definitions = torch.library.Library(namespace, "DEF")
     for schema in schemas(csrc):
         definitions.define(schema)

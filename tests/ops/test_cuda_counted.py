@@ -48,7 +48,7 @@ KIND = {"load": "shared load", "aggregates": "shared load", "matrices": "shared 
 
 @pytest.fixture(scope="module")
 def counts():
-    path = emulated.library([COUNT_TEST], unit_flags=counted.FLAGS)
+    path = emulated.library([COUNT_TEST], sanitize="", unit_flags=counted.FLAGS)
     memory = torch.zeros(4096)
     run = ctypes.CDLL(str(path)).run_patterns
     failures = []
