@@ -12,12 +12,8 @@ import argparse
 import collections
 import datetime
 import functools
-import importlib.util
 import json
-import os
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,7 +23,8 @@ import torch
 
 import tmt_ext
 
-ROOT = Path(__file__).resolve().parent.parent
+from .sass import ROOT, demangled, dumped, emulation, name_and_instance
+
 KERNELS = json.loads((ROOT / "csrc" / "cuda" / "kernels.json").read_text())
 LOCAL = ("LDL", "STL")
 COUNTED = ("HMMA", "HGMMA", "LDSM", "LDGSTS", "UBLKCP", "FFMA", "MUFU", *LOCAL)
@@ -107,28 +104,6 @@ def occupancy(built: Built, threads: int, shared_bytes: int) -> tuple[int, float
 # ---- what is in the library -----------------------------------------------------------------------------------------
 
 
-def tool(name: str) -> str:
-    """Path of a tool of the CUDA toolkit: on PATH, or of the package nvidia-cuda-<name>."""
-    package = importlib.util.find_spec("nvidia")
-    folders = [Path(folder) / "cu13" / "bin" for folder in (package.submodule_search_locations if package else [])]
-    found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(map(str, folders)))
-    if found is None:
-        raise SystemExit(f"build_report: {name} must be on PATH, got no such tool; pip install 'nvidia-cuda-{name}'")
-    return found
-
-
-def dumped(library: Path, what: str) -> Iterator[tuple[int, str]]:
-    """Lines of a dump of cuobjdump, each with its architecture."""
-    architecture = 0
-    with subprocess.Popen([tool("cuobjdump"), what, str(library)], stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
-            if match := re.match(r"arch = sm_(\d+)", line):
-                architecture = int(match[1])
-            yield architecture, line
-    if process.returncode:
-        raise SystemExit(f"build_report: cuobjdump {what} {library} failed")
-
-
 def read(library: Path) -> list[Built]:
     """Every kernel instance of the library."""
     kernels: dict[tuple[int, str], Built] = {}
@@ -146,30 +121,14 @@ def read(library: Path) -> list[Built]:
     return sorted(kernels.values(), key=lambda kernel: (kernel.name, kernel.instance, kernel.architecture))
 
 
-@functools.cache
-def demangled(symbol: str) -> str:
-    return subprocess.run(["c++filt", symbol], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def name_and_instance(signature: str) -> tuple[str, str]:
-    """("attend", "BFloat16, 32") of "void tmt::cuda::(anonymous namespace)::attend<c10::BFloat16, 32>(...)"."""
-    plain = re.sub(r"\(anonymous namespace\)::|tmt::cuda::|c10::|^void ", "", signature)
-    plain = re.sub(r"\((?:int|bool|long|unsigned)\)", "", plain).split("(")[0]
-    name, _, instance = plain.partition("<")
-    return name, instance.strip().removesuffix(">").strip()
-
-
 # ---- what is launched -----------------------------------------------------------------------------------------------
 
 
 def launches(architecture: int) -> dict[tuple[str, str], object]:
     """The launch with most shared memory of every kernel instance at the sizes above: emulated.Launch."""
-    sys.path.insert(0, str(ROOT / "tests" / "ops"))
-    import emulated
-
-    found: dict[tuple[str, str], emulated.Launch] = {}
+    found: dict[tuple[str, str], object] = {}
     for call in calls():
-        for launch in emulated.launches(call, architecture, LIMITS[architecture].multiprocessors):
+        for launch in emulation("emulated").launches(call, architecture, LIMITS[architecture].multiprocessors):
             key = name_and_instance(launch.kernel)
             if key not in found or found[key].shared_bytes < launch.shared_bytes:
                 found[key] = launch

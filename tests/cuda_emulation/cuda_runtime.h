@@ -17,7 +17,11 @@
 #define __grid_constant__
 #define __device__
 #define __host__
+#ifdef __SANITIZE_THREAD__  // accesses are counted (counters.h): by the place that calls, as on a GPU
+#define __forceinline__ inline __attribute__((always_inline))
+#else
 #define __forceinline__ inline
+#endif
 #define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 
@@ -30,18 +34,34 @@ struct dim3 {
 // Of the fiber that runs now.
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-struct alignas(8) float2 {
-  float x, y;
+// Vectors are copied as one number, so that who counts accesses sees one, as the one instruction of a GPU.
+template <typename Whole, typename Vector>
+void copy_whole(Vector& to, const Vector& from) {
+  using Bytes [[gnu::may_alias]] = Whole;
+  static_assert(sizeof(Bytes) == sizeof(Vector));
+  reinterpret_cast<Bytes&>(to) = reinterpret_cast<const Bytes&>(from);
+}
+
+template <typename T>
+struct alignas(8) Vector2 {
+  T x, y;
+  Vector2() = default;
+  Vector2(T x_, T y_) : x(x_), y(y_) {}
+  Vector2(const Vector2& from) { copy_whole<uint64_t>(*this, from); }
+  Vector2& operator=(const Vector2& from) { return copy_whole<uint64_t>(*this, from), *this; }
 };
-struct alignas(16) float4 {
-  float x, y, z, w;
+template <typename T>
+struct alignas(16) Vector4 {
+  T x, y, z, w;
+  Vector4() = default;
+  Vector4(T x_, T y_, T z_, T w_) : x(x_), y(y_), z(z_), w(w_) {}
+  Vector4(const Vector4& from) { copy_whole<unsigned __int128>(*this, from); }
+  Vector4& operator=(const Vector4& from) { return copy_whole<unsigned __int128>(*this, from), *this; }
 };
-struct alignas(8) uint2 {
-  unsigned x, y;
-};
-struct alignas(16) uint4 {
-  unsigned x, y, z, w;
-};
+using float2 = Vector2<float>;
+using float4 = Vector4<float>;
+using uint2 = Vector2<unsigned>;
+using uint4 = Vector4<unsigned>;
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "counters.h"
 #include "cuda_runtime.h"
 #include "emulation.h"
 
@@ -85,6 +86,7 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const s
     records.push_back({kernel, launch});
     return cudaSuccess;
   }
+  if (counting()) count_launch(kernel);
   blockDim = config.blockDim;
   gridDim = config.gridDim;
   const std::string failure = run_blocks(launch, thread);

@@ -29,6 +29,12 @@ unsigned char* shared_memory();
 // Whether the bytes are in the calling block's shared memory.
 bool is_shared(const void* pointer, size_t bytes);
 
+// The 16 bytes that the calling thread gives to a matrix load.
+void read_matrix_row(void* to, const void* row);
+
+// Counts that the calling thread's warp multiplies on tensor cores.
+void count_product();
+
 // Asynchronous copies of the calling thread: bytes arrive when they are waited for, and what was there is gone at once.
 void start_copy(void* shared, const void* global, bool inside);
 void commit_copies();

@@ -15,6 +15,7 @@
 #include <random>
 #include <vector>
 
+#include "counters.h"
 #include "cuda_runtime.h"
 #include "emulation.h"
 
@@ -67,6 +68,7 @@ struct Block {
   size_t shared_bytes;
   std::unique_ptr<unsigned char, Free> shared;
   std::vector<Fiber*> fibers;
+  std::vector<WarpTrace> traces;  // of each warp, where accesses are counted
 };
 
 std::vector<std::unique_ptr<Fiber>> pool;  // fibers live for ever and run one thread after another
@@ -108,7 +110,6 @@ char* new_stack() {
 
 void start(Fiber& fiber) {
   fiber.started = true;
-  if (fiber.stack == nullptr) fiber.stack = new_stack();
   getcontext(&fiber.context);
   fiber.context.uc_stack.ss_sp = fiber.stack;
   fiber.context.uc_stack.ss_size = kStackBytes;
@@ -122,7 +123,14 @@ __attribute__((noinline)) void resume(Fiber& fiber) {
   current = &fiber;
   threadIdx = dim3(fiber.thread);
   blockIdx = dim3(fiber.block->index);
-  if (__builtin_setjmp(scheduler) != 0) return;
+  Block& block = *fiber.block;
+  if (counting())
+    running = {&block.traces[fiber.thread / kWarpSize], fiber.thread % kWarpSize,
+               span(block.shared.get(), block.shared_bytes), span(fiber.stack, kStackBytes)};
+  if (__builtin_setjmp(scheduler) != 0) {
+    running.trace = nullptr;
+    return;
+  }
   if (fiber.started) jump(fiber.place);
   start(fiber);
 }
@@ -148,6 +156,7 @@ bool finish_warp_operation(Block& block, unsigned base, unsigned count) {
     payloads[i] = lanes[i]->payload;
   }
   operation(payloads, mask);
+  if (mask << (kWarpSize - count) == ~0u << (kWarpSize - count)) block.traces[base / kWarpSize].meet();
   for (unsigned i = 0; i < count; ++i)
     if (mask >> i & 1u) let_go(*lanes[i]);
   return true;
@@ -155,8 +164,9 @@ bool finish_warp_operation(Block& block, unsigned base, unsigned count) {
 
 void open_block_barrier(Block& block) {
   const auto waits = [](const Fiber* f) { return f->state == State::at_block_barrier; };
-  if (std::all_of(block.fibers.begin(), block.fibers.end(), waits))
-    for (Fiber* fiber : block.fibers) let_go(*fiber);
+  if (!std::all_of(block.fibers.begin(), block.fibers.end(), waits)) return;
+  for (Fiber* fiber : block.fibers) let_go(*fiber);
+  for (WarpTrace& trace : block.traces) trace.meet();
 }
 
 // ---- turns ----------------------------------------------------------------------------------------------------------
@@ -247,6 +257,7 @@ void run_resident(std::vector<Block>& blocks) {
 Fiber* fiber_for(size_t slot, Block& block, unsigned thread) {
   while (pool.size() <= slot) pool.push_back(std::make_unique<Fiber>());
   Fiber* fiber = pool[slot].get();
+  if (fiber->stack == nullptr) fiber->stack = new_stack();
   fiber->block = &block;
   fiber->thread = thread;
   fiber->state = State::ready;
@@ -266,6 +277,7 @@ void prepare(Block& block, unsigned index, const Launch& launch, size_t slot) {
     block.shared.reset(static_cast<unsigned char*>(bytes));
   }
   std::memset(block.shared.get(), kUntouched, launch.shared_bytes + kBeyondShared);
+  block.traces.resize((launch.threads + kWarpSize - 1) / kWarpSize);
   block.fibers.resize(launch.threads);
   for (unsigned i = 0; i < launch.threads; ++i) block.fibers[i] = fiber_for(slot + i, block, i);
 }
@@ -279,7 +291,10 @@ void check_end_of_shared(const Block& block) {
 void run_some(std::vector<Block>& blocks, const std::vector<unsigned>& indices, const Launch& launch) {
   for (size_t i = 0; i < blocks.size(); ++i) prepare(blocks[i], indices[i], launch, i * launch.threads);
   run_resident(blocks);
-  for (const Block& block : blocks) check_end_of_shared(block);
+  for (Block& block : blocks) {
+    check_end_of_shared(block);
+    for (WarpTrace& trace : block.traces) trace.meet();
+  }
 }
 
 }  // namespace
@@ -317,6 +332,7 @@ void start_copy(void* shared, const void* global, bool inside) {
   require(reinterpret_cast<uintptr_t>(shared) % kCopyBytes == 0, "an asynchronous copy goes to no multiple of 16");
   require(!inside || reinterpret_cast<uintptr_t>(global) % kCopyBytes == 0,
           "an asynchronous copy comes from no multiple of 16");
+  count_copy(shared, inside ? global : nullptr, kCopyBytes, __builtin_return_address(0));
   std::memset(shared, kUntouched, kCopyBytes);
   current->open_copies.push_back({static_cast<unsigned char*>(shared), inside ? global : nullptr});
 }

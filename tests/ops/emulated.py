@@ -76,7 +76,7 @@ def launches(call, architecture=90, multiprocessors=132):
     set_multiprocessors(multiprocessors)
     emulation.tmt_emulation_only_record(1)
     call()
-    names, found = _symbols(path), []
+    names, found = symbols(path), []
     numbers = [ctypes.c_uint64() for _ in range(3)]
     while offset := emulation.tmt_emulation_recorded(ctypes.c_uint64(len(found)), *map(ctypes.byref, numbers)):
         found.append(Launch(names[offset], *(number.value for number in numbers)))
@@ -86,7 +86,7 @@ def launches(call, architecture=90, multiprocessors=132):
     return found
 
 
-def _symbols(path):
+def symbols(path):
     """{offset: demangled name} of a library's functions."""
     command = ["nm", "--defined-only", "--demangle", str(path)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -99,38 +99,40 @@ def kernel_units(csrc=CSRC):
     return sorted((csrc / "cuda").glob("*.cu"))
 
 
-def library(units, sanitize=None):
+def library(units, sanitize=None, namespace="tmt_emulated", unit_flags=()):
     """Path of the library made of these .cu files, each with the headers of the csrc that it lies in.
 
-    sanitize: names of sanitizers, see above; TMT_SANITIZE where None.
+    sanitize: names of sanitizers, see above; TMT_SANITIZE where None. namespace: of the operators. unit_flags: for the
+    .cu files only.
     """
     sanitize = os.environ.get("TMT_SANITIZE", "") if sanitize is None else sanitize
-    sources = [*units, *sorted(EMULATION.glob("*.cpp"))]
+    unit_flags = [*unit_flags, f"-DTMT_CUDA_LIBRARY={namespace}"]
+    flags = [(source, unit_flags) for source in units] + [(source, []) for source in sorted(EMULATION.glob("*.cpp"))]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(lambda source: _object(source, sanitize), sources))
+        objects = list(pool.map(lambda pair: _object(*pair, sanitize), flags))
     torch_lib = Path(torch.__file__).parent / "lib"
     command = [_compiler(), "-shared", "-Wl,-Bsymbolic", *_sanitizers(sanitize)]
     libraries = [f"-L{torch_lib}", "-ltorch_cpu", "-lc10"]
-    digest = _digest([*command, *(path.name for path in objects)], [])
     name = units[0].stem if len(units) == 1 else "kernels"
-    return _made(BUILT / f"{name}-{digest}.so", [*command, *map(str, objects), *libraries])
+    key = digest([*command, *(path.name for path in objects)], [])
+    return made(BUILT / f"{name}-{key}.so", [*command, *map(str, objects), *libraries])
 
 
-def _object(source, sanitize):
+def _object(source, flags, sanitize):
     """Path of the object file made of one source; compiled anew only after a change of it or of what it includes."""
-    csrc = source.parents[1] if source.suffix == ".cu" and source != SELF_TEST else CSRC
+    csrc = source.parents[1] if source.parent != EMULATION else CSRC
     folders = [EMULATION, csrc]
-    command = [_compiler(), *FLAGS, *_sanitizers(sanitize), *(f"-I{folder}" for folder in folders)]
+    command = [_compiler(), *FLAGS, *flags, *_sanitizers(sanitize), *(f"-I{folder}" for folder in folders)]
     command += ["-isystem", str(Path(torch.__file__).parent / "include"), "-x", "c++", "-c", str(source)]
     words = [word.replace(str(csrc), "csrc") for word in command]  # a copy elsewhere makes the same object
-    return _made(BUILT / f"{source.stem}-{_digest(words, _included(source, folders))}.o", command)
+    return made(BUILT / f"{source.stem}-{digest(words, included(source, folders))}.o", command)
 
 
 FLAGS = [
     *("-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
     *("-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY", "-DUSE_CUDA"),
-    *("-DTMT_CUDA_LIBRARY=tmt_emulated", "-DTMT_CUDA_KEY=CPU"),
+    "-DTMT_CUDA_KEY=CPU",
 ]
 
 
@@ -148,7 +150,7 @@ def _compiler_version(compiler):
     return subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
 
 
-def _included(source, folders):
+def included(source, folders):
     """The file and all that it includes from `folders`, the folder of the including file first."""
     found, open_files = set(), [source]
     while open_files:
@@ -162,15 +164,15 @@ def _included(source, folders):
     return sorted(found)
 
 
-def _digest(words, files):
-    digest = hashlib.sha256(_compiler_version(_compiler()) + torch.__version__.encode())
-    digest.update("\n".join(words).encode())
+def digest(words, files):
+    hashed = hashlib.sha256(_compiler_version(_compiler()) + torch.__version__.encode())
+    hashed.update("\n".join(words).encode())
     for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+        hashed.update(file.read_bytes())
+    return hashed.hexdigest()[:16]
 
 
-def _made(path, command):
+def made(path, command):
     """`path`, made by the command where it is not there; another process may make it at the same time."""
     if not path.exists():
         BUILT.mkdir(parents=True, exist_ok=True)

@@ -93,27 +93,30 @@ void load(const Lanes& lanes, unsigned) {
 }
 
 template <bool kTransposed>
-void load_from(uint32_t (&to)[4], const void* row) {
-  emulation::require(emulation::is_shared(row, 16), "load_matrices reads outside of shared memory");
-  emulation::require(reinterpret_cast<uintptr_t>(row) % 16 == 0, "load_matrices reads from no multiple of 16");
+__forceinline__ void load_from(uint32_t (&to)[4], const void* row) {
   MatrixLoad mine{to, {}};
-  std::memcpy(mine.row, row, sizeof(mine.row));
+  emulation::read_matrix_row(mine.row, row);
   emulation::warp_operation(load<kTransposed>, ~0u, &mine);
 }
 
 }  // namespace emulated
 
 template <typename T>
-void mma_16x8x16(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+__forceinline__ void mma_16x8x16(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   static_assert(kIsHalfPrecision<T>);
   emulated::Product product{sum, a, b};
+  emulation::count_product();
   emulation::warp_operation(emulated::multiply<T>, ~0u, &product);
 }
 
-inline void load_matrices(uint32_t (&to)[4], const void* row) { emulated::load_from<false>(to, row); }
-inline void load_matrices_transposed(uint32_t (&to)[4], const void* row) { emulated::load_from<true>(to, row); }
+__forceinline__ void load_matrices(uint32_t (&to)[4], const void* row) { emulated::load_from<false>(to, row); }
+__forceinline__ void load_matrices_transposed(uint32_t (&to)[4], const void* row) {
+  emulated::load_from<true>(to, row);
+}
 
-inline void copy_async(void* shared, const void* global, bool inside) { emulation::start_copy(shared, global, inside); }
+__forceinline__ void copy_async(void* shared, const void* global, bool inside) {
+  emulation::start_copy(shared, global, inside);
+}
 inline void commit_copies() { emulation::commit_copies(); }
 template <int kPending>
 void wait_copies() {
