@@ -17,8 +17,8 @@ struct ForwardArguments {
   T* region_features;  // (B, C, h, w)
   T* assignment;       // (B, 9, H, W)
   int64_t* labels;     // (B, H, W)
-  float* history;      // (B, L + 1, h * w, C)
-  float* masses;       // (B, L, h * w)
+  float* history;      // (B, L + 1, h * w, C), or null: not kept
+  float* masses;       // (B, L, h * w), or null with history
   Parts parts;
   int iterations;
   float kappa;
@@ -108,7 +108,9 @@ class ForwardGroup : public GroupWork<T, kPixels> {
     const float mass = warp_sum(part), factor = 1.f / fmaxf(mass, kMassEps);
     const float norm = norm_of(warp_sum(squares), warp_sum(scaled)) * factor;
     if (step <= given_.iterations) write_centre(number, factor, 1.f / fmaxf(norm, kNormEps));
-    if (region.own) keep(region, number, step, mass, factor);
+    if (!region.own) return;
+    if (given_.history != nullptr) keep(region, number, step, mass, factor);
+    if (step > given_.iterations) write_region(region, number, factor);
   }
 
   __device__ void write_centre(int number, float factor, float inverse_norm) const {
@@ -118,21 +120,27 @@ class ForwardGroup : public GroupWork<T, kPixels> {
     }
   }
 
-  // Writes f_(step-1) of a region of the group.
+  // Writes f_(step-1) and its mass of a region of the group for the backward pass.
   __device__ void keep(const HaloRegion& region, int number, int step, float mass, float factor) const {
     const int64_t map = int64_t{group_.image} * (given_.iterations + 1) + step - 1, regions = plan_.regions();
     float* history = given_.history + (map * regions + region.index(plan_)) * plan_.channels;
-    T* result = given_.region_features + int64_t{group_.image} * plan_.channels * regions + region.index(plan_);
     const float* sums = memory_.sums() + number * plan_.stride;
     warp_barrier();
-    for (int channel = lane_index(); channel < plan_.channels; channel += kWarpSize) {
-      const float feature = sums[channel] * factor;
-      history[channel] = feature;
-      if (step > given_.iterations) result[channel * regions] = static_cast<T>(feature);
-    }
+    for (int channel = lane_index(); channel < plan_.channels; channel += kWarpSize)
+      history[channel] = sums[channel] * factor;
     warp_barrier();
     if (step < 2 || lane_index() != 0) return;
     given_.masses[(int64_t{group_.image} * given_.iterations + step - 2) * regions + region.index(plan_)] = mass;
+  }
+
+  // Writes f_L of a region of the group to the result.
+  __device__ void write_region(const HaloRegion& region, int number, float factor) const {
+    const int64_t regions = plan_.regions(), image = int64_t{group_.image} * plan_.channels * regions;
+    const float* sums = memory_.sums() + number * plan_.stride;
+    warp_barrier();
+    for (int channel = lane_index(); channel < plan_.channels; channel += kWarpSize)
+      given_.region_features[image + channel * regions + region.index(plan_)] = static_cast<T>(sums[channel] * factor);
+    warp_barrier();
   }
 
   __device__ void assign_slice(const Products<kTogether>& products, int s, const Tile& tile, int i, int slot, int slice,
