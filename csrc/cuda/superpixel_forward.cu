@@ -1,9 +1,9 @@
-// tmt::superpixel on CUDA (Eqs. 6-9). bf16 and fp16 go to the tensor cores (superpixel_group_forward.cuh); here is what
-// float32 does, and images too large for those kernels. Per iteration: one kernel over cells assigns every pixel and
-// writes, for each of the nine regions around the cell, what the cell's pixels give it; a second one adds up, per
+// tmt::superpixel on CUDA (Eqs. 6-9). bf16 and fp16 go to the tensor cores (superpixel_tensor_forward.cuh); here is
+// what float32 does, and images too large for those kernels. Per iteration: one kernel over cells assigns every pixel
+// and writes, for each of the nine regions around the cell, what the cell's pixels give it; a second one adds up, per
 // region, the parts of the nine cells around it in a fixed order and divides. No atomics: the same input gives the same
 // bits.
-#include "cuda/superpixel_group_forward.cuh"
+#include "cuda/superpixel_tensor_forward.cuh"
 
 namespace tmt::cuda {
 namespace {
@@ -156,8 +156,8 @@ bool run_on_tensor_cores(const Context& context, const Tensor& features, const O
                                       {},
                                       static_cast<int>(iterations),
                                       kappa};
-  return plan->tile_pixels == 16 ? run_groups<T, 16>(context, features, arguments, *plan)
-                                 : run_groups<T, 64>(context, features, arguments, *plan);
+  return plan->tile_pixels == 16 ? run_groups<T, 16>(context, features, arguments)
+                                 : run_groups<T, 64>(context, features, arguments);
 }
 
 // features (B, C, H, W) -> region_features (B, C, h, w), assignment (B, 9, H, W), labels (B, H, W) int64,

@@ -113,7 +113,12 @@ void mma_16x8x16(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]
 inline void load_matrices(uint32_t (&to)[4], const void* row) { emulated::load_from<false>(to, row); }
 inline void load_matrices_transposed(uint32_t (&to)[4], const void* row) { emulated::load_from<true>(to, row); }
 
-inline void copy_async(void* shared, const void* global, bool inside) { emulation::start_copy(shared, global, inside); }
+inline void copy_async(void* shared, const void* global, bool inside) {
+  emulation::start_copy(shared, global, 16, inside);
+}
+inline void copy_async_8(void* shared, const void* global, bool inside) {
+  emulation::start_copy(shared, global, 8, inside);
+}
 inline void commit_copies() { emulation::commit_copies(); }
 template <int kPending>
 void wait_copies() {
@@ -124,6 +129,8 @@ inline float exp2_fast(float value) {
   const float result = exp2f(value);
   return result < FLT_MIN ? 0.f : result;
 }
+
+inline void trap() { emulation::require(false, "a trap"); }
 
 inline void named_barrier(int id, int threads) { emulation::named_barrier(id, threads); }
 
