@@ -12,7 +12,7 @@
 
 STABLE_TORCH_LIBRARY(tmt, m) {
   m.def(
-      "superpixel(Tensor features, int cell, int iterations, float kappa) -> "
+      "superpixel(Tensor features, int cell, int iterations, float kappa, bool keep_history=True) -> "
       "(Tensor region_features, Tensor assignment, Tensor labels, Tensor history, Tensor masses)");
   m.def(
       "superpixel_backward(Tensor? grad_region_features, Tensor? grad_assignment, Tensor features, Tensor history, "

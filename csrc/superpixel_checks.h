@@ -49,6 +49,21 @@ inline bool has_shape(const Tensor& tensor, std::initializer_list<int64_t> expec
   return matches;
 }
 
+// What the forward keeps for the backward, history (B, L+1, h*w, C) and masses (B, L, h*w); empty where nothing is
+// kept.
+struct Kept {
+  Tensor history, masses;
+
+  bool there() const { return history.dim() != 1; }
+};
+
+inline Kept new_kept(const Tensor& features, const Sizes& sizes, int64_t iterations, bool keep) {
+  const ScalarType dtype = accumulate_dtype(features);
+  if (!keep) return {torch::stable::new_empty(features, {0}, dtype), torch::stable::new_empty(features, {0}, dtype)};
+  return {torch::stable::new_empty(features, {sizes.batch, iterations + 1, sizes.regions(), sizes.channels}, dtype),
+          torch::stable::new_empty(features, {sizes.batch, iterations, sizes.regions()}, dtype)};
+}
+
 // A gradient must look like the output it belongs to: `expected` is (B, C, h, w) or (B, 9, H, W).
 inline void check_gradient(const char* name, const std::optional<Tensor>& gradient, const Tensor& features,
                            std::initializer_list<int64_t> expected) {
@@ -76,6 +91,10 @@ inline Sizes check_superpixel_backward(const std::optional<Tensor>& grad_region_
                                        const Tensor& history, const Tensor& masses, int64_t cell, int64_t iterations,
                                        double kappa) {
   const Sizes sizes = check_superpixel(features, cell, iterations, kappa);
+  TMT_CHECK(
+      !has_shape(history, {0}),
+      "superpixel_backward: history must be what superpixel returned with keep_history, got none; call superpixel "
+      "with gradients enabled and features that require one");
   check_kept("history", history, features, {sizes.batch, iterations + 1, sizes.regions(), sizes.channels});
   check_kept("masses", masses, features, {sizes.batch, iterations, sizes.regions()});
   check_gradient("grad_region_features", grad_region_features, features,

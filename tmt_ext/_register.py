@@ -12,15 +12,15 @@ def _accumulate(dtype):
 
 
 @register_fake("tmt::superpixel")
-def _(features, cell, iterations, kappa):
+def _(features, cell, iterations, kappa, keep_history=True):
     batch, channels, height, width = features.shape
     rows, columns = (height + cell - 1) // cell, (width + cell - 1) // cell
+    kept = [(batch, iterations + 1, rows * columns, channels), (batch, iterations, rows * columns)]
     return (
         features.new_empty((batch, channels, rows, columns)),
         features.new_empty((batch, 9, height, width)),
         features.new_empty((batch, height, width), dtype=torch.int64),
-        features.new_empty((batch, iterations + 1, rows * columns, channels), dtype=_accumulate(features.dtype)),
-        features.new_empty((batch, iterations, rows * columns), dtype=_accumulate(features.dtype)),
+        *(features.new_empty(s if keep_history else (0,), dtype=_accumulate(features.dtype)) for s in kept),
     )
 
 
@@ -80,7 +80,7 @@ def _(grad_output, query, key, value, output, lse, plan, bits):
 
 
 def _superpixel_setup(ctx, inputs, output):
-    features, ctx.cell, ctx.iterations, ctx.kappa = inputs
+    features, ctx.cell, ctx.iterations, ctx.kappa, _ = inputs
     _, _, labels, history, masses = output
     ctx.save_for_backward(features, history, masses)
     ctx.mark_non_differentiable(labels, history, masses)
@@ -89,12 +89,12 @@ def _superpixel_setup(ctx, inputs, output):
 
 def _superpixel_backward(ctx, grad_region_features, grad_assignment, _labels, _history, _masses):
     if grad_region_features is None and grad_assignment is None:
-        return None, None, None, None
+        return None, None, None, None, None
     features, history, masses = ctx.saved_tensors
     grad = torch.ops.tmt.superpixel_backward(
         grad_region_features, grad_assignment, features, history, masses, ctx.cell, ctx.iterations, ctx.kappa
     )
-    return grad, None, None, None
+    return grad, None, None, None, None
 
 
 register_autograd("tmt::superpixel", _superpixel_backward, setup_context=_superpixel_setup)
@@ -128,9 +128,9 @@ def _cast(tensor, dtype):
 
 def _register_autocast(key, device):
     @impl("tmt::superpixel", key)
-    def superpixel(features, cell, iterations, kappa):
+    def superpixel(features, *others):
         with torch.autocast(device, enabled=False):
-            return torch.ops.tmt.superpixel(_cast(features, torch.float32), cell, iterations, kappa)
+            return torch.ops.tmt.superpixel(_cast(features, torch.float32), *others)
 
     @impl("tmt::pack_predicted_mask", key)
     def pack_predicted_mask(mask_embeddings, mask_features, *others):

@@ -37,7 +37,8 @@ def superpixel(features: Tensor, cell: int, *, iterations: int = 6, kappa: float
         RuntimeError: wrong shape, dtype or value, or a CUDA tensor without CUDA kernels.
     """
     require_device("superpixel", features=features)
-    return SuperpixelOutput(*torch.ops.tmt.superpixel(features, cell, iterations, kappa)[:3])
+    differentiates = torch.is_grad_enabled() and features.requires_grad  # else nothing is kept for a backward
+    return SuperpixelOutput(*torch.ops.tmt.superpixel(features, cell, iterations, kappa, differentiates)[:3])
 
 
 def pack_mask(

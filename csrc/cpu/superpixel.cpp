@@ -138,25 +138,23 @@ void backward_group(const SuperpixelBackward& task, int64_t images, const Tensor
 }
 
 // features (B, C, H, W) -> region_features (B, C, h, w), assignment (B, 9, H, W), labels (B, H, W),
-// history (B, L+1, h*w, C), masses (B, L, h*w).
+// history (B, L+1, h*w, C), masses (B, L, h*w); both (0,) where they are not kept.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor features, int64_t cell, int64_t iterations,
-                                                              double kappa) {
+                                                              double kappa, bool keep_history) {
   const Sizes sizes = superpixel::check_superpixel(features, cell, iterations, kappa);
   const Tensor input = torch::stable::contiguous(features);
   const int64_t batch = sizes.batch, height = sizes.height, width = sizes.width;
   Tensor region_features = torch::stable::new_empty(input, {batch, sizes.channels, sizes.rows, sizes.columns});
   Tensor assignment = torch::stable::new_empty(input, {batch, superpixel::kNeighbours, height, width});
   Tensor labels = torch::stable::new_empty(input, {batch, height, width}, ScalarType::Long);
-  Tensor history = torch::stable::new_empty(input, {batch, iterations + 1, sizes.regions(), sizes.channels},
-                                            accumulate_dtype(input));
-  Tensor masses = torch::stable::new_empty(input, {batch, iterations, sizes.regions()}, accumulate_dtype(input));
+  const superpixel::Kept kept = superpixel::new_kept(input, sizes, iterations, keep_history);
 
   SuperpixelForward task{};
   task.grid = grid_of(sizes, cell, iterations, kappa);
   task.element = element_of(input);
   task.features = input.const_data_ptr();
-  task.history = history.mutable_data_ptr();
-  task.masses = masses.mutable_data_ptr();
+  task.history = kept.there() ? kept.history.mutable_data_ptr() : nullptr;
+  task.masses = kept.there() ? kept.masses.mutable_data_ptr() : nullptr;
   task.region_features = region_features.mutable_data_ptr();
   task.assignment = assignment.mutable_data_ptr();
   task.labels = static_cast<int64_t*>(labels.mutable_data_ptr());
@@ -166,7 +164,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor featu
   const Scratch scratch = take_scratch(task, group, accumulate_size(input));
   for (task.first = 0; task.first < batch; task.first += group)
     forward_group(task, std::min(group, batch - task.first), input);
-  return {region_features, assignment, labels, history, masses};
+  return {region_features, assignment, labels, kept.history, kept.masses};
 }
 
 std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {

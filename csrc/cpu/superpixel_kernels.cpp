@@ -59,10 +59,10 @@ void combine_row(const Rows<T, SuperpixelForward>& rows, int64_t row, int64_t k,
   for (int64_t column = 0; column < grid.columns; ++column) {
     rows.add_sums(row, column, total);
     const A mass = rows.total_mass(row, column);
-    *rows.mass(row, column, k) = mass;
+    if (rows.task.masses != nullptr) *rows.mass(row, column, k) = mass;
     const A eps = static_cast<A>(superpixel::kMassEps);
     rows.put_centre(row, column, k, total, mass < eps ? eps : mass);
-    if (k == grid.iterations) rows.put_region(row, column);
+    if (k == grid.iterations) rows.put_region(row, column, total);
   }
 }
 
@@ -87,7 +87,8 @@ void start_row(const Rows<T, SuperpixelBackward>& rows, int64_t row, A_of<T>* gr
   const SuperpixelGrid& grid = rows.grid;
   for (int64_t column = 0; column < grid.columns; ++column) {
     const int64_t region = rows.region(row, column);
-    for (int64_t k = 0; k < grid.iterations; ++k) *rows.centre_norm(row, region, k) = rows.put_unit(row, region, k);
+    for (int64_t k = 0; k < grid.iterations; ++k)
+      *rows.centre_norm(row, region, k) = rows.put_unit(row, region, k, rows.centre(row, region, k));
     for (int64_t c = 0; c < grid.channels; ++c) gradient[c] = rows.grad_region(row, column, c);
     put_pull(rows, row, column, grid.iterations, gradient);
   }

@@ -67,8 +67,8 @@ struct SuperpixelImages {
   Element element;
   int64_t first;         // image of the batch that is the group's first
   const void* features;  // (B, C, H, W)
-  void* history;         // (B, L+1, h*w, C) of A; only read by the backward, as masses
-  void* masses;          // (B, L, h*w) of A: sum_p a_k(p, r)
+  void* history;         // (B, L+1, h*w, C) of A; only read by the backward, as masses; null where none will follow
+  void* masses;          // (B, L, h*w) of A: sum_p a_k(p, r); null with history
   void* inverse_norms;   // (G, H*W), tile order: 1 / max(|x|, eps)
   int64_t unit_maps;     // M: 1 in the forward, which needs the last alone; L in the backward
   void* units;           // (G, M, h*w, channel_stride): f^_k at k % M

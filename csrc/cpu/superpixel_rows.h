@@ -234,25 +234,25 @@ struct Rows {
     return total;
   }
 
-  // f_k = sum / mass, and f^_k where another iteration follows; sum (channel_stride) is overwritten.
+  // f_k = sum / mass, in place of sum (channel_stride); to the history where it is kept, as f^_k where another
+  // iteration follows.
   void put_centre(int64_t row, int64_t column, int64_t k, A* sum, A mass) const {
     fill_row(sum, grid.channel_stride(), [&](int64_t c) { return load(sum + c) / mass; });
-    __builtin_memcpy(centre(row, region(row, column), k), sum, static_cast<size_t>(grid.channels) * sizeof(A));
-    if (k < grid.iterations) put_unit(row, region(row, column), k);
+    if (task.history != nullptr)
+      __builtin_memcpy(centre(row, region(row, column), k), sum, static_cast<size_t>(grid.channels) * sizeof(A));
+    if (k < grid.iterations) put_unit(row, region(row, column), k, sum);
   }
 
-  // f^_k; returns 1 / max(|f_k|, eps).
-  A put_unit(int64_t row, int64_t region, int64_t k) const {
-    const A* x = centre(row, region, k);
+  // f^_k of f_k (C), x; returns 1 / max(|x|, eps).
+  A put_unit(int64_t row, int64_t region, int64_t k, const A* x) const {
     const A norm = norm_from_square(dot(x, x, grid.channels), x, 1, grid.channels), inverse = inverse_norm(norm);
     A* to = unit(row, region, k);
     for (int64_t c = 0; c < grid.channels; ++c) to[c] = x[c] * inverse;
     return inverse;
   }
 
-  // region_features from f_L.
-  void put_region(int64_t row, int64_t column) const {
-    const A* from = centre(row, region(row, column), grid.iterations);
+  // region_features from f_L (C).
+  void put_region(int64_t row, int64_t column, const A* from) const {
     T* to = at<T>(task.region_features, batch_image(row) * grid.channels * grid.regions() + region(row, column));
     for (int64_t c = 0; c < grid.channels; ++c) store_one(to + c * grid.regions(), from[c]);
   }

@@ -73,6 +73,14 @@ __device__ __forceinline__ void copy_async(void* shared, const void* global, boo
                : "memory");
 }
 
+// The same of 8 bytes, both ends aligned to 8.
+__device__ __forceinline__ void copy_async_8(void* shared, const void* global, bool inside) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;"
+               :
+               : "r"(shared_address(shared)), "l"(__cvta_generic_to_global(global)), "r"(inside ? 8 : 0)
+               : "memory");
+}
+
 // Closes the group of the copies that this thread started since the last call, perhaps none.
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
@@ -131,5 +139,8 @@ __device__ __forceinline__ unsigned load_acquire(const unsigned* flag) {
 __device__ __forceinline__ void add_release(unsigned* flag, unsigned value) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(__cvta_generic_to_global(flag)), "r"(value) : "memory");
 }
+
+// Ends the launch with an error, and with it the process's use of the GPU.
+__device__ __forceinline__ void trap() { asm volatile("trap;"); }
 
 }  // namespace tmt::cuda

@@ -1,7 +1,7 @@
-// tmt::superpixel_backward on CUDA. bf16 goes to the tensor cores (superpixel_group_backward.cuh); here is what float32
-// and fp16 do, whose range is too small for gradients in it. Nothing was kept but the region features f_0 .. f_L and
-// the masses, so each iteration's assignment a is computed again, from the last to the first. With g the gradient of
-// f_t, D the mass, x^ and f^ unit vectors:
+// tmt::superpixel_backward on CUDA. bf16 goes to the tensor cores (superpixel_tensor_backward.cuh); here is what
+// float32 and fp16 do, whose range is too small for gradients in it. Nothing was kept but the region features f_0 ..
+// f_L and the masses, so each iteration's assignment a is computed again, from the last to the first. With g the
+// gradient of f_t, D the mass, x^ and f^ unit vectors:
 //   G(r) = g(r) / D(r)
 //   da(p, r) = <G(r), x(p) - f_t(r)>  (plus the given gradient of the assignment in the last iteration)
 //   ds = a (da - sum_r a da)
@@ -9,7 +9,7 @@
 //   df^_(t-1)(r) = kappa sum_p ds x^(p),   g of f_(t-1) = (I - f^ f^T) df^ / |f|
 // and at last dx += g(own cell) / pixels of the cell. A norm at its clamp is a constant: no projection; likewise the
 // mass. Sums over pixels go through per-cell parts as in the forward pass: no atomics, the same bits every time.
-#include "cuda/superpixel_group_backward.cuh"
+#include "cuda/superpixel_tensor_backward.cuh"
 
 namespace tmt::cuda {
 namespace {
@@ -265,8 +265,8 @@ bool run_on_tensor_cores(const Context& context, const Given& given, const Tenso
                                        {},
                                        static_cast<int>(iterations),
                                        kappa};
-  return plan->tile_pixels == 16 ? run_backward_groups<T, 16>(context, arguments, *plan, result)
-                                 : run_backward_groups<T, 64>(context, arguments, *plan, result);
+  return plan->tile_pixels == 16 ? run_backward_groups<T, 16>(context, arguments, result)
+                                 : run_backward_groups<T, 64>(context, arguments, result);
 }
 
 // grad_region_features (B, C, h, w), grad_assignment (B, 9, H, W), features (B, C, H, W), history (B, L + 1, h * w, C),

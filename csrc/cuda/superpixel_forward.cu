@@ -1,9 +1,9 @@
-// tmt::superpixel on CUDA (Eqs. 6-9). bf16 and fp16 go to the tensor cores (superpixel_group_forward.cuh); here is what
-// float32 does, and images too large for those kernels. Per iteration: one kernel over cells assigns every pixel and
-// writes, for each of the nine regions around the cell, what the cell's pixels give it; a second one adds up, per
+// tmt::superpixel on CUDA (Eqs. 6-9). bf16 and fp16 go to the tensor cores (superpixel_tensor_forward.cuh); here is
+// what float32 does, and images too large for those kernels. Per iteration: one kernel over cells assigns every pixel
+// and writes, for each of the nine regions around the cell, what the cell's pixels give it; a second one adds up, per
 // region, the parts of the nine cells around it in a fixed order and divides. No atomics: the same input gives the same
 // bits.
-#include "cuda/superpixel_group_forward.cuh"
+#include "cuda/superpixel_tensor_forward.cuh"
 
 namespace tmt::cuda {
 namespace {
@@ -74,8 +74,8 @@ __global__ void __launch_bounds__(kThreads) assign_cell(const T* features, Regio
   }
 }
 
-// f_t = sums / masses, of the parts; result_masses (B, iterations, h * w) gets this iteration's. Block = region;
-// thread = channel.
+// f_t = sums / masses, of the parts; result_masses (B, iterations, h * w), or null, gets this iteration's. Block =
+// region; thread = channel.
 __global__ void __launch_bounds__(kThreads)
     divide_sums(const float* sums, const float* masses, float* history, float* result_masses, int64_t iterations,
                 float* inverse_norm, int64_t stride, Grid grid) {
@@ -83,7 +83,8 @@ __global__ void __launch_bounds__(kThreads)
   const Cell cell(grid, blockIdx.x);
   const int64_t region = blockIdx.x % grid.regions(), cells = cell.image * grid.regions() * kNeighbours;
   const float given = gather_parts(masses + cells, grid, cell, 1, 0), mass = fmaxf(given, kMassEps);
-  if (threadIdx.x == 0) result_masses[cell.image * iterations * grid.regions() + region] = given;
+  if (threadIdx.x == 0 && result_masses != nullptr)
+    result_masses[cell.image * iterations * grid.regions() + region] = given;
   BlockNorm norm;
   for (int64_t channel = threadIdx.x; channel < grid.channels; channel += kThreads) {
     const float mean = gather_parts(sums + cells * grid.channels, grid, cell, grid.channels, channel) / mass;
@@ -104,31 +105,36 @@ __global__ void write_region_features(const float* last, T* region_features, int
 }
 
 struct Outputs {
-  Tensor region_features, assignment, labels, history, masses;
+  Tensor region_features, assignment, labels;
+  superpixel::Kept kept;
 };
 
 template <typename T>
 void run(const Context& context, const Tensor& features, const Outputs& outputs, const Grid& grid, int64_t iterations,
          float kappa) {
   const int64_t cells = grid.batch * grid.regions(), plane = grid.regions() * grid.channels;
-  const int64_t stride = (iterations + 1) * plane;
   const Tensor sums = torch::stable::new_empty(features, {cells, kNeighbours, grid.channels}, ScalarType::Float);
   const Tensor masses = torch::stable::new_empty(features, {cells, kNeighbours}, ScalarType::Float);
   const Tensor inverse_norm = torch::stable::new_empty(features, {cells}, ScalarType::Float);
-  float* history = output<float>(outputs.history);
-  float* result_masses = output<float>(outputs.masses);
+  // Where no history is kept, each f_t takes the place of the one before.
+  const bool keeps = outputs.kept.there();
+  const Tensor memory =
+      keeps ? outputs.kept.history : torch::stable::new_empty(features, {cells, grid.channels}, ScalarType::Float);
+  const int64_t stride = keeps ? (iterations + 1) * plane : plane, step = keeps ? plane : 0;
+  float* history = output<float>(memory);
   const Blocks per_region{cells, kThreads, sizeof(float[kWarps])}, per_cell{cells, kThreads, sizeof(CellTile)};
 
   launch(context, per_region, cell_means<T>, input<T>(features), history, output<float>(inverse_norm), stride, grid);
-  for (int64_t t = 0; t < iterations; ++t, history += plane, result_masses += grid.regions()) {
+  for (int64_t t = 0; t < iterations; ++t, history += step) {
     const bool last = t + 1 == iterations;
     const Result<T> result{last ? output<T>(outputs.assignment) : nullptr,
                            last ? output<int64_t>(outputs.labels) : nullptr};
     const Regions centres{history, input<float>(inverse_norm), stride};
     launch(context, per_cell, assign_cell<T>, input<T>(features), centres, output<float>(sums), output<float>(masses),
            result, grid, kappa);
-    launch(context, per_region, divide_sums, input<float>(sums), input<float>(masses), history + plane, result_masses,
-           iterations, output<float>(inverse_norm), stride, grid);
+    launch(context, per_region, divide_sums, input<float>(sums), input<float>(masses), history + step,
+           keeps ? output<float>(outputs.kept.masses) + t * grid.regions() : nullptr, iterations,
+           output<float>(inverse_norm), stride, grid);
   }
   launch(context, one_thread_each(grid.batch * plane), write_region_features<T>, history,
          output<T>(outputs.region_features), stride, grid);
@@ -145,28 +151,26 @@ bool run_on_tensor_cores(const Context& context, const Tensor& features, const O
                                       output<T>(outputs.region_features),
                                       output<T>(outputs.assignment),
                                       output<int64_t>(outputs.labels),
-                                      output<float>(outputs.history),
-                                      output<float>(outputs.masses),
+                                      outputs.kept.there() ? output<float>(outputs.kept.history) : nullptr,
+                                      outputs.kept.there() ? output<float>(outputs.kept.masses) : nullptr,
                                       {},
                                       static_cast<int>(iterations),
                                       kappa};
-  return plan->tile_pixels == 16 ? run_groups<T, 16>(context, features, arguments, *plan)
-                                 : run_groups<T, 64>(context, features, arguments, *plan);
+  return plan->tile_pixels == 16 ? run_groups<T, 16>(context, features, arguments)
+                                 : run_groups<T, 64>(context, features, arguments);
 }
 
 // features (B, C, H, W) -> region_features (B, C, h, w), assignment (B, 9, H, W), labels (B, H, W) int64,
-// history (B, L + 1, h * w, C) float32, masses (B, L, h * w) float32
+// history (B, L + 1, h * w, C) float32, masses (B, L, h * w) float32; both (0,) where they are not kept
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor& given, int64_t cell, int64_t iterations,
-                                                              double kappa) {
-  const Grid grid(superpixel::check_superpixel(given, cell, iterations, kappa), cell);
+                                                              double kappa, bool keep_history) {
+  const superpixel::Sizes sizes = superpixel::check_superpixel(given, cell, iterations, kappa);
+  const Grid grid(sizes, cell);
   const Tensor features = torch::stable::contiguous(given);
-  const Outputs outputs{
-      torch::stable::new_empty(features, {grid.batch, grid.channels, grid.rows, grid.columns}),
-      torch::stable::new_empty(features, {grid.batch, kNeighbours, grid.height, grid.width}),
-      torch::stable::new_empty(features, {grid.batch, grid.height, grid.width}, ScalarType::Long),
-      torch::stable::new_empty(features, {grid.batch, iterations + 1, grid.regions(), grid.channels},
-                               ScalarType::Float),
-      torch::stable::new_empty(features, {grid.batch, iterations, grid.regions()}, ScalarType::Float)};
+  const Outputs outputs{torch::stable::new_empty(features, {grid.batch, grid.channels, grid.rows, grid.columns}),
+                        torch::stable::new_empty(features, {grid.batch, kNeighbours, grid.height, grid.width}),
+                        torch::stable::new_empty(features, {grid.batch, grid.height, grid.width}, ScalarType::Long),
+                        superpixel::new_kept(features, sizes, iterations, keep_history)};
   dispatch_dtype("superpixel", features, [&](auto type) {
     using T = typename decltype(type)::type;
     const Context context(features);
@@ -176,7 +180,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> superpixel(const Tensor& give
       if (run_on_tensor_cores<T>(context, features, outputs, grid, iterations, sharpness)) return;
     run<T>(context, features, outputs, grid, iterations, sharpness);
   });
-  return {outputs.region_features, outputs.assignment, outputs.labels, outputs.history, outputs.masses};
+  return {outputs.region_features, outputs.assignment, outputs.labels, outputs.kept.history, outputs.kept.masses};
 }
 
 }  // namespace

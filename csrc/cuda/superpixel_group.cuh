@@ -1,187 +1,162 @@
-// How the tensor-core superpixel kernels cut an image. A block works on a group of cells, a rectangle of them, and on
-// the regions of its halo: the group's own and the ones around it, which its pixels may join. A cell's pixels come in
-// tiles of kPixels. Group and halo are numbered row-major.
+// A block's group of cells: its shared memory, where its tiles and its halo's regions are, and its pixels' way in and
+// out.
 #pragma once
 
-#include <array>
-
-#include "cuda/superpixel_common.cuh"
+#include "cuda/superpixel_plan.cuh"
 
 namespace tmt::cuda {
 
-constexpr int kGroupThreads = 256;
-constexpr int kGroupWarps = kGroupThreads / kWarpSize;
-constexpr int kChannelStep = 32;  // channels in shared memory are padded to this with zeros
-constexpr int kRowPadding = 8;    // elements after each row of a table, so that rows begin in different banks
-constexpr int kWeightRows =
-    24;                     // of eight neighbours the high, then the low halves; then both of the ninth, six unused
-constexpr int kSlice = 16;  // pixels of one matrix product
-
-// Bytes of dynamic shared memory at which each piece begins.
-struct SharedOffsets {
-  int pixels, centres, gradients, sums, weights, inverse_norms, slice_masses, masses, bytes;
-};
-
-struct Plan {
-  int batch, height, width, cell, rows, columns;  // of the image, in pixels and in cells
-  int channels, padded_channels, stride;          // stride: of a region's row in shared memory
-  int group_rows, group_columns;                  // cells of a group
-  int rows_of_groups, columns_of_groups;
-  int tile_pixels, tiles_per_cell;
-  int round;  // tiles worked on together; a power of two
-  int slots;  // tiles in shared memory: all of the group's, or two rounds
-  int piece;  // pixels that one copy moves: they lie side by side and are aligned, in the image and in the cell
-  SharedOffsets shared;
-
-  __host__ __device__ int groups() const { return rows_of_groups * columns_of_groups; }
-  __host__ __device__ int tiles() const { return group_rows * group_columns * tiles_per_cell; }
-  __host__ __device__ int halo_columns() const { return group_columns + 2; }
-  __host__ __device__ int halo() const { return (group_rows + 2) * halo_columns(); }
-  __host__ __device__ int regions() const { return rows * columns; }
-  __host__ __device__ int64_t pixels() const { return int64_t{height} * width; }
-};
-
-__host__ __device__ inline int smaller(int a, int b) { return a < b ? a : b; }
-__host__ __device__ inline int larger(int a, int b) { return a > b ? a : b; }
-
-// The block's rectangle of cells.
-struct Group {
-  int image;                    // of the batch
-  int first_row, first_column;  // its first cell
-
-  __device__ Group(const Plan& plan, int image_, int number)
-      : image(image_),
-        first_row(number / plan.columns_of_groups * plan.group_rows),
-        first_column(number % plan.columns_of_groups * plan.group_columns) {}
-};
-
-// A region of a group's halo.
-struct HaloRegion {
-  int row, column;  // on the grid of regions
-  bool exists, own;
-
-  __device__ HaloRegion(const Plan& plan, const Group& group, int number) {
-    const int y = number / plan.halo_columns(), x = number % plan.halo_columns();
-    row = group.first_row + y - 1;
-    column = group.first_column + x - 1;
-    exists = row >= 0 && row < plan.rows && column >= 0 && column < plan.columns;
-    own = exists && y >= 1 && y <= plan.group_rows && x >= 1 && x <= plan.group_columns;
-  }
-  __device__ int index(const Plan& plan) const { return row * plan.columns + column; }
-};
-
-// A tile of a cell of the group. A tile beyond the image has no pixels.
-struct Tile {
-  int row, column;              // the cell, on the grid
-  int top, left, width, count;  // of the whole cell
-  int first;                    // number of the tile's first pixel in the cell
-  int corner;                   // number in the halo of the cell's neighbour 0
-
-  __device__ Tile(const Plan& plan, const Group& group, int number) {
-    const int cell = number / plan.tiles_per_cell, y = cell / plan.group_columns, x = cell % plan.group_columns;
-    row = group.first_row + y;
-    column = group.first_column + x;
-    first = number % plan.tiles_per_cell * plan.tile_pixels;
-    corner = y * plan.halo_columns() + x;
-    const bool exists = row < plan.rows && column < plan.columns && y < plan.group_rows;
-    top = row * plan.cell;
-    left = column * plan.cell;
-    width = exists ? smaller(plan.cell, plan.width - left) : 1;
-    count = exists ? width * smaller(plan.cell, plan.height - top) : 0;
-  }
-
-  __device__ bool empty() const { return first >= count; }
-  // Offset in the image's plane of the tile's pixel p.
-  __device__ int64_t offset(const Plan& plan, int p) const {
-    return int64_t{top + (first + p) / width} * plan.width + left + (first + p) % width;
-  }
-  // Number in the halo of neighbour k, and whether there is one.
-  __device__ int neighbour(const Plan& plan, int k) const { return corner + k / 3 * plan.halo_columns() + k % 3; }
-  __device__ bool has(const Plan& plan, int k) const {
-    return superpixel::neighbour_exists(k, row, column, plan.rows, plan.columns);
-  }
-};
-
-// The block's shared memory.
+// What a block works on, and its shared memory.
 template <typename T>
-class GroupMemory {
- public:
-  __device__ explicit GroupMemory(const Plan& plan) : plan_(plan) {}
+struct Group {
+  const Plan& plan;
+  int lane;    // where the image's Parts are
+  int number;  // of the group in the image
 
-  // (slots, padded_channels, tile_pixels), see pixel_address
-  __device__ T* pixels(int slot) const {
-    return at<T>(plan_.shared.pixels) + slot * plan_.padded_channels * plan_.tile_pixels;
+  // (padded_channels, tile_pixels), see pixel_address
+  __device__ T* pixels(int tile) const {
+    return at<T>(plan.shared.pixels) + tile * plan.padded_channels * plan.tile_pixels;
   }
-  // (2, halo, stride): unit vectors rounded to T, and what the rounding left
-  __device__ T* centres() const { return at<T>(plan_.shared.centres); }
+  // (2, halves): unit vectors rounded to T, and what the rounding left
+  __device__ T* centres() const { return at<T>(plan.shared.centres); }
   // likewise, of the regions' gradients; backward only
-  __device__ T* gradients() const { return at<T>(plan_.shared.gradients); }
-  // (halo, stride): what the group gives its halo's regions
-  __device__ float* sums() const { return at<float>(plan_.shared.sums); }
-  // (round, kWeightRows, tile_pixels + kRowPadding)
-  __device__ T* weights(int i) const {
-    return at<T>(plan_.shared.weights) + i * kWeightRows * (plan_.tile_pixels + kRowPadding);
+  __device__ T* gradients() const { return at<T>(plan.shared.gradients); }
+  // (sums): what the group gives its halo's regions
+  __device__ float* sums() const { return at<float>(plan.shared.sums); }
+  // (kWeightRows, tile_pixels + kWeightPadding)
+  __device__ T* weights(int tile) const {
+    return at<T>(plan.shared.weights) + tile * kWeightRows * (plan.tile_pixels + kWeightPadding);
   }
-  // (slots, tile_pixels)
-  __device__ float* inverse_norms(int slot) const {
-    return at<float>(plan_.shared.inverse_norms) + slot * plan_.tile_pixels;
+  // (tile_pixels)
+  __device__ float* inverse_norms(int tile) const {
+    return at<float>(plan.shared.inverse_norms) + tile * plan.tile_pixels;
   }
-  // (round, tile_pixels / kSlice, 9)
-  __device__ float* slice_masses(int i, int slice) const {
-    return at<float>(plan_.shared.slice_masses) + (i * (plan_.tile_pixels / kSlice) + slice) * kNeighbours;
-  }
-  // (halo)
-  __device__ float* masses() const { return at<float>(plan_.shared.masses); }
+  // (tiles, tile_pixels / kSlice, 9)
+  __device__ float* slice_masses() const { return at<float>(plan.shared.slice_masses); }
+  // (halo): of each region's gradient and its feature; backward only
+  __device__ float* products() const { return at<float>(plan.shared.products); }
+
+  __device__ TileInfo& tile(int number) const { return at<TileInfo>(plan.shared.tiles)[number]; }
+  __device__ RegionInfo& region(int number) const { return at<RegionInfo>(plan.shared.regions)[number]; }
+  // (tile_pixels / kPiece): where each piece begins in the image's plane; -1: outside of the image
+  __device__ int* pieces(int tile) const { return at<int>(plan.shared.pieces) + tile * (plan.tile_pixels / kPiece); }
 
  private:
   template <typename Element>
   __device__ static Element* at(int offset) {
     return reinterpret_cast<Element*>(shared_memory() + offset);
   }
-  const Plan& plan_;
 };
 
-// What the groups give their halos' regions, in global memory; `set` alternates, so that one step's are read while the
-// next one's are written. `lane` is an image, or the team of blocks that works on one.
-struct Parts {
-  float* sums;    // (2, lanes, groups, halo, padded_channels)
-  float* masses;  // (2, lanes, groups, halo)
-  int lanes;
+// ---- where everything is: once for all images and steps -------------------------------------------------------------
 
-  // As many rows as 32 bits count would not fit into memory.
-  __device__ int row(const Plan& plan, int set, int lane, int group, int region) const {
-    return ((set * lanes + lane) * plan.groups() + group) * plan.halo() + region;
-  }
-};
-
-// Tells the neighbours that this block has done one more step: what it wrote before is there. Every thread must call.
-__device__ __forceinline__ void tell_neighbours(unsigned* flag) {
-  block_barrier();
-  if (threadIdx.x == 0) add_release(flag, 1u);
-}
-
-// Waits until the groups that share a region of the halo with group `number` have done `steps` steps, too: those with a
-// cell at most two cells away. Every thread must call.
-__device__ __forceinline__ void wait_for_neighbours(const unsigned* flags, const Plan& plan, int number,
-                                                    unsigned steps) {
-  constexpr int kAcross = 5;
-  if (threadIdx.x < kAcross * kAcross) {
-    const int down = static_cast<int>(threadIdx.x) / kAcross - 2, across = static_cast<int>(threadIdx.x) % kAcross - 2;
-    const int row = number / plan.columns_of_groups + down, column = number % plan.columns_of_groups + across;
-    const bool near = (abs(down) < 2 || plan.group_rows == 1) && (abs(across) < 2 || plan.group_columns == 1);
-    if (near && row >= 0 && row < plan.rows_of_groups && column >= 0 && column < plan.columns_of_groups) {
-      while (load_acquire(flags + row * plan.columns_of_groups + column) < steps) {
-      }
-    }
-  }
-  block_barrier();
-}
-
-// A value as two of half precision: high + low is the value, but for a rounding of the low half.
 template <typename T>
-struct Halves {
-  T high, low;
-  __device__ explicit Halves(float value) : high(value), low(value - static_cast<float>(high)) {}
-};
+__device__ void describe_tile(const Group<T>& group, int number) {
+  const Plan& plan = group.plan;
+  const int cell = number / plan.tiles_per_cell, first = number % plan.tiles_per_cell * plan.tile_pixels;
+  const int y = cell / plan.group_columns, x = cell % plan.group_columns;
+  const int row = group.number / plan.columns_of_groups * plan.group_rows + y;
+  const int column = group.number % plan.columns_of_groups * plan.group_columns + x;
+  const int top = row * plan.cell, left = column * plan.cell;
+  const bool inside = row < plan.rows && column < plan.columns;
+  const int width = inside ? smaller(plan.cell, plan.width - left) : kPiece;
+  const int count = inside ? width * smaller(plan.cell, plan.height - top) : 0;
+  for (int i = lane_index(); i < plan.tile_pixels / kPiece; i += kWarpSize) {
+    const int p = first + i * kPiece;
+    group.pieces(number)[i] = p < count ? (top + p / width) * plan.width + left + p % width : -1;
+  }
+  if (lane_index() != 0) return;
+  unsigned exist = 0;
+  for (int k = 0; k < kNeighbours; ++k)
+    exist |= static_cast<unsigned>(superpixel::neighbour_exists(k, row, column, plan.rows, plan.columns)) << k;
+  group.tile(number) = {y, x, row * plan.columns + column, first < count ? exist : 0u};
+}
+
+// A group gives to the regions around it, so that a region has parts of at most nine groups.
+template <typename T>
+__device__ void describe_region(const Group<T>& group, int number) {
+  const Plan& plan = group.plan;
+  const int y = number / plan.halo_columns(), x = number % plan.halo_columns();
+  const int row = group.number / plan.columns_of_groups * plan.group_rows + y - 1;
+  const int column = group.number % plan.columns_of_groups * plan.group_columns + x - 1;
+  const bool exists = row >= 0 && row < plan.rows && column >= 0 && column < plan.columns;
+  const bool own = exists && y >= 1 && y <= plan.group_rows && x >= 1 && x <= plan.group_columns;
+  if (lane_index() < kNeighbours) {
+    const int down = larger(row - 1, 0) / plan.group_rows + lane_index() / 3;
+    const int across = larger(column - 1, 0) / plan.group_columns + lane_index() % 3;
+    const bool gives = exists && down * plan.group_rows <= smaller(row + 1, plan.rows - 1) &&
+                       across * plan.group_columns <= smaller(column + 1, plan.columns - 1);
+    const int in_its_halo =
+        (row + 1 - down * plan.group_rows) * plan.halo_columns() + column + 1 - across * plan.group_columns;
+    group.region(number).parts[lane_index()] =
+        gives ? (down * plan.columns_of_groups + across) * plan.halo() + in_its_halo : -1;
+  }
+  if (lane_index() != 0) return;
+  RegionInfo& info = group.region(number);
+  info.y = y;
+  info.x = x;
+  info.region = exists ? row * plan.columns + column : -1;
+  info.pixels =
+      own ? smaller(plan.cell, plan.height - row * plan.cell) * smaller(plan.cell, plan.width - column * plan.cell) : 0;
+}
+
+// A warp per tile, then per region. A barrier must follow.
+template <typename T>
+__device__ void describe(const Group<T>& group) {
+  for (int i = warp_index(); i < group.plan.tiles(); i += kGroupWarps) describe_tile(group, i);
+  for (int i = warp_index(); i < group.plan.halo(); i += kGroupWarps) describe_region(group, i);
+}
+
+// ---- pixels ---------------------------------------------------------------------------------------------------------
+
+// Where pixels 8 chunk .. 8 chunk + 7 of a channel are in a tile: the chunks of eight successive channels lie in
+// different banks, so that ldmatrix reads them at once.
+template <int kPixels>
+__device__ __forceinline__ int pixel_address(int channel, int chunk) {
+  constexpr int kChunks = kPixels / 8;
+  return channel * kPixels + (chunk ^ (channel / (8 / kChunks) % kChunks)) * 8;
+}
+
+// Calls visit(piece in shared memory, channel, its offset in the image's plane or -1) for all pieces of all tiles.
+// Thread mapping: tiles side by side first, so that a warp takes whole sectors of a pixel row, then pieces of a tile,
+// then channels.
+template <int kPixels, typename T, typename Visit>
+__device__ __forceinline__ void for_pieces(const Group<T>& group, const Visit& visit) {
+  const int tiles = group.plan.tiles(), each = tiles * (kPixels / kPiece), rows = larger(kGroupThreads / each, 1);
+  const int thread = static_cast<int>(threadIdx.x), first = thread / each;
+  if (first >= rows) return;
+  for (int i = thread - first * each; i < each; i += kGroupThreads) {
+    const int tile = i % tiles, piece = i / tiles;
+    if (group.tile(tile).exist == 0) continue;
+    const int offset = group.pieces(tile)[piece];
+    T* at = group.pixels(tile) + piece * kPiece % 8;
+#pragma unroll 4
+    for (int channel = first; channel < group.plan.padded_channels; channel += rows)
+      visit(at + pixel_address<kPixels>(channel, piece * kPiece / 8), channel, offset);
+  }
+}
+
+// Starts to copy the group's pixels of an image of features (B, C, H, W).
+template <int kPixels, typename T>
+__device__ __forceinline__ void load_pixels(const Group<T>& group, const T* features, int image) {
+  const Plan& plan = group.plan;
+  const T* from = features + int64_t{image} * plan.channels * plan.pixels();
+  for_pieces<kPixels>(group, [&](T* to, int channel, int offset) {
+    const bool inside = offset >= 0 && channel < plan.channels;
+    copy_async_8(to, inside ? from + channel * plan.pixels() + offset : from, inside);
+  });
+  commit_copies();
+}
+
+// Copies the group's pixels to an image of features (B, C, H, W).
+template <int kPixels, typename T>
+__device__ __forceinline__ void store_pixels(const Group<T>& group, T* features, int image) {
+  const Plan& plan = group.plan;
+  T* to = features + int64_t{image} * plan.channels * plan.pixels();
+  for_pieces<kPixels>(group, [&](const T* from, int channel, int offset) {
+    if (offset >= 0 && channel < plan.channels)
+      *reinterpret_cast<uint2*>(to + channel * plan.pixels() + offset) = *reinterpret_cast<const uint2*>(from);
+  });
+}
 
 }  // namespace tmt::cuda

@@ -36,7 +36,7 @@ void read_matrix_row(void* to, const void* row);
 void count_product();
 
 // Asynchronous copies of the calling thread: bytes arrive when they are waited for, and what was there is gone at once.
-void start_copy(void* shared, const void* global, bool inside);
+void start_copy(void* shared, const void* global, size_t bytes, bool inside);
 void commit_copies();
 void wait_copies(size_t pending);
 

@@ -39,8 +39,8 @@ enum class State { ready, polling, at_block_barrier, at_warp_operation, done };
 struct Copy {
   unsigned char* shared;
   const void* global;  // null: zeros
+  size_t bytes;
 };
-constexpr size_t kCopyBytes = 16;
 
 struct Block;
 
@@ -327,14 +327,14 @@ bool is_shared(const void* pointer, size_t bytes) {
   return at >= begin && at + bytes <= begin + current->block->shared_bytes;
 }
 
-void start_copy(void* shared, const void* global, bool inside) {
-  require(is_shared(shared, kCopyBytes), "an asynchronous copy goes outside of shared memory");
-  require(reinterpret_cast<uintptr_t>(shared) % kCopyBytes == 0, "an asynchronous copy goes to no multiple of 16");
-  require(!inside || reinterpret_cast<uintptr_t>(global) % kCopyBytes == 0,
-          "an asynchronous copy comes from no multiple of 16");
-  count_copy(shared, inside ? global : nullptr, kCopyBytes, __builtin_return_address(0));
-  std::memset(shared, kUntouched, kCopyBytes);
-  current->open_copies.push_back({static_cast<unsigned char*>(shared), inside ? global : nullptr});
+void start_copy(void* shared, const void* global, size_t bytes, bool inside) {
+  require(is_shared(shared, bytes), "an asynchronous copy goes outside of shared memory");
+  require(reinterpret_cast<uintptr_t>(shared) % bytes == 0, "an asynchronous copy goes to no multiple of its size");
+  require(!inside || reinterpret_cast<uintptr_t>(global) % bytes == 0,
+          "an asynchronous copy comes from no multiple of its size");
+  count_copy(shared, inside ? global : nullptr, bytes, __builtin_return_address(0));
+  std::memset(shared, kUntouched, bytes);
+  current->open_copies.push_back({static_cast<unsigned char*>(shared), inside ? global : nullptr, bytes});
 }
 
 void commit_copies() {
@@ -346,9 +346,9 @@ void wait_copies(size_t pending) {
   for (auto& groups = current->copies; groups.size() > pending; groups.pop_front())
     for (const Copy& copy : groups.front()) {
       if (copy.global == nullptr)
-        std::memset(copy.shared, 0, kCopyBytes);
+        std::memset(copy.shared, 0, copy.bytes);
       else
-        std::memcpy(copy.shared, copy.global, kCopyBytes);
+        std::memcpy(copy.shared, copy.global, copy.bytes);
     }
 }
 

@@ -59,6 +59,10 @@ def check_superpixel(ops, device, shape, cell, dtype=torch.float32, iterations=3
     assert_close(masses.cpu().sum(-1), pixels, 1e-6, "masses")  # every pixel gives mass 1 away
     assert torch.equal(history[:, -1].mT.reshape(regions.shape).to(x.dtype), regions)
 
+    alone = ops.superpixel(x.to(device), cell, iterations, kappa, False)
+    assert all(torch.equal(a, b) for a, b in zip(alone[:3], (regions, assignment, labels), strict=True))
+    assert [t.shape for t in alone[3:]] == [(0,), (0,)]
+
     weights = [torch.randn(r.shape, generator=torch.Generator().manual_seed(1)).to(x.dtype) for r in expected[:2]]
     for given in ((0, 1), (0,), (1,)):
         outputs = [expected[i] for i in given]

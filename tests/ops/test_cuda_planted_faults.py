@@ -12,7 +12,7 @@ import pytest
 
 
 class Fault(NamedTuple):
-    """`text`, once in csrc/cuda/`file`, becomes `fault`; `unit` is compiled with it; `check` must fail."""
+    """`text`, once in csrc/cuda/`file`, becomes `fault`; `unit` is compiled with it; `check` must fail, with `sign`."""
 
     name: str
     file: str
@@ -21,6 +21,7 @@ class Fault(NamedTuple):
     fault: str
     check: tuple
     sanitize: str = ""
+    sign: str = ""
 
 
 ADDRESS = "address"
@@ -44,7 +45,7 @@ FAULTS = [
     ),
     Fault(
         "a bad fragment",
-        "superpixel_tiles.cuh",
+        "superpixel_products.cuh",
         "superpixel_forward",
         "{ninth[2 * half], ninth[2 * half + 1]}",
         "{ninth[2 * half + 1], ninth[2 * half]}",
@@ -60,10 +61,35 @@ FAULTS = [
     ),
     Fault(
         "a group that nobody waits for",
-        "superpixel_group.cuh",
+        "superpixel_exchange.cuh",
         "superpixel_forward",
         "(abs(across) < 2 || plan.group_columns == 1)",
         "abs(across) < 2",
+        ("check_superpixel", (1, 40, 8, 32), 8, "bfloat16"),
+    ),
+    Fault(
+        "a group that waits too long",
+        "superpixel_exchange.cuh",
+        "superpixel_forward",
+        "kMostLooks = 1u << 26;",
+        "kMostLooks = 0;",
+        ("check_superpixel", (1, 40, 16, 24), 8, "bfloat16"),
+        sign="emulation: thread 0: a trap",
+    ),
+    Fault(
+        "a halo whose rows share their place",
+        "superpixel_plan.cuh",
+        "superpixel_forward",
+        "y * row + x * region",
+        "y * region + x * region",
+        ("check_superpixel", (1, 40, 16, 24), 8, "bfloat16"),
+    ),
+    Fault(
+        "a sum that another tile's lane still adds to",
+        "superpixel_products.cuh",
+        "superpixel_forward",
+        "warp_barrier();  // the next tile adds",
+        "// the next tile adds",
         ("check_superpixel", (1, 40, 16, 24), 8, "bfloat16"),
     ),
     Fault(
@@ -110,7 +136,9 @@ def library(unit, sanitize):
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_fault_fails(fault, tmp_path):
     done = run(library(planted(fault, tmp_path / "csrc"), fault.sanitize), fault.check, fault.sanitize)
-    signs = ("AddressSanitizer",) if fault.sanitize else ("AssertionError", "emulation: ")
+    signs = (
+        ("AddressSanitizer",) if fault.sanitize else (fault.sign,) if fault.sign else ("AssertionError", "emulation: ")
+    )
     assert done.returncode != 0 and any(sign in done.stderr for sign in signs), done.stderr
 
 

@@ -231,6 +231,7 @@ def test_every_simd_level(level, tmp_path):
 def test_opcheck(dtype):
     x = features((2, 3, 7, 9), dtype).requires_grad_()
     torch.library.opcheck(torch.ops.tmt.superpixel.default, (x, 4, 2, KAPPA))
+    torch.library.opcheck(torch.ops.tmt.superpixel.default, (x.detach(), 4, 2, KAPPA, False))
     regions, assignment, _, history, masses = torch.ops.tmt.superpixel(x.detach(), 4, 2, KAPPA)
     arguments = (regions, assignment, x.detach(), history, masses, 4, 2, KAPPA)
     torch.library.opcheck(torch.ops.tmt.superpixel_backward.default, arguments)
@@ -271,6 +272,72 @@ def test_only_history_and_masses_are_saved_for_the_backward():
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
         tmt_ext.superpixel(x, 8, iterations=4)
     assert sizes == [5 * 16 * 16, 4 * 16]  # (L+1) x h*w x C, L x h*w
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("shape", "cell"), CASES[:3])
+def test_what_is_kept_changes_no_bit(shape, cell, dtype):
+    x = features(shape, dtype)
+    kept, nothing = (torch.ops.tmt.superpixel(x, cell, 3, KAPPA, keep) for keep in (True, False))
+    assert all(torch.equal(a, b) for a, b in zip(kept[:3], nothing[:3], strict=True))
+    assert [t.shape for t in nothing[3:]] == [(0,), (0,)] and nothing[3].dtype == kept[3].dtype
+    with pytest.raises(RuntimeError, match="history must be what superpixel returned with keep_history, got none"):
+        torch.ops.tmt.superpixel_backward(kept[0], None, x, *nothing[3:], cell, 3, KAPPA)
+
+
+def allocated_bytes(call):
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        results = call()
+    allocated = max(event.cpu_memory_usage for event in profile.events() if event.name == "tmt::superpixel")
+    return allocated, sum(result.nbytes for result in results)
+
+
+def test_without_a_gradient_nothing_is_kept():
+    x = features((1, 16, 32, 32), torch.float32)
+    kept = 4 * (5 * 16 * 16 + 4 * 16)  # bytes: (L+1) x h*w x C, L x h*w
+
+    def call():
+        return tmt_ext.superpixel(x, 8, iterations=4)
+
+    allocated, results = allocated_bytes(call)
+    assert allocated == results
+    x.requires_grad_()
+    allocated, results = allocated_bytes(call)
+    assert allocated == results + kept
+    with torch.no_grad():
+        allocated, results = allocated_bytes(call)
+    assert allocated == results
+    with torch.inference_mode():
+        allocated, results = allocated_bytes(call)
+    assert allocated == results
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        allocated, results = allocated_bytes(call)
+    assert allocated == results + kept
+
+
+def test_without_a_gradient_compiled():
+    compiled = torch.compile(lambda x: tmt_ext.superpixel(x, 4, iterations=3), fullgraph=True)
+    x = features((2, 6, 10, 12), torch.float32)
+    for y in (x, x.clone().requires_grad_()):
+        with torch.no_grad():
+            assert all(
+                torch.equal(a, b) for a, b in zip(compiled(y), tmt_ext.superpixel(y, 4, iterations=3), strict=True)
+            )
+    y = x.clone().requires_grad_()
+    outputs, (grad,) = gradients(compiled, [y])
+    assert torch.equal(grad, gradients(lambda z: tmt_ext.superpixel(z, 4, iterations=3), [y])[1][0])
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_recomputed_under_a_checkpoint(use_reentrant):
+    x = features((1, 6, 10, 12), torch.float32).requires_grad_()
+
+    def regions(y):
+        return tmt_ext.superpixel(y, 4, iterations=3).region_features
+
+    (expected,) = torch.autograd.grad(regions(x).square().sum(), x)
+    torch.utils.checkpoint.checkpoint(regions, x, use_reentrant=use_reentrant).square().sum().backward()
+    assert torch.equal(x.grad, expected)
 
 
 def test_masses_are_the_assignment_s_sums():

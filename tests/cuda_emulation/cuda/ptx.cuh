@@ -115,7 +115,10 @@ __forceinline__ void load_matrices_transposed(uint32_t (&to)[4], const void* row
 }
 
 __forceinline__ void copy_async(void* shared, const void* global, bool inside) {
-  emulation::start_copy(shared, global, inside);
+  emulation::start_copy(shared, global, 16, inside);
+}
+__forceinline__ void copy_async_8(void* shared, const void* global, bool inside) {
+  emulation::start_copy(shared, global, 8, inside);
 }
 inline void commit_copies() { emulation::commit_copies(); }
 template <int kPending>
@@ -129,6 +132,8 @@ inline float exp2_fast(float value) {
   const float result = exp2f(value);
   return result < FLT_MIN ? 0.f : result;
 }
+
+inline void trap() { emulation::require(false, "a trap"); }
 
 inline unsigned load_acquire(const unsigned* flag) {
   emulation::poll();

@@ -1,4 +1,4 @@
-// Steps of the tensor-core superpixel kernels on tiles of pixels in shared memory. Both products read the same tile,
+// What the tensor-core superpixel kernels compute of the pixels in shared memory. Both products read the same tile,
 // once plain and once transposed by ldmatrix:
 //   similarity   pixels (16 x channels) . centres (channels x 9)    contracts channels
 //   sums         channels (16 x pixels) . weights (pixels x 9)      contracts pixels
@@ -7,13 +7,26 @@
 // third with both halves of neighbour 8. In a lane, g = lane / 4 and t = lane % 4, as in ptx.cuh.
 #pragma once
 
-#include "cuda/superpixel_pieces.cuh"
+#include "cuda/superpixel_group.cuh"
 
 namespace tmt::cuda {
 
 // fp16 has no small numbers: weights are scaled by this before they are rounded, and the sums by its inverse.
 template <typename T>
 constexpr float kWeightScale = std::is_same_v<T, Half> ? 16384.f : 1.f;
+
+// A value as two of half precision: high + low is the value, but for a rounding of the low half.
+template <typename T>
+struct Halves {
+  T high, low;
+  __device__ explicit Halves(float value) : high(value), low(value - static_cast<float>(high)) {}
+};
+
+// A warp works on so many slices of a tile at once.
+template <int kPixels>
+constexpr int kTogether = kPixels == kSlice ? 1 : 2;
+template <int kPixels>
+constexpr int kUnits = kPixels / kSlice / kTogether<kPixels>;
 
 // This lane's row of the four matrices of a tile that are the pixels of a slice as the left operand of a product that
 // contracts channels (transposed by the load) or pixels; for channels 0 .. 15.
@@ -64,6 +77,19 @@ __device__ void measure_slice(float* inverse_norms, const T* tile, const Plan& p
   inverse_norms[pixel + 8] = 1.f / fmaxf(norm_of(plain.y, scaled.y), kNormEps);
 }
 
+// The same of all the group's pixels. A warp per slice.
+template <int kPixels, typename T>
+__device__ void measure_pixels(const Group<T>& group) {
+  constexpr int kSlices = kPixels / kSlice;
+  for (int i = warp_index(); i < group.plan.tiles() * kSlices; i += kGroupWarps) {
+    const int tile = i / kSlices;
+    if (group.tile(tile).exist == 0) continue;
+    measure_slice<T, kPixels>(group.inverse_norms(tile), group.pixels(tile), group.plan, i % kSlices);
+  }
+}
+
+// ---- similarity -----------------------------------------------------------------------------------------------------
+
 // Inner products of the 16 pixels of each of a warp's slices with the nine vectors of a table. Neighbours 2t and 2t + 1
 // of pixels g and g + 8 are sum[..][0 .. 3] of `high` and `low`; neighbour 8 is rest[..][0] + rest[..][1] for g and
 // rest[..][2] + rest[..][3] for g + 8 in the lanes with t = 0.
@@ -84,10 +110,11 @@ template <typename T>
 struct TableRows {
   const T *pairs, *ninth;
 
-  __device__ __forceinline__ TableRows(const T* table, const Plan& plan, const Tile& tile) {
-    const int matrix = lane_index() / 8, row = lane_index() % 8, halves = plan.halo() * plan.stride;
-    pairs = table + matrix / 2 * halves + tile.neighbour(plan, row) * plan.stride + matrix % 2 * 8;
-    ninth = table + (row == 1 ? halves : 0) + tile.neighbour(plan, kNeighbours - 1) * plan.stride + matrix * 8;
+  __device__ __forceinline__ TableRows(const T* table, const Plan& plan, const TileInfo& tile) {
+    const int matrix = lane_index() / 8, row = lane_index() % 8;
+    const T* first = table + plan.halves.at(tile.y, tile.x);
+    pairs = first + matrix / 2 * plan.halves.size + plan.halves.neighbour(row) + matrix % 2 * 8;
+    ninth = first + (row == 1 ? plan.halves.size : 0) + plan.halves.neighbour(kNeighbours - 1) + matrix * 8;
   }
 };
 
@@ -141,14 +168,16 @@ struct KeptPixels {
 template <int kSlices>
 struct KeptPixels<kSlices, 0> {};
 
-template <typename T, int kPixels, int kSlices, int kSteps>
-__device__ __forceinline__ void keep_slices(KeptPixels<kSlices, kSteps>& kept, const T* tile, const Plan& plan,
-                                            int slice) {
+// Keeps the slices that this warp works on, if the group has no more units than warps.
+template <int kPixels, int kSteps, typename T>
+__device__ __forceinline__ void keep_pixels(KeptPixels<kTogether<kPixels>, kSteps>& kept, const Group<T>& group) {
   if constexpr (kSteps > 0) {
+    const int tile = warp_index() / kUnits<kPixels>, slice = warp_index() % kUnits<kPixels> * kTogether<kPixels>;
+    if (tile >= group.plan.tiles()) return;
 #pragma unroll
     for (int i = 0; i < kSteps; ++i)
-      if (i * kChannelStep < plan.padded_channels)
-        load_step<T, kPixels, kSlices>(kept.step[i], tile, slice, i * kChannelStep);
+      if (i * kChannelStep < group.plan.padded_channels)
+        load_step<T, kPixels, kTogether<kPixels>>(kept.step[i], group.pixels(tile), slice, i * kChannelStep);
   }
 }
 
@@ -169,6 +198,8 @@ __device__ __forceinline__ void similarities(Products<kSlices> (&products)[kTabl
     multiply_step(products, pixels, rows, channel);
   }
 }
+
+// ---- assignment -----------------------------------------------------------------------------------------------------
 
 // A pixel's nine values as its four lanes hold them: neighbours 2t and 2t + 1, and neighbour 8, which all four hold.
 struct PixelValues {
@@ -217,18 +248,10 @@ __device__ __forceinline__ int softmax(PixelValues& values, unsigned exist) {
   return nearest.neighbour;
 }
 
-// A bit for each neighbour that the tile's cell has.
-__device__ __forceinline__ unsigned neighbour_bits(const Plan& plan, const Tile& tile) {
-  unsigned bits = 0;
-#pragma unroll
-  for (int k = 0; k < kNeighbours; ++k) bits |= static_cast<unsigned>(tile.has(plan, k)) << k;
-  return bits;
-}
-
 // Puts a pixel's nine weights, times the scale, where accumulate reads them. `weights`: of the tile.
 template <typename T, int kPixels>
 __device__ __forceinline__ void store_weights(T* weights, const PixelValues& values, int pixel, float scale) {
-  constexpr int kStride = kPixels + kRowPadding;
+  constexpr int kStride = kPixels + kWeightPadding;
   const int t = lane_index() % 4;
 #pragma unroll
   for (int i = 0; i < 3; ++i) {
@@ -240,6 +263,8 @@ __device__ __forceinline__ void store_weights(T* weights, const PixelValues& val
   }
 }
 
+// ---- sums -----------------------------------------------------------------------------------------------------------
+
 // A slice's weights as right operands.
 struct WeightOperands {
   uint32_t pairs[4], ninth[2];
@@ -247,7 +272,7 @@ struct WeightOperands {
 
 template <typename T, int kPixels>
 __device__ __forceinline__ void load_weights(WeightOperands (&operands)[kPixels / kSlice], const T* weights) {
-  constexpr int kStride = kPixels + kRowPadding, kSlices = kPixels / kSlice;
+  constexpr int kStride = kPixels + kWeightPadding, kSlices = kPixels / kSlice;
   const int matrix = lane_index() / 8, row = lane_index() % 8;
 #pragma unroll
   for (int s = 0; s < kSlices; ++s)
@@ -262,34 +287,48 @@ __device__ __forceinline__ void load_weights(WeightOperands (&operands)[kPixels 
   }
 }
 
-// sums (halo, stride) += scale * weighted sums over the tile's pixels. A warp's work on its own channels: no other
-// warp adds to them.
-template <typename T, int kPixels>
-__device__ __forceinline__ void accumulate(float* sums, const T* pixels, const T* weights, const Plan& plan,
-                                           const Tile& tile, float scale) {
+// sums += scale * the tile's weighted pixels. A warp's work on its own channels: no other warp adds to them.
+template <int kPixels, typename T>
+__device__ __forceinline__ void accumulate_tile(const Group<T>& group, int number, const TileInfo& tile, float scale) {
   constexpr int kSlices = kPixels / kSlice;
+  const Plan& plan = group.plan;
   WeightOperands operands[kSlices];
-  load_weights<T, kPixels>(operands, weights);
+  load_weights<T, kPixels>(operands, group.weights(number));
+  const T* pixels = group.pixels(number);
   const int g = lane_index() / 4, t = lane_index() % 4;
+  float* corner = group.sums() + plan.sums.at(tile.y, tile.x) + g;
+  float *left = corner + plan.sums.neighbour(2 * t), *right = corner + plan.sums.neighbour(2 * t + 1);
+  float* ninth = corner + plan.sums.neighbour(kNeighbours - 1);
   for (int channel = warp_index() * kSlice; channel < plan.padded_channels; channel += kGroupWarps * kSlice) {
-    float sum[4] = {}, rest[4] = {};
+    // On their way while the products are made; all are there before the first is written.
+    const float before[6] = {left[channel],      right[channel], left[channel + 8],
+                             right[channel + 8], ninth[channel], ninth[channel + 8]};
+    float high[4] = {}, low[4] = {}, rest[4] = {};
 #pragma unroll
     for (int s = 0; s < kSlices; ++s) {
       uint32_t a[4];
       load_matrices(a, pixels + channel * kPixels + channels_by_pixels<kPixels>(s));
-      mma_16x8x16<T>(sum, a, {operands[s].pairs[0], operands[s].pairs[1]});
-      mma_16x8x16<T>(sum, a, {operands[s].pairs[2], operands[s].pairs[3]});
+      mma_16x8x16<T>(high, a, {operands[s].pairs[0], operands[s].pairs[1]});
+      mma_16x8x16<T>(low, a, {operands[s].pairs[2], operands[s].pairs[3]});
       mma_16x8x16<T>(rest, a, operands[s].ninth);
     }
-    float* to = sums + channel + g;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) to[tile.neighbour(plan, 2 * t + i % 2) * plan.stride + i / 2 * 8] += scale * sum[i];
+    left[channel] = before[0] + scale * (high[0] + low[0]);
+    right[channel] = before[1] + scale * (high[1] + low[1]);
+    left[channel + 8] = before[2] + scale * (high[2] + low[2]);
+    right[channel + 8] = before[3] + scale * (high[3] + low[3]);
     if (t != 0) continue;
-    to += tile.neighbour(plan, kNeighbours - 1) * plan.stride;
-    to[0] += scale * (rest[0] + rest[1]);
-    to[8] += scale * (rest[2] + rest[3]);
+    ninth[channel] = before[4] + scale * (rest[0] + rest[1]);
+    ninth[channel + 8] = before[5] + scale * (rest[2] + rest[3]);
   }
   warp_barrier();  // the next tile adds to some of the same regions, from other lanes
+}
+
+template <int kPixels, typename T>
+__device__ void accumulate_pixels(const Group<T>& group, float scale) {
+  for (int i = 0; i < group.plan.tiles(); ++i) {
+    const TileInfo tile = group.tile(i);
+    if (tile.exist != 0) accumulate_tile<kPixels>(group, i, tile, scale);
+  }
 }
 
 }  // namespace tmt::cuda

@@ -1,7 +1,8 @@
 // What the backward pass keeps of every step, and the product at its end that makes the gradient of the pixels of it.
 #pragma once
 
-#include "cuda/superpixel_group_work.cuh"
+#include "cuda/superpixel_exchange.cuh"
+#include "cuda/superpixel_products.cuh"
 
 namespace tmt::cuda {
 
@@ -32,8 +33,9 @@ struct Kept {
     return means + (int64_t{lane} * plan.regions() + region) * plan.padded_channels;
   }
   // Number of a tile's first pixel.
-  __device__ int64_t row(const Plan& plan, int lane, int group, int tile) const {
-    return ((int64_t{lane} * plan.groups() + group) * plan.tiles() + tile) * plan.tile_pixels;
+  __device__ int64_t row(const Group<T>& group, int tile) const {
+    const Plan& plan = group.plan;
+    return ((int64_t{group.lane} * plan.groups() + group.number) * plan.tiles() + tile) * plan.tile_pixels;
   }
 };
 
@@ -58,13 +60,13 @@ __device__ __forceinline__ void keep_pixel(const Kept<T>& kept, const PixelValue
 
 // The region's vector of a column, or null: beyond the last column, or where there is no neighbour.
 template <typename T>
-__device__ __forceinline__ const uint32_t* column_of(const Kept<T>& kept, const Plan& plan, const Tile& tile, int lane,
+__device__ __forceinline__ const uint32_t* column_of(const Kept<T>& kept, const Group<T>& group, const TileInfo& tile,
                                                      int iterations, int column) {
   const int step = column / kColumns, i = column % kColumns;
   const int which = i < 16 ? i / 8 : i - 16, k = i < 16 ? i % 8 : kNeighbours - 1;
-  if (step >= iterations || !tile.has(plan, k)) return nullptr;
-  const int row = tile.row + superpixel::neighbour_row(k), at = tile.column + superpixel::neighbour_column(k);
-  return kept.operand(plan, lane, iterations, iterations - step, which, row * plan.columns + at);
+  if (step >= iterations || (tile.exist >> k & 1u) == 0) return nullptr;
+  const int region = tile.region + superpixel::neighbour_row(k) * group.plan.columns + superpixel::neighbour_column(k);
+  return kept.operand(group.plan, group.lane, iterations, iterations - step, which, region);
 }
 
 // Left operand: channels first + g and first + g + 8, columns 2t, 2t + 1, 2t + 8, 2t + 9, whose vectors are given.
@@ -82,15 +84,16 @@ __device__ __forceinline__ void load_columns(uint32_t (&high)[4], uint32_t (&low
 
 // The columns' sum for a tile: channels first .. first + 31 and all its pixels. A warp's work.
 template <typename T, int kPixels>
-__device__ __forceinline__ void add_columns(float (&sums)[2][kPixels / 8][4], const Kept<T>& kept, const Plan& plan,
-                                            const Tile& tile, int lane, int64_t row, int iterations, int first) {
+__device__ __forceinline__ void add_columns(float (&sums)[2][kPixels / 8][4], const Kept<T>& kept,
+                                            const Group<T>& group, const TileInfo& tile, int64_t row, int iterations,
+                                            int first) {
   const int g = lane_index() / 4, t = lane_index() % 4, last = iterations * kColumns / 2;
 #pragma unroll 1
   for (int column = 0; column < kept.columns; column += kProductDepth) {
     const uint32_t* vectors[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i)
-      vectors[i] = column_of(kept, plan, tile, lane, iterations, column + i / 2 * 8 + 2 * t + i % 2);
+      vectors[i] = column_of(kept, group, tile, iterations, column + i / 2 * 8 + 2 * t + i % 2);
     uint32_t high[2][4], low[2][4];
 #pragma unroll
     for (int m = 0; m < 2; ++m) load_columns(high[m], low[m], vectors, first + m * kSlice);
@@ -112,15 +115,18 @@ __device__ __forceinline__ void add_columns(float (&sums)[2][kPixels / 8][4], co
   }
 }
 
-// Turns a tile of pixels into their gradient. `row`: of the tile's first pixel. Every warp on its own channels.
-template <typename T, int kPixels>
-__device__ __forceinline__ void finish_tile(T* pixels, const Kept<T>& kept, const Plan& plan, const Tile& tile,
-                                            int lane, int64_t row, int iterations) {
+// Turns a tile of pixels into their gradient. Every warp on its own channels.
+template <int kPixels, typename T>
+__device__ __forceinline__ void finish_tile(const Kept<T>& kept, const Group<T>& group, int number,
+                                            const TileInfo& tile, int iterations) {
+  const Plan& plan = group.plan;
   const int g = lane_index() / 4, t = lane_index() % 4;
-  const float* mean = kept.mean(plan, lane, tile.row * plan.columns + tile.column);
+  const int64_t row = kept.row(group, number);
+  const float* mean = kept.mean(plan, group.lane, tile.region);
+  T* pixels = group.pixels(number);
   for (int first = warp_index() * kChannelStep; first < plan.padded_channels; first += kGroupWarps * kChannelStep) {
     float sums[2][kPixels / 8][4] = {};
-    add_columns<T, kPixels>(sums, kept, plan, tile, lane, row, iterations, first);
+    add_columns<T, kPixels>(sums, kept, group, tile, row, iterations, first);
 #pragma unroll
     for (int n = 0; n < kPixels / 8; ++n) {
       const float2 turn = *reinterpret_cast<const float2*>(kept.turns + row + n * 8 + 2 * t);
@@ -135,6 +141,15 @@ __device__ __forceinline__ void finish_tile(T* pixels, const Kept<T>& kept, cons
         *reinterpret_cast<uint32_t*>(at) = pack_pair<T>(first_pixel, second_pixel);
       }
     }
+  }
+}
+
+// Turns all pixels into their gradient.
+template <int kPixels, typename T>
+__device__ void finish_pixels(const Kept<T>& kept, const Group<T>& group, int iterations) {
+  for (int i = 0; i < group.plan.tiles(); ++i) {
+    const TileInfo tile = group.tile(i);
+    if (tile.exist != 0) finish_tile<kPixels>(kept, group, i, tile, iterations);
   }
 }
 
