@@ -184,6 +184,7 @@ def table(kernels: list[Built]) -> Iterator[str]:
 def report(kernels: list[Built], problems: list[str]) -> list[str]:
     info = tmt_ext.build_info()
     made = {"date": datetime.date.today(), "revision": info["revision"], "nvcc": info["cuda_version"]}
+    made["built for"] = " ".join(info["cuda_architectures"])
     main = [k for k in kernels if k.main]
     return [
         "# CUDA kernels as built",

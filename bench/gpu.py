@@ -6,6 +6,7 @@ exercise               every kernel at small sizes, for compute-sanitizer
 """
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -61,16 +62,13 @@ def run(what: str, file: Path, end: float, device: Device, sizes: Sizes) -> int:
 def measured(every: Iterable[Row], end: float, device: Device) -> Iterator[dict[str, object]]:
     """A row of figures for each, or one that says why there are none."""
     for row in every:
-
-        def failed(why: str, row: Row = row) -> dict[str, object]:
-            return tables.failed(row.group, row.title, row.step, why)
-
-        late = time.perf_counter() >= end
-        yield failed("no time left") if late else attempt(lambda row=row: measure(row.contest(), device), failed)
+        failed = functools.partial(tables.failed, row.group, row.title, row.step)
+        in_time = time.perf_counter() < end
+        yield attempt(functools.partial(measure, row, device), failed) if in_time else failed("no time left")
 
 
-def measure(contest: Contest, device: Device) -> dict[str, object]:
-    able, errors = without_failing(contest)
+def measure(row: Row, device: Device) -> dict[str, object]:
+    able, errors = without_failing(row.contest())
     mib = {name: device.extra(call) for name, call in able.calls.items() if name != "graph"}  # its memory is kept
     return tables.record(able, timing.interleaved(able.calls, device.clock), mib, errors)
 
@@ -79,13 +77,14 @@ def without_failing(contest: Contest) -> tuple[Contest, dict[str, str]]:
     """The contest without those that fail here, for want of memory or of a compiler, and why they do; ours must not."""
     calls, errors = dict(contest.calls), {}
     for name, call in list(contest.calls.items())[1:]:
-        if why := attempt(lambda call=call: ran(call), str):
+        if why := attempt(functools.partial(ran, call), str):
             del calls[name]
             errors[name] = why
     return replace(contest, calls=calls), errors
 
 
 def ran(call: Callable[[], object]) -> None:
+    """A call whose result is of no interest."""
     call()
 
 

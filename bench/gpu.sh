@@ -105,9 +105,12 @@ case $call in
   1 | 2) ;;
   *) sed -n '2,7s/^# //p' "$0" >&2; exit 2 ;;
 esac
-device=$(nvidia-smi --query-gpu=name --format=csv,noheader 2> /dev/null | head -n 1)
-[ "$device" ] || [ "$dry" ] || { echo "gpu.sh: no GPU found" >&2; exit 1; }
-base="$OUT/gpu-$(tr -cs '[:alnum:]\n' - <<< "$device")-$call" rows="$base.jsonl"
+device=any
+if [ ! "$dry" ] && ! device=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>&1); then
+  echo "gpu.sh: no GPU found: $device" >&2
+  exit 1
+fi
+base="$OUT/gpu-$(head -n 1 <<< "$device" | tr -cs '[:alnum:]\n' -)-$call" rows="$base.jsonl"
 if [ ! "$dry" ]; then
   mkdir -p "$OUT"
   : > "$rows"

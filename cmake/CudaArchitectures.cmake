@@ -11,7 +11,7 @@ if(NOT requested)
 endif()
 
 if(NOT requested)
-  set(TMT_ARCHITECTURES ${TMT_DEFAULT_ARCHITECTURES})
+  set(TMT_ARCHITECTURES 80-real 86-real 89-real 90 120)  # PTX of 9.0 serves 10.0 and 10.3, for which 12.0's is too new
 else()
   foreach(entry IN LISTS requested)
     if(NOT entry MATCHES "^[ ]*([0-9]+)\\.([0-9]+[af]?)(\\+PTX)?[ ]*$")

@@ -45,10 +45,10 @@ NEEDED = {"build", "loaded"}  # without them the call ends
 # it, sleeps where it has $SLEEP, and keeps a row where rows are asked for.
 STUB = """#!/usr/bin/env bash
 line="$(basename "$0") $*"
-[ "$line" = "nvidia-smi --query-gpu=name --format=csv,noheader" ] && { echo "Some GPU 80GB"; exit; }
 if [ "$FAIL" ] && [[ "$line" == *"$FAIL"* ]]; then
   seq -f "before %g" 40; echo "kernel.cu(7): error: no such thing"; seq -f "after %g" 60; exit 3
 fi
+[ "$line" = "nvidia-smi --query-gpu=name --format=csv,noheader" ] && { echo "Some GPU 80GB"; exit; }
 [ "$SLEEP" ] && [[ "$line" == *"$SLEEP"* ]] && exec sleep 20
 case "$line" in
   *bench.rows*) exec "$REAL" "$@" ;;
@@ -130,8 +130,8 @@ def test_a_missing_sanitizer_is_named(rehearse):
 
 
 def test_no_gpu_is_an_error(rehearse):
-    done, _ = rehearse("1", without=["nvidia-smi"])
-    assert done.returncode == 1 and "no GPU found" in done.stderr
+    done, kept = rehearse("1", FAIL="nvidia-smi")
+    assert done.returncode == 1 and "no GPU found" in done.stderr and "no such thing" in done.stderr and not kept
 
 
 def test_a_call_must_be_named(rehearse):

@@ -75,6 +75,26 @@ def test_every_kernel_is_there():
     assert [name for name in KERNELS if name.encode() not in data] == []
 
 
+def architectures(folder, requested):
+    """What CMake builds for, where no GPU is seen: a list in its own form."""
+    script = folder / "show.cmake"
+    module = ROOT / "cmake" / "CudaArchitectures.cmake"
+    script.write_text(
+        f'set(TMT_CUDA_ARCHITECTURES "{requested}")\ninclude({module})\nmessage("${{TMT_ARCHITECTURES}}")'
+    )
+    cmake = shutil.which("cmake") or str(Path(sys.executable).parent / "cmake")
+    run = subprocess.run([cmake, "-P", script], capture_output=True, text=True, env={**os.environ, "PATH": ""})
+    return run.stderr.strip().split(";")
+
+
+def test_default_architectures_have_ptx_for_the_gpus_between_and_are_what_ci_builds(tmp_path):
+    default = architectures(tmp_path, "")
+    assert default == ["80-real", "86-real", "89-real", "90", "120"]
+    in_ci = re.search('TORCH_CUDA_ARCH_LIST="(.*)"', (ROOT / ".ci" / "run").read_text()).group(1)
+    assert architectures(tmp_path, in_ci) == default
+    assert "must look like 9.0" in " ".join(architectures(tmp_path, "hopper"))
+
+
 def dynamic_section(path, tag):
     """Values of one kind of entry, such as NEEDED, of a library's dynamic section."""
     lines = subprocess.run(["readelf", "--dynamic", "--wide", str(path)], capture_output=True, text=True, check=True)
