@@ -62,8 +62,8 @@ struct BackwardOutputs {
 
 // delta of a group's queries, a row to a thread. Every split computes it again: the rows are few.
 template <typename T, typename S>
-__device__ void multiply_rows(BackwardShared<T, S>& shared, const Rows<const T>& grad, const Rows<const T>& output,
-                              int first, int queries, int dim) {
+__device__ void find_deltas(BackwardShared<T, S>& shared, const Rows<const T>& grad, const Rows<const T>& output,
+                            int first, int queries, int dim) {
   const int chunks = dim / kChunkElements;
   for (int row = threadIdx.x; row < S::kGroup; row += kBackwardThreads) {
     const auto *left = reinterpret_cast<const Chunk*>(grad.at(first + row)),
@@ -95,7 +95,7 @@ __device__ void fetch_group(BackwardShared<T, S>& shared, const BackwardInputs<T
     const float lse = first + row < in.shape.queries ? lses[row] : 0.f;
     shared.lse[row] = lse == -INFINITY ? 0.f : lse * static_cast<float>(kLog2E);  // such a row has no bit
   }
-  multiply_rows(shared, grads, in.output.of(image, number), first, in.queries(), in.dim());
+  find_deltas(shared, grads, in.output.of(image, number), first, in.queries(), in.dim());
 }
 
 // Starts to fetch a group's words of a tile.

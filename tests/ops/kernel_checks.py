@@ -240,6 +240,13 @@ def check_attention_layout(ops, device, layout, dtype):
             assert_in_order(result, like)
 
 
+def check_value_strides(ops, device, dtype):
+    """Every tensor is read with its own strides."""
+    query, key, value = (t.to(device) for t in inputs(2, 2, 9, 70, 32, dtype=dtype).qkv)
+    expected = ops.packed_attention(query, key, value, None)
+    assert torch.equal(ops.packed_attention(query, key, rows_first(value), None)[0], expected[0])
+
+
 def assert_in_order(result, like):
     """Without gaps, rows contiguous, batch, heads and rows in memory as they are in `like`."""
     order = sorted(range(3), key=lambda d: -like.stride(d))

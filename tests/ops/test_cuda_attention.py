@@ -13,8 +13,9 @@ import kernel_checks as checks
 import pytest
 import torch
 from attention_inputs import inputs, thresholds
-from attention_layouts import COPIED_FOR_CHUNKS, LAYOUTS, columns_apart, copies
+from attention_layouts import COPIED_FOR_CHUNKS, LAYOUTS, columns_apart, copies, rows_first
 from helpers import assert_close, relative_error
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import tmt_ext
 from tmt_ext import reference
@@ -194,6 +195,27 @@ def test_same_bits_in_any_order_on_any_gpu(dtype):
     finally:
         emulated.set_order(0)
         emulated.set_architecture(90)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+@pytest.mark.parametrize("dim", [32, 40, 100, 128, 136])
+def test_compilers_know_the_results(dim, dtype, masked):
+    """Shapes, strides and dtypes of the CUDA kernels' results are those that torch's compiler is told."""
+    emulated.load()
+    qkv = [rows_first(t) for t in inputs(2, 3, 21, 150, dim, dtype=dtype).qkv]
+    bits = torch.zeros(2, 21, 3, dtype=torch.int64) if masked else None
+    found = torch.ops.tmt_emulated.packed_attention(*qkv, bits)
+    gradients = torch.ops.tmt_emulated.packed_attention_backward(qkv[0], *qkv, *found, bits)
+    with FakeTensorMode():
+        q, k, v, b = (
+            t if t is None else torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="cuda")
+            for t in (*qkv, bits)
+        )
+        told = torch.ops.tmt.packed_attention(q, k, v, b)
+        told = [*told, *torch.ops.tmt.packed_attention_backward(q, q, k, v, *told, b)]
+    for result, fake in zip((*found, *gradients), told, strict=True):
+        assert (result.shape, result.stride(), result.dtype) == (fake.shape, fake.stride(), fake.dtype)
 
 
 # ---- time on the host ------------------------------------------------------------------------------------------------
