@@ -10,7 +10,7 @@ shared memory and what is asked of global memory; the loops that do the work are
     python -m bench.kernel_traffic --before REVISION --markdown bench/results/cuda-traffic.md
 
 Operators are called by the names of their arguments, so that those of another revision may have others. An access is
-counted as the source has it: the compiler may join, repeat or drop some.
+counted as the source has it, the parts of a vector as one: the compiler may join, repeat or drop others.
 """
 
 import argparse

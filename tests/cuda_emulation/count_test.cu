@@ -64,6 +64,19 @@ __global__ void aggregates(float* memory) {
   memory[lane_index()] = static_cast<float>(given.part[0] + given.part[1] + given.part[2] + given.part[3]);
 }
 
+// The parts of two vectors by turns.
+__global__ void components(float* memory) {
+  const float4 &first = shared_array<float4>()[lane_index()], &second = shared_array<float4>()[64 + lane_index()];
+  memory[lane_index()] = first.x * second.x + first.y * second.y + first.z * second.z + first.w * second.w;
+}
+
+// Words that follow each other in turns of a loop stay apart: the compiler need not know that they are aligned.
+__global__ void words_in_turn(float* memory) {
+  float sum = 0.f;
+  for (unsigned i = 0; i < blockDim.x / 8; ++i) sum += shared_array<float>()[lane_index() * 4 + i];
+  memory[lane_index()] = sum;
+}
+
 cudaError_t run(void (*kernel)(float*), float* memory) {
   cudaLaunchConfig_t config;
   config.gridDim = dim3(1);
@@ -79,10 +92,11 @@ cudaError_t run(void (*kernel)(float*), float* memory) {
 extern "C" int run_patterns(float* memory) {
   int failures = 0;
   for (void (*kernel)(float*) :
-       {load<float, 1>,  load<float, 2>,  load<float, 32>, load<float, 0>,  load<BFloat16, 1>, load<float2, 1>,
-        load<float2, 2>, load<float4, 1>, load<float4, 2>, store<float, 1>, store<float, 33>,  store<float4, 1>,
-        store<uint2, 1>, matrices<16>,    matrices<128>,   matrices<0>,     copies<16>,        copies<128>,
-        global_words<1>, global_words<8>, uneven_rounds,   by_turns,        aggregates})
+       {load<float, 1>,   load<float, 2>,   load<float, 32>, load<float, 0>,  load<BFloat16, 1>,
+        load<float2, 1>,  load<float2, 2>,  load<float4, 1>, load<float4, 2>, store<float, 1>,
+        store<float, 33>, store<float4, 1>, store<uint2, 1>, matrices<16>,    matrices<128>,
+        matrices<0>,      copies<16>,       copies<128>,     global_words<1>, global_words<8>,
+        uneven_rounds,    by_turns,         aggregates,      components,      words_in_turn})
     failures += run(kernel, memory) != cudaSuccess;
   return failures;
 }

@@ -90,7 +90,7 @@ class Phase {
 
 template <typename Access>
 void count_shared(Totals& total, const Access& access) {
-  const unsigned lanes = access.bytes <= 4 ? kLanes : kLanes * 4 / access.bytes;
+  const unsigned lanes = access.bytes <= 4 ? kLanes : access.bytes <= 8 ? kLanes / 2 : kLanes / 4;
   for (unsigned first = 0; first < kLanes; first += lanes) {
     Phase phase;
     for (unsigned lane = first; lane < first + lanes; ++lane)
@@ -162,7 +162,35 @@ WarpTrace::Turns& WarpTrace::turns_of(uint64_t key) {
   return turns;
 }
 
+// Whether `next` is what follows in memory, in the same vector, by code close by.
+bool WarpTrace::Access::is_joined_by(const Access& next) const {
+  constexpr uintptr_t kCloseBy = 256;  // bytes of machine code
+  if (next.traffic != traffic || next.lanes != lanes || next.site == site || bytes < kWordBytes) return false;
+  if (next.site - site + kCloseBy > 2 * kCloseBy || bytes + next.bytes > kWidest) return false;
+  const uintptr_t aligned = bytes + next.bytes <= 8 ? 8 : kWidest;
+  for (unsigned lane = 0; lane < kLanes; ++lane)
+    if (lanes >> lane & 1u && (address[lane] % aligned != 0 || address[lane] + bytes != next.address[lane]))
+      return false;
+  return true;
+}
+
+// Joins accesses to one vector; its parts and those of others may come by turns.
+void WarpTrace::join() {
+  constexpr ptrdiff_t kBefore = 8;
+  size_t kept = 0;
+  for (const Access& next : accesses_) {
+    const auto end = accesses_.begin() + kept, begin = end - std::min<ptrdiff_t>(kept, kBefore);
+    const auto joined = std::find_if(begin, end, [&](const Access& access) { return access.is_joined_by(next); });
+    if (joined == end)
+      accesses_[kept++] = next;
+    else
+      joined->bytes += next.bytes;
+  }
+  accesses_.resize(kept);
+}
+
 void WarpTrace::meet() {
+  join();
   for (const Access& access : accesses_) {
     Totals& total = totals[{kernel, access.site, access.traffic}];
     total.accesses += 1;

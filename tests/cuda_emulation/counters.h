@@ -2,7 +2,8 @@
 // with its site, the place in the code that makes it: from the kernels by the hooks that g++ -fsanitize=thread calls
 // (counters.cpp has them instead of the sanitizer's library), from matrix loads and asynchronous copies by the
 // emulation. A warp access is what its lanes do at a site the n-th time since they all met last, at a barrier or a
-// warp operation; where lanes skip a site between two such meetings, it is matched with a later turn of theirs.
+// warp operation; where lanes skip a site between two such meetings, it is matched with a later turn of theirs. The
+// parts of a vector that are accessed one after the other count as one access, as compilers for GPUs join them.
 #pragma once
 
 #include <cstddef>
@@ -37,6 +38,8 @@ class WarpTrace {
     uintptr_t site;
     unsigned bytes, lanes;  // a bit per lane
     uintptr_t address[kLanes];
+
+    bool is_joined_by(const Access& next) const;
   };
   struct Turns {
     uint64_t meeting = 0;
@@ -45,6 +48,7 @@ class WarpTrace {
   };
 
   Turns& turns_of(uint64_t key);
+  void join();
 
   std::unordered_map<uint64_t, Turns> sites_;
   std::vector<Access> accesses_;

@@ -32,6 +32,8 @@ SHARED = {
     "uneven_rounds": (4, 4, 4, 320),
     "by_turns": (2, 2, 2, 128),
     "aggregates": (1, 4, 4, 512),
+    "components": (2, 8, 8, 1024),
+    "words_in_turn": (4, 16, 4, 512),
 }
 GLOBAL = {  # {kernel: {traffic: (accesses, bytes, sectors)}}
     "load<float, 1>": {"global store": (1, 128, 4)},
@@ -43,7 +45,10 @@ GLOBAL = {  # {kernel: {traffic: (accesses, bytes, sectors)}}
     "aggregates": {"global store": (1, 128, 4)},
     "matrices<16>": {},
 }
-KIND = {"load": "shared load", "aggregates": "shared load", "matrices": "shared matrix", "copies": "shared copy"}
+KIND = {
+    **dict.fromkeys(["load", "aggregates", "components", "words_in_turn"], "shared load"),
+    **{"matrices": "shared matrix", "copies": "shared copy"},
+}
 
 
 @pytest.fixture(scope="module")
