@@ -173,13 +173,15 @@ inline std::optional<Plan> plan_resident(const Plan& image, Tables tables, int64
 }
 
 // The group for a launch a step, over all images: the largest of which a multiprocessor holds two, so that one is
-// loaded while the other is worked on; otherwise the largest that fits.
+// loaded while the other is worked on, but not a single cell, which reads 81 parts of regions for its own pixels;
+// otherwise the largest that fits.
 inline std::optional<Plan> plan_steps(const Plan& image, Tables tables, int64_t shared_limit) {
   constexpr int64_t kReserved = 1024;  // bytes that the system takes for each block
   for (const int64_t wanted : {2, 1}) {
     for (const auto& [rows, columns] : std::initializer_list<std::pair<int, int>>{{2, 2}, {1, 2}, {1, 1}}) {
       const Plan plan = with_group(image, rows, columns, tables);
-      if (wanted * (plan.shared.bytes + kReserved) <= shared_limit + kReserved) return plan;
+      const bool fits = wanted * (plan.shared.bytes + kReserved) <= shared_limit + kReserved;
+      if (fits && (wanted == 1 || plan.cells() > 1)) return plan;
     }
   }
   return {};

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import tmt_ext
 from tmt.model.acte import ACTE, grid_regions, stride8, transferability_map
 from tmt.model.estimator import DomainDiscriminator, discriminator_loss, proxy_a_distance
 
@@ -55,6 +56,32 @@ def test_regions_stay_float32_under_autocast():
         regions = acte(features)
     assert regions.features.dtype == torch.float32
     torch.testing.assert_close(regions.features, acte(features).features)
+
+
+@pytest.fixture
+def autocast_on_cuda():
+    torch.set_autocast_enabled("cuda", True)
+    yield
+    torch.set_autocast_enabled("cuda", False)
+
+
+def test_bfloat16_superpixels_are_for_autocast_on_cuda(build, autocast_on_cuda):
+    chosen, default = build(superpixel_dtype="bfloat16").acte, build().acte
+    assert chosen.finds_in_bfloat16("cuda") and not chosen.finds_in_bfloat16("cpu")
+    assert not default.finds_in_bfloat16("cuda")
+    torch.set_autocast_enabled("cuda", False)
+    assert not chosen.finds_in_bfloat16("cuda")
+
+
+def test_bfloat16_superpixels_round_chi_and_nothing_else(monkeypatch):
+    features = torch.randn(1, 8, 16, 16)
+    acte = ACTE("superpixel", 4, 6, 1 / 0.07, "bfloat16")
+    assert torch.equal(acte(features).features, ACTE("superpixel", 4, 6, 1 / 0.07)(features).features)  # on the CPU
+    monkeypatch.setattr(ACTE, "finds_in_bfloat16", lambda self, device: True)
+    expected = tmt_ext.superpixel(stride8(features).bfloat16(), 4)
+    regions = acte(features)
+    assert torch.equal(regions.features, expected.region_features.float())
+    assert torch.equal(regions.labels, expected.labels)
 
 
 def test_extreme_logits_stay_in_the_unit_interval():

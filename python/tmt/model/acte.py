@@ -31,19 +31,28 @@ class ACTE:
     cell: int
     iterations: int
     kappa: float
+    dtype: str = "float32"
 
     @classmethod
     def from_config(cls, config: TMTConfig) -> "ACTE":
-        return cls(config.regions, config.cell, config.superpixel_iterations, config.kappa)
+        return cls(config.regions, config.cell, config.superpixel_iterations, config.kappa, config.superpixel_dtype)
 
     def __call__(self, mask_features: Tensor) -> Regions:
-        """mask_features (B, C, H4, W4) at stride 4, any floating dtype -> Regions, in float32 under autocast too."""
+        """mask_features (B, C, H4, W4) at stride 4, any floating dtype -> Regions, in float32 under autocast too.
+
+        Superpixels are found in bfloat16 where `dtype` says so, on CUDA under autocast.
+        """
+        in_half = self.finds_in_bfloat16(mask_features.device.type)
         with without_autocast(mask_features):
             chi = stride8(full(mask_features))
             if self.regions == "grid":
                 return grid_regions(chi, self.cell)
+            chi = chi.bfloat16() if in_half else chi
             found = tmt_ext.superpixel(chi, self.cell, iterations=self.iterations, kappa=self.kappa)
-        return Regions(found.region_features, found.labels)
+        return Regions(full(found.region_features), found.labels)
+
+    def finds_in_bfloat16(self, device: str) -> bool:
+        return self.dtype == "bfloat16" and device == "cuda" and torch.is_autocast_enabled(device)
 
 
 def stride8(mask_features: Tensor) -> Tensor:

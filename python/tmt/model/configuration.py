@@ -36,6 +36,8 @@ class TMTConfig(Mask2FormerConfig):
         cell: side of a superpixel's first cell in positions of stride 8, at least 1.
         superpixel_iterations: L, at least 1.
         kappa: sharpness of the superpixels' assignment (Eq. 8), positive.
+        superpixel_dtype: "float32", or "bfloat16": on CUDA under autocast the superpixels are found in bfloat16, on
+            tensor cores, from rounded features (`python -m bench.precision` says what changes).
         estimator_hidden: hidden channels of the domain discriminator, at least 1.
         transfer_features: "live" computes T from the model's own features, "source" from a frozen copy of the
             source model's (`TMTForSemanticSegmentation.freeze_source_features`).
@@ -62,6 +64,7 @@ class TMTConfig(Mask2FormerConfig):
         cell: int = 4,
         superpixel_iterations: int = 6,
         kappa: float = 1 / 0.07,
+        superpixel_dtype: str = "float32",
         estimator_hidden: int = 256,
         transfer_features: str = "live",
         transfer_at_inference: bool = True,
@@ -81,6 +84,7 @@ class TMTConfig(Mask2FormerConfig):
         self.cell = cell
         self.superpixel_iterations = superpixel_iterations
         self.kappa = kappa
+        self.superpixel_dtype = superpixel_dtype
         self.estimator_hidden = estimator_hidden
         self.transfer_features = transfer_features
         self.transfer_at_inference = transfer_at_inference
@@ -98,6 +102,7 @@ class TMTConfig(Mask2FormerConfig):
         _require_choice("transfer_exclude", self.transfer_exclude, ("high", "low"))
         _require_choice("transfer_mode", self.transfer_mode, ("mask", "bias"))
         _require_choice("regions", self.regions, ("superpixel", "grid"))
+        _require_choice("superpixel_dtype", self.superpixel_dtype, ("float32", "bfloat16"))
         _require_choice("transfer_features", self.transfer_features, ("live", "source"))
         for name in ("mask_threshold", "transfer_fraction"):
             value = getattr(self, name)
