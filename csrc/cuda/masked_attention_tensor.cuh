@@ -56,12 +56,14 @@ __device__ __forceinline__ void gather(MatrixTile<kTileKeys, kDim>& first_tile,
   }
 }
 
+inline bool has_short_strides(const Tensor& tensor) { return tensor.stride(2) <= std::numeric_limits<int>::max(); }
+
 // `tensor` (B, heads, rows, D) as the kernels read it: itself, or a copy where not every row begins at a multiple of 16
 // bytes, as asynchronous copies must.
 inline Tensor aligned_rows(const Tensor& tensor) {
   bool fits = tensor.stride(3) == 1 && is_aligned(tensor);
   for (int d = 0; d < 3; ++d) fits = fits && (tensor.size(d) == 1 || tensor.stride(d) % kChunkElements == 0);
-  if (fits && tensor.stride(2) <= std::numeric_limits<int>::max()) return tensor;
+  if (fits && has_short_strides(tensor)) return tensor;
   return tensor.is_contiguous() ? torch::stable::clone(tensor) : torch::stable::contiguous(tensor);
 }
 
@@ -103,7 +105,7 @@ __device__ __forceinline__ void fetch_words(uint64_t* to, const KeyPlace<T>& pla
     return;
   }
   const int rows = static_cast<int>(plan.rows);
-  copy_async(to, row < rows ? place.words + tile * rows + row : place.words, row < rows);
+  copy_async(to, row < rows ? place.words + int64_t{tile} * rows + row : place.words, row < rows);
 }
 
 // As many splits as the chip holds blocks at once: a few more would run after the others, with most of it idle.
