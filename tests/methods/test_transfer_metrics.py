@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.nn.functional import normalize, one_hot
 
-from tmt.config import MetricConfig, ModelConfig
 from tmt.data import CITYSCAPES19, IGNORE
-from tmt.engine.distributed import World
-from tmt.engine.models import new_model
 from tmt.methods import TransferMetric, method_of, metric_steps
 from tmt.methods.leep import LEEP
 from tmt.methods.metric import labelled_pixels
 from tmt.methods.otce import OTCE, conditional_entropy, coupling, joint_labels
+from tmt.model.factory import new_model
+from tmt.runtime.distributed import World
+from tmt.settings import MetricConfig, ModelConfig
 
 WORLD = World(torch.device("cpu"))
 CLASSES = 7

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from tmt.data.datasets import list_dataset
 from tmt.data.files import Listing, Sample, missing_files, read_sample
 from tmt.data.labels import IGNORE
+from tmt.data.manifest import MANIFEST, Recipe, read_manifest
 from tmt.data.rare import raised
-from tmt.data.synthetic.writer import MANIFEST, Recipe, read_manifest
 from tmt.errors import DataError
 
 # Images with a published label, by split; SYNTHIA has no official splits, only a number of images.

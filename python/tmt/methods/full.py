@@ -1,7 +1,7 @@
 """Plain Mask2Former training: of the source model, and full fine-tuning of all its weights on the target."""
 
-from tmt.config import ModelConfig
 from tmt.methods.method import Method, region_options
+from tmt.settings import ModelConfig
 
 
 class FullFineTuning(Method):

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 
 from torch import nn
 
-from tmt.config import MetricConfig, ModelConfig
 from tmt.methods.metric import TransferMetric
+from tmt.settings import MetricConfig, ModelConfig
 
 
 class Method(ABC):

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from tmt.data import IGNORE
-from tmt.engine.distributed import World
-from tmt.model.losses import sample_features
-from tmt.model.precision import full, without_autocast
+from tmt.model.point_sampling import sample_features
+from tmt.runtime.distributed import World
+from tmt.runtime.precision import full, without_autocast
 
 SMALLEST = 1e-12  # stands for 0 where it would be divided by, or its logarithm taken
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot
 
-from tmt.config import MetricConfig
 from tmt.data import IGNORE
-from tmt.engine.distributed import World
 from tmt.methods.full import FullFineTuning
 from tmt.methods.metric import SMALLEST, TransferMetric
+from tmt.runtime.distributed import World
+from tmt.settings import MetricConfig
 
 
 class OTCEFineTuning(FullFineTuning):

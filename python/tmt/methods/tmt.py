@@ -1,7 +1,7 @@
 """The Transferable Mask Transformer: fine-tuning of everything, attention steered by the frozen estimator."""
 
-from tmt.config import ModelConfig
 from tmt.methods.method import Method, region_options
+from tmt.settings import ModelConfig
 
 
 class TransferableMaskTransformer(Method):

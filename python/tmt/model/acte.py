@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import tmt_ext
+from tmt.runtime.precision import full, without_autocast
 
 from .configuration import TMTConfig
-from .precision import full, without_autocast
 
 
 class Regions(NamedTuple):

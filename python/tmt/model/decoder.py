@@ -16,8 +16,9 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerTransformerModule,
 )
 
+from tmt.runtime.precision import full, without_autocast
+
 from .configuration import TMTConfig
-from .precision import full, without_autocast
 from .tma import (
     Attention,
     LevelTransferability,

@@ -6,7 +6,7 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelLevelModuleOutput,
 )
 
-from .precision import full, without_autocast
+from tmt.runtime.precision import full, without_autocast
 
 
 class PixelLevelModule(Mask2FormerPixelLevelModule):

@@ -1,6 +1,6 @@
 """Room: the whole model. In: images. Out: class logits and masks per query, T, and the loss where labels are given.
 
-image -> pixel.py (features) -> acte.py (regions) -> estimator.py (T) -> decoder.py with tma.py -> losses.py
+image -> pixel.py (features) -> acte.py (regions) -> estimator.py (T) -> decoder.py with tma.py -> criterion.py
 """
 
 import copy
@@ -16,14 +16,15 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPreTrainedModel,
 )
 
+from tmt.runtime.precision import full, without_autocast
+
 from .acte import ACTE, Regions, transferability_map
 from .configuration import TMTConfig
+from .criterion import LossOutput, TMTLoss
 from .decoder import Decoded, TransformerModule, mask_logits
 from .estimator import DomainDiscriminator
 from .groups import parameter_groups
-from .losses import LossOutput, TMTLoss
 from .pixel import PixelLevelModule
-from .precision import full, without_autocast
 from .processor import save_processor
 
 
@@ -36,7 +37,7 @@ class TMTOutput(Mask2FormerForUniversalSegmentationOutput):
         class_queries_logits: (B, Q, K + 1), the last class is "no object".
         masks_queries_logits: (B, Q, H / 4, W / 4), sizes rounded up.
         auxiliary_logits: per earlier layer `class_queries_logits` and `masks_queries_logits`, when asked for.
-        loss_dict: weighted parts of the loss without gradient, see `losses.LossOutput`.
+        loss_dict: weighted parts of the loss without gradient, see `criterion.LossOutput`.
         transferability: T (B, H / 8, W / 8) float32 in [0, 1].
         region_labels: (B, H / 8, W / 8) int64, region of each position.
         allowed_fraction: (L,) mean share of positions a query may attend, before the fallback.

@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tmt import arguments
-from tmt.config import Config, outcome
 from tmt.data import Dataset, LabelSet, open_dataset
-from tmt.engine.models import freeze, load_estimator, open_model
-from tmt.engine.run import synthetic_root
 from tmt.errors import DataError
-from tmt.experiments import Result
 from tmt.methods.method import region_options
 from tmt.model import TMTForSemanticSegmentation
+from tmt.model.factory import freeze, load_estimator, open_model
 from tmt.report.study import Pair, StudyView
+from tmt.settings import Config, arguments, outcome
+from tmt.studies import Result
+from tmt.training.run import synthetic_root
 
 
 class NotThere(DataError):
