@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from test_report_page import check
 
+from tests.report.test_page import check
 from tests.report.trained import train_study
 from tmt.data import IGNORE, normalise
 from tmt.report import understanding

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_train_resume import kill_at, lines, train_and_die_writing, without_time
 
 from tests.helpers import runs
+from tests.training.test_resume import kill_at, lines, train_and_die_writing, without_time
 from tmt.cli import evaluate, predict
 from tmt.methods import method_of, metric_steps
 from tmt.model.factory import open_model
