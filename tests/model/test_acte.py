@@ -5,6 +5,7 @@ import torch
 
 from tmt.model.acte import ACTE, grid_regions, stride8, transferability_map
 from tmt.model.estimator import DomainDiscriminator, discriminator_loss, proxy_a_distance
+from tmt.settings import RegionSettings
 
 
 def test_chi_averages_the_positions_that_exist():
@@ -42,7 +43,7 @@ def test_transferability_follows_its_definition(build, images, regions):
 
 
 def test_superpixels_keep_near_their_cell():
-    _, labels = ACTE("superpixel", 4, 6, 1 / 0.07)(torch.randn(1, 8, 40, 56))
+    _, labels = ACTE(RegionSettings())(torch.randn(1, 8, 40, 56))
     rows, columns = labels[0] // 7, labels[0] % 7
     assert ((rows - torch.arange(20)[:, None] // 4).abs() <= 1).all()
     assert ((columns - torch.arange(28)[None] // 4).abs() <= 1).all()
@@ -50,7 +51,7 @@ def test_superpixels_keep_near_their_cell():
 
 def test_regions_stay_float32_under_autocast():
     features = torch.randn(1, 8, 16, 16)
-    acte = ACTE("superpixel", 4, 6, 1 / 0.07)
+    acte = ACTE(RegionSettings())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         regions = acte(features)
     assert regions.features.dtype == torch.float32
@@ -64,7 +65,7 @@ def test_extreme_logits_stay_in_the_unit_interval():
 
 
 def test_discriminator_looks_at_each_region_alone():
-    discriminator = DomainDiscriminator(6, 16)
+    discriminator = DomainDiscriminator(6, RegionSettings(estimator_hidden=16))
     features = torch.randn(2, 6, 3, 4)
     together = discriminator(features)
     assert together.shape == (2, 3, 4)
@@ -84,7 +85,7 @@ def test_proxy_a_distance(error, distance):
 
 
 def test_discriminator_learns_to_tell_shifted_features():
-    discriminator = DomainDiscriminator(8, 16)
+    discriminator = DomainDiscriminator(8, RegionSettings(estimator_hidden=16))
     optimiser = torch.optim.AdamW(discriminator.parameters(), 1e-2)
     domains = torch.arange(2).repeat_interleave(4).float()
     valid = torch.ones(8, 9, dtype=torch.bool)

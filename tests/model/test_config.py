@@ -17,7 +17,7 @@ DEFAULTS = {
     "regions": "superpixel",
     "cell": 4,
     "superpixel_iterations": 6,
-    "kappa": 1 / 0.07,
+    "kappa": 100 / 7,
     "estimator_hidden": 256,
     "transfer_features": "live",
     "transfer_at_inference": True,

@@ -6,6 +6,8 @@ from torch.nn import functional as F
 
 import tmt_ext
 from tmt.model import decoder, masks_from_labels
+from tmt.model.tma import AttentionMaskBuilder
+from tmt.settings import AttentionSettings
 
 
 @pytest.fixture
@@ -91,7 +93,9 @@ def test_a_query_that_falls_back_sees_every_key(build, images, given, attended):
         assert model(images, transferability=given).fallback_rate.eq(0).all()  # a logit of 0 is in the foreground
         inside = attended.copy()
         attended.clear()
-        model.model.transformer_module.decoder.mask_maker = decoder.MaskMaker("foreground", 0.6, "all", "mask")
+        model.model.transformer_module.decoder.mask_builder = AttentionMaskBuilder(
+            AttentionSettings(mask_rule="foreground", mask_threshold=0.6)
+        )
         assert model(images, transferability=given).fallback_rate.eq(1).all()
     full = [4 * 5, 7 * 9, 13 * 17, 4 * 5]
     assert attended == full and all(some < every for some, every in zip(inside, full, strict=True))

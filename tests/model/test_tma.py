@@ -7,14 +7,19 @@ import torch
 from torch import nn
 
 from tmt.model.tma import (
+    AttentionMaskBuilder,
     LevelTransferability,
     Mask,
-    MaskMaker,
     TransferableMaskedAttention,
     attention_weights,
     level_transferability,
 )
+from tmt.settings import AttentionSettings
 from tmt_ext.reference import unpack_bits
+
+
+def builder(rule: str, fallback: str = "all", mode: str = "mask") -> AttentionMaskBuilder:
+    return AttentionMaskBuilder(AttentionSettings(mask_rule=rule, fallback=fallback, transfer_mode=mode))
 
 
 def test_the_most_transferable_share_lies_above_the_threshold():
@@ -52,7 +57,7 @@ def test_mask_and_statistics_equal_a_naive_count(rule, fallback):
     logits[0, 0] = 8.0  # nothing uncertain
     logits[0, 1] = -8.0  # nothing in the foreground
     level = LevelTransferability(transferability, torch.tensor([0.6, 0.2]))
-    mask = mask_of(MaskMaker(rule, 0.5, fallback, "mask"), logits, level)
+    mask = mask_of(builder(rule, fallback), logits, level)
     allowed, fractions, fallen = unpack_bits(mask.bits, 70), [], []
     for b in range(2):
         for n in range(9):
@@ -79,7 +84,7 @@ def _passes(rule, logit):
 
 
 def test_no_rule_and_no_transferability_is_plain_attention():
-    mask = mask_of(MaskMaker("none", 0.5, "all", "mask"), torch.randn(1, 3, 5), None)
+    mask = mask_of(builder("none"), torch.randn(1, 3, 5), None)
     assert mask.bits is None and mask.bias is None
     assert (mask.allowed_fraction.item(), mask.fallback_rate.item()) == (1.0, 0.0)
 
@@ -97,7 +102,7 @@ def test_masked_attention_equals_torch():
     ours, theirs = _attention_pair()
     query, key, value = torch.randn(2, 5, 16), torch.randn(2, 70, 16), torch.randn(2, 70, 16)
     transfer = LevelTransferability(torch.rand(2, 70), torch.tensor([0.5, 0.7]))
-    mask = mask_of(MaskMaker("uncertain", 0.5, "all", "mask"), torch.randn(2, 5, 70), transfer)
+    mask = mask_of(builder("uncertain"), torch.randn(2, 5, 70), transfer)
     blocked = ~unpack_bits(mask.bits, 70).repeat_interleave(4, 0)
     expected, weights = theirs(query, key, value, attn_mask=blocked, average_attn_weights=False)
     found = ours(query, key, value, mask, record=True)
@@ -112,7 +117,7 @@ def test_bias_mode_adds_log_novelty_and_keeps_the_mask_rule():
     logits, transferability = torch.randn(2, 5, 70), torch.rand(2, 70)
     transferability[0, 3] = 1.0  # whose logarithm is not finite
     transfer = LevelTransferability(transferability, torch.zeros(2))  # a threshold that would exclude all
-    mask = mask_of(MaskMaker("foreground", 0.5, "all", "bias"), logits, transfer)
+    mask = mask_of(builder("foreground", mode="bias"), logits, transfer)
     bias = torch.log((1 - transferability).clamp(min=1e-6))[:, None].expand(-1, 5, -1)
     bias = bias.masked_fill(logits < 0, -math.inf).repeat_interleave(4, 0)
     expected, _ = theirs(query, key, key, attn_mask=bias)

@@ -8,8 +8,8 @@ import pytest
 
 from tmt.cli import evaluate, predict
 from tmt.errors import ConfigError
+from tmt.settings import Config, EvaluateConfig, PredictConfig
 from tmt.settings import arguments as settings
-from tmt.settings import run as config
 
 
 def options_of(kind: type, prefix: str = "") -> list[str]:
@@ -31,9 +31,9 @@ def help_of(entry, capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     "entry, kind",
     [
-        (settings.parse, config.Config),
-        (evaluate.main, evaluate.EvaluateConfig),
-        (predict.main, predict.PredictConfig),
+        (settings.parse, Config),
+        (evaluate.main, EvaluateConfig),
+        (predict.main, PredictConfig),
     ],
 )
 def test_help_explains_every_field(entry, kind: type, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,7 +62,21 @@ def test_presets_survive_a_round_trip(name: str, tmp_path: Path, capsys: pytest.
 def test_presets_differ_where_they_say() -> None:
     paper, foreground = (settings.parse(["--config", name]) for name in ("paper", "foreground"))
     assert settings.differences(paper, foreground) == ["model.mask_rule: uncertain -> foreground"]
-    assert foreground == dataclasses.replace(config.Config(), out="runs/foreground")
+    assert foreground == dataclasses.replace(Config(), out="runs/foreground")
+
+
+def test_files_inherit(tmp_path: Path) -> None:
+    """From a preset or a file beside them; what is nearer wins, and the command line most of all."""
+    (tmp_path / "base.yaml").write_text("inherits: demo\nseed: 3\ntarget: {lr: 2e-4, steps: 7}\n")
+    (tmp_path / "mine.yaml").write_text("inherits: base.yaml\ntarget: {steps: 9}\n")
+    found = settings.parse(["--config", str(tmp_path / "mine.yaml"), "--target.clip", "0.5"])
+    demo = settings.parse(["--config", "demo"])
+    target = dataclasses.replace(demo.target, lr=2e-4, steps=9, clip=0.5)
+    assert found == dataclasses.replace(demo, seed=3, target=target)
+    assert settings.parse([f"--config={tmp_path / 'mine.yaml'}", "--target.clip=0.5"]) == found
+    (tmp_path / "lost.yaml").write_text("inherits: nowhere.yaml\n")
+    with pytest.raises(ConfigError, match="nowhere"):
+        settings.parse(["--config", str(tmp_path / "lost.yaml")])
 
 
 def test_shorthands() -> None:
@@ -70,7 +84,7 @@ def test_shorthands() -> None:
     assert given.stages == ("source", "tmt") and given.resume and given.out == "x"
     assert given.evaluation.window == (4, 6) and not given.evaluation.flip
     argv = "m --flip a b --scales=0.5,1 --out o --save labels --overwrite --window null"
-    command = settings.parse_model_command("predict", argv.split(), predict.PredictConfig, many="paths")
+    command = settings.parse_model_command("predict", argv.split(), PredictConfig, many="paths")
     assert command.paths == ("a", "b") and command.flip and command.overwrite and command.window is None
     assert command.scales == (0.5, 1.0) and command.save == ("labels",)
 

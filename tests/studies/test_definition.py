@@ -9,7 +9,6 @@ from tests.studies import small
 from tmt.errors import ConfigError
 from tmt.studies import definition as definitions
 from tmt.studies.definition import STUDIES, changes, read, studies, to_yaml
-from tmt.studies.jobs import NEEDS_ESTIMATOR
 
 GOOD = """title: A study
 base: demo
@@ -131,10 +130,3 @@ def test_changes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", studies())
 def test_shipped(name: str) -> None:
     assert read(STUDIES / f"{name}.yaml").name == name
-
-
-def test_stages_that_need_an_estimator() -> None:
-    """The plan knows without torch what the methods say."""
-    from tmt.methods import method_of
-
-    assert {stage for stage in definitions.STAGES if method_of(stage).needs_estimator} == set(NEEDS_ESTIMATOR)

@@ -8,9 +8,9 @@ from tmt.methods.full import FullFineTuning, SourceTraining
 from tmt.methods.leep import LEEPFineTuning
 from tmt.methods.linear import LinearProbing
 from tmt.methods.method import Method
-from tmt.methods.metric import TransferMetric, metric_steps
 from tmt.methods.otce import OTCEFineTuning
 from tmt.methods.tmt import TransferableMaskTransformer
+from tmt.methods.transfer_metric import TransferMetric, metric_steps
 from tmt.settings import Stage
 
 __all__ = [

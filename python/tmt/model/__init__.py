@@ -1,6 +1,6 @@
 """The segmentation model. Importing this package registers it with transformers' Auto classes.
 
-The way of the data, one room per file:
+The way of the data, file by file:
     pixel.py          image -> mask features and three coarser maps
     acte.py           mask features -> regions (ACTE)
     estimator.py      regions -> how target-like each is
@@ -28,7 +28,7 @@ from .criterion import masks_from_labels
 from .init import initialise_from_scratch
 from .loading import load_model
 from .processor import image_processor, image_processor_class
-from .tmt import TMTForSemanticSegmentation, TMTOutput
+from .tmt import TMTForSemanticSegmentation, TMTOutput, present
 
 
 def _register() -> None:
@@ -43,7 +43,8 @@ def _register() -> None:
     ):
         auto.register(TMTConfig, TMTForSemanticSegmentation, exist_ok=True)
     # The pipeline checks names of models against this table, which `register` does not reach, and logs an error.
-    MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES[TMTConfig.model_type] = TMTForSemanticSegmentation.__name__
+    known: dict[str, str] = MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES  # type: ignore[assignment]  # names it has
+    known[TMTConfig.model_type] = TMTForSemanticSegmentation.__name__
 
 
 _register()
@@ -56,4 +57,5 @@ __all__ = [
     "initialise_from_scratch",
     "load_model",
     "masks_from_labels",
+    "present",
 ]

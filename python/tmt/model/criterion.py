@@ -1,4 +1,4 @@
-"""Room: losses. In: every layer's predictions, masks and classes of each image. Out: one loss and its parts.
+"""The loss: from every layer's predictions, and the masks and classes of each image, to one number and its parts.
 
 Mask2Former's set prediction loss: a matching per layer, then cross-entropy on classes, and binary cross-entropy and
 dice on sampled points of the masks. A mask's value at a point is its embedding times the mask features sampled
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tmt.data.labels import IGNORE
 from tmt.runtime.precision import full, without_autocast
 
 from .configuration import TMTConfig
@@ -36,7 +37,8 @@ class TMTLoss(nn.Module):
 
     def __init__(self, config: TMTConfig):
         super().__init__()
-        self.classes = config.num_labels
+        self.classes: int = config.num_labels or 0
+        self.empty_weight: Tensor
         self.weights = {
             "loss_cross_entropy": config.class_weight,
             "loss_mask": config.mask_weight,
@@ -184,7 +186,7 @@ def dice_loss(probability: Tensor, targets: Tensor) -> Tensor:
     return 1 - (overlap + 1) / (probability.sum(-1) + targets.sum(-1) + 1)
 
 
-def masks_from_labels(labels: Tensor, num_classes: int, ignore: int = 255) -> tuple[list[Tensor], list[Tensor]]:
+def masks_from_labels(labels: Tensor, num_classes: int, ignore: int = IGNORE) -> tuple[list[Tensor], list[Tensor]]:
     """One mask per class present in each image.
 
     Args:

@@ -3,7 +3,9 @@
 import copy
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -15,31 +17,31 @@ from transformers.utils import logging as transformers_logging
 from tmt.data.labels import LabelSet, default_colour
 from tmt.errors import CheckpointError, ConfigError
 from tmt.model import TMTConfig, TMTForSemanticSegmentation, initialise_from_scratch, load_model
+from tmt.model.loading import Adapt
 from tmt.runtime.seeding import seed_all
-from tmt.settings import ModelConfig
+from tmt.settings import ModelConfig, RegionSettings, TMTSettings
 
 # Its progress bars and load reports would tear ours apart; what is wrong with a model is raised, not logged.
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
 
-STAGES = ["stage1", "stage2", "stage3", "stage4"]
+OUTPUTS: dict[str, Any] = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
+"""The maps that a backbone hands on."""
 PER_CLASS = ("class_predictor.", "criterion.")
 """What a model has for its own classes only."""
 REGIONS = "regions"
-"""Entry of an estimator file's metadata: fields of `TMTConfig` as JSON."""
+"""Entry of an estimator file's metadata: its `RegionSettings` as JSON."""
 
 
-def new_model(
-    config: ModelConfig, options: dict[str, object], seed: int, label_set: LabelSet
-) -> TMTForSemanticSegmentation:
+def new_model(config: ModelConfig, settings: TMTSettings, seed: int, label_set: LabelSet) -> TMTForSemanticSegmentation:
     """A model of the configured sizes and these classes with random weights, a function of `seed`."""
     seed_all(seed)
-    model = TMTForSemanticSegmentation(model_config(config, options, label_set))
+    model = TMTForSemanticSegmentation(model_config(config, settings, label_set))
     initialise_from_scratch(model)
     return model
 
 
-def model_config(config: ModelConfig, options: dict[str, object], label_set: LabelSet) -> TMTConfig:
+def model_config(config: ModelConfig, settings: TMTSettings, label_set: LabelSet) -> TMTConfig:
     """The configuration of a new model; raises ConfigError for sizes that do not fit each other."""
     try:
         return TMTConfig(
@@ -56,7 +58,7 @@ def model_config(config: ModelConfig, options: dict[str, object], label_set: Lab
             train_num_points=config.points,
             dropout=0.0,
             **_labels(label_set),
-            **options,
+            **asdict(settings),
         )
     except ValueError as error:
         raise ConfigError(f"model: {error}") from error
@@ -64,14 +66,14 @@ def model_config(config: ModelConfig, options: dict[str, object], label_set: Lab
 
 def _backbone(config: ModelConfig) -> PreTrainedConfig:
     if config.backbone == "resnet50":
-        return ResNetConfig(out_features=STAGES)
+        return ResNetConfig(**OUTPUTS)
     if config.backbone == "resnet":
         return ResNetConfig(
             embedding_size=config.widths[0],
             hidden_sizes=list(config.widths),
             depths=list(config.depths),
             layer_type="basic",
-            out_features=STAGES,
+            **OUTPUTS,
         )
     return SwinConfig(
         embed_dim=config.embed_dim,
@@ -79,11 +81,11 @@ def _backbone(config: ModelConfig) -> PreTrainedConfig:
         num_heads=list(config.heads),
         window_size=config.window,
         drop_path_rate=config.drop_path,
-        out_features=STAGES,
+        **OUTPUTS,
     )
 
 
-def _labels(label_set: LabelSet) -> dict[str, object]:
+def _labels(label_set: LabelSet) -> dict[str, Any]:
     """The fields of a configuration that remember the classes; `palette`, their colours, is an addition of ours."""
     return {
         "id2label": dict(enumerate(label_set.names)),
@@ -94,7 +96,8 @@ def _labels(label_set: LabelSet) -> dict[str, object]:
 
 def label_set_of(model: TMTForSemanticSegmentation) -> LabelSet:
     """The classes a model was saved with: their names, and their colours or, without those, default ones."""
-    names = tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
+    known: dict[int, str] = model.config.id2label  # type: ignore[assignment]  # keys are numbers
+    names = tuple(str(known[i]) for i in range(len(known)))
     saved = getattr(model.config, "palette", None)
     if saved is not None and np.shape(saved) == (len(names), 3):
         return LabelSet(names, np.array(saved, dtype=np.uint8))
@@ -126,14 +129,14 @@ def listed(names: Sequence[str]) -> str:
 
 
 def open_model(
-    folder: str | Path, options: dict[str, object], label_set: LabelSet | None = None
+    folder: str | Path, adapt: Adapt | None = None, label_set: LabelSet | None = None
 ) -> TMTForSemanticSegmentation:
-    """A saved model, ours or a plain Mask2Former, with some fields of its configuration replaced.
+    """A saved model, ours or a plain Mask2Former, its settings as they were saved or adapted.
 
     Raises CheckpointError for a folder without a model, damaged weights or another architecture, and ConfigError for
     other classes than those of `label_set`, where it is given.
     """
-    model = load_model(folder, **options)
+    model = load_model(folder, adapt)
     if label_set is not None:
         if not predicts(model, label_set):
             raise ConfigError(
@@ -144,14 +147,12 @@ def open_model(
     return model
 
 
-def open_base(
-    folder: str | Path, options: dict[str, object], label_set: LabelSet, seed: int
-) -> TMTForSemanticSegmentation:
+def open_base(folder: str | Path, adapt: Adapt, label_set: LabelSet, seed: int) -> TMTForSemanticSegmentation:
     """A saved model to start from. For other classes than its own it gets a class predictor that `seed` determines.
 
     Raises CheckpointError as `open_model` does.
     """
-    base = load_model(folder, **options)
+    base = load_model(folder, adapt)
     if predicts(base, label_set):
         remember_classes(base.config, label_set)
         return base
@@ -164,10 +165,10 @@ def open_base(
     return model
 
 
-def save_estimator(discriminator: nn.Module, regions: dict[str, object], path: Path) -> None:
-    """Write a discriminator's weights, with the fields of `TMTConfig` that made the `regions` it was trained on."""
+def save_estimator(discriminator: nn.Module, regions: RegionSettings, path: Path) -> None:
+    """Write a discriminator's weights, with the settings of the regions that it was trained on."""
     weights = {name: tensor.contiguous() for name, tensor in discriminator.state_dict().items()}
-    save_file(weights, path, metadata={REGIONS: json.dumps(regions)})
+    save_file(weights, path, metadata={REGIONS: json.dumps(asdict(regions))})
 
 
 def load_estimator(model: TMTForSemanticSegmentation, path: str | Path) -> list[str]:
@@ -191,9 +192,9 @@ def load_estimator(model: TMTForSemanticSegmentation, path: str | Path) -> list[
     return [f"{name} is {here} here and was {there}" for name, here, there in pairs if here != there]
 
 
-def transfer_switch(on: bool | None) -> dict[str, object]:
-    """The fields of `TMTConfig` that switch T on or off in inference; no field for None: as the model was saved."""
-    return {} if on is None else {"transferability": on, "transfer_at_inference": on}
+def transfer_switch(on: bool | None) -> Adapt | None:
+    """Switches T on or off in inference; None: as the model was saved."""
+    return None if on is None else lambda settings: replace(settings, transferability=on, transfer_at_inference=on)
 
 
 def freeze(module: nn.Module) -> None:

@@ -5,15 +5,19 @@ Nothing here imports torch, so that `--help` is quick.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from tmt.errors import ConfigError
-from tmt.settings import Config, InferenceConfig, check, check_inference
+from tmt.settings.checks import check, check_inference
+from tmt.settings.fields import Settings
+from tmt.settings.run import AFFECTS, Config
+from tmt.settings.training import InferenceConfig
 
 PRESETS = Path(__file__).parents[1] / "presets"
 INFERENCE_LISTS = ("window", "stride", "scales")
@@ -21,10 +25,9 @@ LISTS = ("--stages", "--save", *(f"--{part}{name}" for part in ("", "evaluation.
 """Options whose lists need no brackets, as `--stages source,tmt`."""
 SWITCHES = ("--resume", "--overwrite", *(f"--{part}{name}" for part in ("", "evaluation.") for name in ("flip", "amp")))
 """Options that mean `true` without a value."""
-Settings = TypeVar("Settings")
-
-FREE_ON_RESUME = frozenset({"out", "resume", "stages", "pictures", "data.workers", "config"})
-"""Settings that may change between the start of a run and its continuation, without changing any result."""
+Kind = TypeVar("Kind", bound=Settings)
+INHERITS = "inherits"
+"""Key of a YAML file that names the preset or file whose settings it starts from."""
 
 
 def presets() -> list[str]:
@@ -50,7 +53,7 @@ def parse(argv: Sequence[str]) -> Config:
     return parse_with(build_parser(), argv, Config)
 
 
-def parse_model_command(program: str, argv: Sequence[str], kind: type[Settings], many: str | None = None) -> Settings:
+def parse_model_command(program: str, argv: Sequence[str], kind: type[Kind], many: str | None = None) -> Kind:
     """Parse `python -m tmt.<program> MODEL [MANY ...] --...` into the dataclass `kind`.
 
     Its field `model` is positional, and so is the field `many`, one or more strings, where it is named. Raises
@@ -65,13 +68,13 @@ def parse_model_command(program: str, argv: Sequence[str], kind: type[Settings],
     return parse_with(parser, argv, kind)
 
 
-def parse_with(parser: ArgumentParser, argv: Sequence[str], kind: type[Settings]) -> Settings:
+def parse_with(parser: ArgumentParser, argv: Sequence[str], kind: type[Kind]) -> Kind:
     """Parse with any parser made of the fields of the dataclass `kind`; raises ConfigError as `parse` does."""
     try:
-        values = vars(parser.instantiate(parser.parse_args(_expand(argv))))
+        values = parser.parse_args(_expand(argv)).as_dict()
     except (ArgumentError, OSError, ValueError) as error:
         raise ConfigError(_one_line(error, parser)) from error
-    config = kind(**{name: _plain(values[name]) for name in kind.__dataclass_fields__})
+    config = _build(kind, values)
     if isinstance(config, Config):
         check(config)
     if isinstance(config, InferenceConfig):
@@ -79,16 +82,18 @@ def parse_with(parser: ArgumentParser, argv: Sequence[str], kind: type[Settings]
     return config
 
 
-def _plain(value: object) -> object:
-    """Numbers of the parser's restricted types as int and float, so that what is saved needs no parser to be read."""
-    if is_dataclass(value):
-        return replace(value, **{item.name: _plain(getattr(value, item.name)) for item in fields(value)})
-    if isinstance(value, (list, tuple)):
-        return tuple(_plain(item) for item in value)
-    for kind in (bool, int, float):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
+def _build(kind: type[Kind], values: dict[str, Any], prefix: str = "") -> Kind:
+    """Settings from nested values; errors name the whole place of a setting."""
+    given = {}
+    for item in fields(kind):
+        value = values[item.name]
+        if is_dataclass(item.default_factory):
+            value = _build(item.default_factory, value, f"{prefix}{item.name}.")  # type: ignore[type-var]
+        given[item.name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return kind(**given)
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}{error}") from error
 
 
 def to_yaml(config: Config) -> str:
@@ -105,16 +110,13 @@ def from_yaml(path: Path) -> Config:
 def differences(left: Config, right: Config) -> list[str]:
     """Settings that differ, as `name: left -> right`, leaving out those that may differ when a run is resumed."""
     first, second = flatten(asdict(left)), flatten(asdict(right))
-    return [
-        f"{name}: {value} -> {second[name]}"
-        for name, value in first.items()
-        if value != second[name] and name not in FREE_ON_RESUME
-    ]
+    changed = [name for name, affects in AFFECTS.items() if affects != "nothing" and first[name] != second[name]]
+    return [f"{name}: {first[name]} -> {second[name]}" for name in changed]
 
 
-def flatten(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as `a.b: value`; lists become tuples."""
-    flat: dict[str, object] = {}
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{name}.")
@@ -124,19 +126,41 @@ def flatten(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
 
 
 def _expand(argv: Sequence[str]) -> list[str]:
-    """Shorthands: the name of a preset after --config, `--stages a,b` without brackets, and --resume without value."""
+    """Shorthands: presets and inherited files after --config, lists without brackets, switches without a value."""
     expanded: list[str] = []
     for i, argument in enumerate(argv):
         option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-        name = option if option else (expanded[-1] if expanded else "")
-        if value and name == "--config" and value in presets():
-            value = str(PRESETS / f"{value}.yaml")
+        name = option if option else (argv[i - 1] if i else "")
+        if value and name == "--config":
+            expanded[len(expanded) - (not option) :] = _config_options(value)
+            continue
         if value and name in LISTS and not value.startswith("[") and value != "null":
             value = f"[{value}]"
         if argument in SWITCHES and argv[i + 1 : i + 2] not in (["true"], ["false"]):
             equals, value = "=", "true"
         expanded.append(option + equals + value)
     return expanded
+
+
+def _config_options(value: str) -> list[str]:
+    """`--config VALUE` with the path of a preset, after the files that it inherits from."""
+    path = PRESETS / f"{value}.yaml" if value in presets() else Path(value)
+    content = _content(path)
+    if INHERITS not in content:
+        return ["--config", str(path)]
+    inherited = str(content.pop(INHERITS))
+    beside = path.parent / inherited
+    base = inherited if inherited in presets() or not beside.is_file() else str(beside)
+    return [*_config_options(base), "--config", yaml.safe_dump(content)]
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """A YAML file's mapping; empty for what is none, of which the parser says what is wrong."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _one_line(error: Exception, parser: ArgumentParser) -> str:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
-
-from tmt.settings.run import DatasetName, Device, InferenceConfig, MapillaryMapping, MapillaryVersion
+from tmt.settings.data import DatasetName, MapillaryMapping, MapillaryVersion
+from tmt.settings.fields import NOT_NEGATIVE, SHARE, Settings, setting
+from tmt.settings.run import Device
+from tmt.settings.training import InferenceConfig
 
 Kind = Literal["labels", "overlay", "transferability", "confidence"]
 
@@ -28,7 +29,7 @@ class EvaluateConfig(InferenceConfig):
     """Release of the Mapillary labels, v1.2 or v2.0; none: the newest that is there."""
     out: str | None = None
     """Folder for metrics.json, scores.md and pictures; none: only print."""
-    pictures: NonNegativeInt = 0
+    pictures: int = setting(0, NOT_NEGATIVE)
     """Images to draw, with prediction, transferability and superpixel borders."""
     transferability: bool | None = None
     """Switches the transferability off or on in inference; none: as the model was saved."""
@@ -50,7 +51,7 @@ class PredictConfig(InferenceConfig):
     """Kinds of pictures to write: labels, overlay, transferability, confidence."""
     ids: Literal["train", "label"] = "train"
     """Ids in the labels: `train`, 0 to K - 1, or `label`, those of Cityscapes that its official evaluator reads."""
-    opacity: ClosedUnitInterval = 0.6
+    opacity: float = setting(0.6, SHARE)
     """Opacity of the class colours over the image."""
     overwrite: bool = False
     """Whether pictures that exist are made anew; else they are kept, and only what is missing is made."""
@@ -61,12 +62,12 @@ class PredictConfig(InferenceConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig:
+class ReportConfig(Settings):
     """Make the report of a study, finished or not."""
 
     study: str
     """Folder of the study (python -m tmt.experiments)."""
     out: str | None = None
     """Folder of the report; none: `report` in the study's folder."""
-    images: NonNegativeInt = 1
+    images: int = setting(1, NOT_NEGATIVE)
     """Validation images that are drawn of each pair; 0: no pictures."""

@@ -27,7 +27,7 @@ from typing import get_args
 import yaml
 
 from tmt.errors import ConfigError
-from tmt.settings import Config, DatasetName, Stage, arguments
+from tmt.settings import AFFECTS, Config, DatasetName, Stage, arguments
 
 STUDIES = Path(__file__).parent / "presets"
 DOMAINS = tuple(name for name in get_args(DatasetName) if name != "folders")
@@ -43,12 +43,6 @@ SET_PER_JOB = frozenset(
     | {"data.source", "data.target", "data.source_root", "data.target_root", "data.synthetic_folder"}
 )
 """Settings that each job gets from its place in the study."""
-ARCHITECTURE = (
-    *("base", "backbone", "embed_dim", "depths", "widths", "heads", "window", "drop_path", "hidden", "ffn"),
-    *("encoder_ffn", "encoder_layers", "decoder_layers", "attention_heads", "queries"),
-)
-OF_THE_SOURCE = ("data.", "augment.", "source.", *(f"model.{name}" for name in ARCHITECTURE))
-"""Settings, or beginnings of their names, that the source models depend on, which all variants share."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +245,7 @@ class _Reader:
             raise self.error(place, f"unknown setting{hint} (python -m tmt.train --help explains each)")
         if name in SET_PER_JOB:
             raise self.error(place, f"{name} is set by the study for each job; leave it out")
-        if shared and (name in OF_THE_SOURCE or name.startswith(tuple(n for n in OF_THE_SOURCE if n.endswith(".")))):
+        if shared and AFFECTS[name] in ("source", "nothing"):
             raise self.error(
                 place,
                 f"{name} changes the source models, which all variants share; make it a setting of the study, or give "

@@ -4,18 +4,26 @@ source model (one per domain and seed) -> estimator (one per pair, seed and way 
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import yaml
 
-from tmt.settings import Config, EstimatorConfig, FitConfig, check, outcome
+from tmt.settings import (
+    AFFECTS,
+    Config,
+    EstimatorConfig,
+    FitConfig,
+    RegionSettings,
+    check,
+    inputs_of,
+    outcome,
+    values_of,
+)
 from tmt.studies.definition import Definition, Variant
 
-REGION_SETTINGS = ("regions", "cell", "superpixel_iterations", "kappa", "estimator_hidden")
-"""Settings of the model that an estimator depends on."""
-NEEDS_ESTIMATOR = ("tmt",)
-"""Stages that need an estimator; as `Method.needs_estimator`, without importing torch."""
+OF_THE_ESTIMATOR = tuple(name for name, affects in AFFECTS.items() if affects == "estimator" and "." in name)
+"""Settings, with dots, that an estimator depends on beside its source model."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ class _Planner:
         source = self._source()
         yield source
         needs, weights = (source.id,), None
-        if self.variant.stage in NEEDS_ESTIMATOR:
+        if "estimator" in inputs_of(self.variant.stage):
             estimator = self._estimator(source)
             yield estimator
             needs, weights = (source.id, estimator.id), str(estimator.weights)
@@ -106,7 +114,7 @@ class _Planner:
         shared, own = self.definition.config, self.variant.config
         regions, config = self._regions, own
         if not self.variant.own_base:
-            model = replace(shared.model, **{name: getattr(own.model, name) for name in REGION_SETTINGS})
+            model = replace(shared.model, **values_of(own.model, RegionSettings))
             config = replace(shared, model=model, estimator=own.estimator)
         name = f"estimator-{'-'.join(self.pair)}-{regions}{self._base}-s{self.seed}"
         config = self._config(name, config, self.pair, "estimator", source)
@@ -169,11 +177,10 @@ def job_folder(folder: Path, name: str) -> Path:
 def region_key(config: Config, shared: Config) -> str:
     """A short name of everything that an estimator depends on: the regions, and what differs from the study's own."""
     key = config.model.regions
-    for part, names in (("model", REGION_SETTINGS[1:]), ("estimator", [item.name for item in fields(EstimatorConfig)])):
-        for name in names:
-            value = getattr(getattr(config, part), name)
-            if value != getattr(getattr(shared, part), name):
-                key += f"-{name}{value:g}" if isinstance(value, float) else f"-{name}{value}"
+    for part, name in (name.split(".") for name in OF_THE_ESTIMATOR if name != "model.regions"):
+        value = getattr(getattr(config, part), name)
+        if value != getattr(getattr(shared, part), name):
+            key += f"-{name}{value:g}" if isinstance(value, float) else f"-{name}{value}"
     return key
 
 

@@ -7,11 +7,13 @@ that a metric looks at come on top. What trains is what full fine-tuning trains,
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tmt.data import IGNORE
+from tmt.data import IGNORE, TrainBatch
+from tmt.model import TMTForSemanticSegmentation
 from tmt.model.point_sampling import sample_features
 from tmt.runtime.distributed import World
 from tmt.runtime.precision import full, without_autocast
@@ -30,11 +32,13 @@ class TransferMetric(nn.Module, ABC):
         """`pixels` in each domain and step, drawn evenly from `batch_size` images over all processes."""
         super().__init__()
         self.pixels_per_image = math.ceil(pixels / batch_size)
+        self.first: Tensor
+        self.last: Tensor
         self.register_buffer("first", torch.tensor(math.nan, dtype=torch.float64))
         self.register_buffer("last", torch.tensor(math.nan, dtype=torch.float64))
 
     @abstractmethod
-    def network(self, model: nn.Module) -> nn.Module:
+    def network(self, model: TMTForSemanticSegmentation) -> nn.Module:
         """The part of the segmentation model that it looks at, as a module: images (B, 3, H, W) to (B, C, h, w)."""
 
     @abstractmethod
@@ -52,20 +56,20 @@ class TransferMetric(nn.Module, ABC):
             0 with a gradient of 0, and NaN, where there are no labelled pixels.
         """
 
-    def forward(self, planes: Tensor, batch: dict[str, object], world: World) -> tuple[Tensor, float]:
+    def forward(self, planes: Tensor, batch: TrainBatch, world: World) -> tuple[Tensor, float]:
         """The network's output (B, C, h, w) for a batch -> both parts of `score`; keeps the first and last value."""
         points, labels = labelled_pixels(batch["labels"], batch["sample_seeds"], self.pixels_per_image)
         domains = batch.get("domains", torch.ones(len(labels)))[:, None].expand_as(labels)
         with without_autocast(planes):
             values = sample_features(full(planes), points.to(planes.device)).transpose(1, 2).flatten(0, 1)
-            rest = (part.flatten().to(planes.device) for part in (labels, domains))
-            score, value = self.score(values, *rest, world)
+            labels, domains = labels.flatten().to(planes.device), domains.flatten().to(planes.device)
+            score, value = self.score(values, labels, domains, world)
         self.last.copy_(value)
         if self.first.isnan():
             self.first.copy_(value)
         return score, float(value)
 
-    def report(self, steps: int, batch_size: int) -> dict[str, object]:
+    def report(self, steps: int, batch_size: int) -> dict[str, Any]:
         """What a finished run says of its first stage of `steps` steps, as JSON values.
 
         `first` and `last` are of one batch each and as noisy as batches differ; LEEP's first one is high, too, since
