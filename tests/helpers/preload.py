@@ -8,6 +8,5 @@ import torch
 
 torch.set_num_threads(1)
 
-import tmt.training.estimator  # noqa: E402, F401
-import tmt.training.segmentation  # noqa: E402, F401
+import tmt.training.run  # noqa: E402, F401
 import tmt.training.summary  # noqa: E402, F401

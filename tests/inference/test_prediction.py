@@ -61,7 +61,7 @@ def error_of(capsys: Capture) -> str:
 
 
 def names(*paths: object) -> list[str]:
-    return [job.name for job in find_images([str(path) for path in paths], Path("nowhere"))]
+    return [item.name for item in find_images([str(path) for path in paths], Path("nowhere"))]
 
 
 def test_names_are_kept_below_what_holds_everything(tmp_path: Path) -> None:

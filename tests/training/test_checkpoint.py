@@ -11,8 +11,8 @@ from torch import nn
 from tmt.errors import CheckpointError
 from tmt.runtime import files
 from tmt.training import checkpoint
-from tmt.training.loop import adamw
-from tmt.training.metric_lines import MetricLines
+from tmt.training.log import MetricLines
+from tmt.training.optimizer import adamw
 
 
 def training(width: int = 4) -> tuple[nn.Module, torch.optim.Optimizer]:

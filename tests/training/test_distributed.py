@@ -23,25 +23,28 @@ def first_gradients(argv: list[str], stage: str, path: Path, variables: dict[str
     from tmt.model.factory import freeze, new_model
     from tmt.runtime.distributed import join
     from tmt.runtime.signals import Stop
+    from tmt.settings import TMTSettings
     from tmt.settings.arguments import parse
     from tmt.training.estimator import estimator_task, new_discriminator
     from tmt.training.run import open_run
-    from tmt.training.segmentation import segmentation_task
+    from tmt.training.source import source_task
+    from tmt.training.target import target_task
 
     config = parse(argv)
     with join("cpu") as world:
         run = open_run(config, argv, world, Stop())
-        model = new_model(config.model, method_of("full").model_options(config.model), seed=3, label_set=run.label_set)
+        plain = method_of("full").configure(TMTSettings(), config.model)
+        domains, at = run.domains, run.workplace(stage)
+        model = new_model(config.model, plain, seed=3, label_set=domains.label_set)
         if stage == "estimator":
             freeze(model)
-            task = estimator_task(run, model, new_discriminator(run, model))
+            task = estimator_task(config, domains, model, new_discriminator(model, at), at)
         else:
-            method = method_of(stage)
-            metric = method.metric(config.metric, 19, config.target.batch_size)
-            domain, fit = (run.source, config.source) if stage == "source" else (run.target, config.target)
-            task = segmentation_task(run, method, model, domain, fit, metric)
-        batch = next(task.batches(0))
-        loss, _ = task.loss(batch)
+            make = source_task if stage == "source" else target_task
+            task = make(method_of(stage), model, config, domains, at)
+        phase = task.phases[0]
+        batch = next(phase.batches(0, phase.steps))
+        loss, _ = phase.loss(batch)
         loss.backward()
         mean = world.sum(loss.detach().clone()) / world.size
         gradients = {name: p.grad for name, p in task.module.named_parameters() if p.grad is not None}

@@ -7,7 +7,7 @@ from torch import nn
 from tmt.model.acte import Regions
 from tmt.runtime.distributed import World
 from tmt.settings import InferenceConfig
-from tmt.training import estimator
+from tmt.training import estimator, streams
 
 WORLD = World(torch.device("cpu"))
 
@@ -72,8 +72,10 @@ def test_saturation_is_told() -> None:
 
 
 def test_batches_are_balanced() -> None:
-    source, target = ({**batch_of([float(i)] * 2, []), "names": [str(i)] * 2} for i in range(2))
-    joined = next(estimator.pairs(iter([source]), iter([target])))
+    source, target = (
+        {**batch_of([float(i)] * 2, []), "sample_seeds": torch.arange(2), "names": [str(i)] * 2} for i in range(2)
+    )
+    joined = streams.joined(source, target)
     assert joined["pixel_values"].shape == (4, 3, 16, 32) and joined["domains"].tolist() == [0, 0, 1, 1]
     assert joined["names"] == ["0", "0", "1", "1"]
 

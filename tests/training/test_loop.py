@@ -1,5 +1,6 @@
 """The training loop on a model of one weight, and the parts it is made of."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -16,7 +17,10 @@ from tmt.errors import DataError, TrainingError
 from tmt.runtime.distributed import World
 from tmt.runtime.seeding import derive, seed_all
 from tmt.runtime.signals import Interrupted, Stop, listen
-from tmt.training.loop import Fit, Pace, Task, adamw, poly
+from tmt.training import loop
+from tmt.training.loop import Loss, Phase, Task, Workplace
+from tmt.training.optimizer import adamw
+from tmt.training.schedule import Schedule, poly
 
 WORLD = World(torch.device("cpu"))
 
@@ -36,14 +40,14 @@ def task_of(*, steps: int = 4, losses: dict[int, float] | None = None, evaluate=
     module = nn.Linear(1, 1, bias=False)
     nn.init.ones_(module.weight)
 
-    def loss(batch: dict) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(batch: dict) -> Loss:
         factor = (losses or {}).get(batch["step"], float(torch.rand(())))
         if stop and batch["step"] == stop[1]:
             stop[0].signum = signal.SIGTERM
-        return module.weight.sum() * factor, {}
+        return Loss(module.weight.sum() * factor, {})
 
-    def batches(start: int) -> Iterator[dict]:
-        return ({"step": step, "names": [f"image-{step}"]} for step in range(start, steps))
+    def batches(first: int, last: int) -> Iterator[dict]:
+        return ({"step": step, "names": [f"image-{step}"]} for step in range(first, last))
 
     return Task(
         name="toy",
@@ -51,16 +55,16 @@ def task_of(*, steps: int = 4, losses: dict[int, float] | None = None, evaluate=
         optimizer=adamw([{"name": "all", "params": list(module.parameters()), "lr": 0.1, "weight_decay": 0.0}]),
         rate=poly(steps, 0.9),
         clip=math.inf,
-        pace=Pace(steps, eval_every=2, checkpoint_every=1, log_every=1, images=1),
-        batches=batches,
-        loss=loss,
+        schedule=Schedule(steps, eval_every=2, checkpoint_every=1, log_every=1),
+        phases=[Phase(steps, batches, loss)],
+        images=1,
         evaluate=evaluate or Scores(*range(10)),
         save=lambda folder: (folder / "weight").write_text(str(module.weight.item())),
     )
 
 
 def fit(task: Task, folder: Path, stop: Stop | None = None):
-    return Fit(task, folder, WORLD, stop or Stop(), seed=0).run()
+    return loop.fit(task, Workplace(folder, WORLD, stop or Stop(), seed=0))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -81,26 +85,35 @@ def test_gradient_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
     assert task.module.weight.item() == 1.0 and not (tmp_path / "checkpoint.pt").exists()
 
 
-@pytest.mark.parametrize("restart, updates", [(0, 4), (2, 2), (3, 1)])
-def test_optimiser_forgets_its_moments_at_the_restart(restart: int, updates: int, tmp_path: Path) -> None:
-    task = dataclasses.replace(task_of(), restart=restart)
+def in_phases(task: Task, *steps: int) -> Task:
+    """The task with its phase divided into several."""
+    return dataclasses.replace(task, phases=[dataclasses.replace(task.phases[0], steps=count) for count in steps])
+
+
+@pytest.mark.parametrize("steps, updates", [((4,), 4), ((2, 2), 2), ((1, 2, 1), 1), ((0, 4), 4)])
+def test_optimiser_forgets_its_moments_where_a_phase_begins(steps: tuple, updates: int, tmp_path: Path) -> None:
+    task = in_phases(task_of(), *steps)
     fit(task, tmp_path)
     assert [float(state["step"]) for state in task.optimizer.state.values()] == [updates]
 
 
 def test_what_the_loss_remembers_is_resumed(tmp_path: Path) -> None:
-    """A running mean of the losses, interrupted at the step of the restart."""
+    """A running mean of the losses and a teacher, interrupted where a phase ends."""
 
     def remembering(stop: tuple = ()) -> Task:
         task, memory = task_of(stop=stop, evaluate=Scores(0, 1)), nn.Module()
         memory.register_buffer("mean", torch.zeros(()))
+        teacher = copy.deepcopy(task.module).requires_grad_(False)
 
-        def loss(batch: dict) -> tuple[torch.Tensor, dict[str, float]]:
-            value, _ = task.loss(batch)
+        def loss(batch: dict) -> Loss:
+            value, _ = task.phases[0].loss(batch)
             memory.mean.lerp_(value.detach(), 0.5)
-            return value + memory.mean * task.module.weight.sum(), {}
+            teacher.weight.lerp_(task.module.weight.detach(), 0.5)
+            return Loss(value + memory.mean * (task.module.weight - teacher.weight / 2).sum(), {})
 
-        return dataclasses.replace(task, loss=loss, memory=memory, restart=2)
+        phases = [dataclasses.replace(task.phases[0], steps=2, loss=loss)] * 2
+        both = nn.ModuleDict({"memory": memory, "teacher": teacher})
+        return dataclasses.replace(task, phases=phases, companion=both)
 
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
@@ -109,7 +122,9 @@ def test_what_the_loss_remembers_is_resumed(tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match="after step 2"):
         fit(remembering((stop, 1)), tmp_path / "parts", stop)
     fit(rest, tmp_path / "parts")
-    assert torch.equal(rest.memory.mean, whole.memory.mean) and whole.memory.mean > 0
+    found, expected = rest.companion.state_dict(), whole.companion.state_dict()
+    assert found.keys() == expected.keys() == {"memory.mean", "teacher.weight"}
+    assert all(torch.equal(found[name], expected[name]) for name in expected) and expected["memory.mean"] > 0
     assert torch.equal(rest.module.weight, whole.module.weight)
 
 
@@ -138,9 +153,11 @@ def test_stopped_and_resumed_is_the_same(tmp_path: Path) -> None:
 def test_stop_during_evaluation_repeats_the_evaluation(tmp_path: Path) -> None:
     stop, answers = Stop(), [None, {"score": 1.0}, {"score": 2.0}]
 
-    def evaluate() -> dict | None:
+    def evaluate() -> dict:
         stop.signum = signal.SIGINT if answers[0] is None else 0
-        return answers.pop(0)
+        answer = answers.pop(0)
+        WORLD.leave_if_asked(stop, "while evaluating")
+        return answer
 
     with pytest.raises(Interrupted, match="after step 2"):
         fit(task_of(evaluate=evaluate), tmp_path, stop)

@@ -6,6 +6,8 @@ import os
 import random
 import shutil
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,15 +17,16 @@ from safetensors.torch import load_file
 from tests.helpers import runs
 from tests.training.test_resume import kill_at, lines, train_and_die_writing, without_time
 from tmt.cli import evaluate, predict
+from tmt.data import TrainBatch
 from tmt.methods import method_of, metric_steps
 from tmt.model.factory import open_model
 from tmt.runtime.distributed import World
 from tmt.runtime.signals import Stop
-from tmt.settings import Config
+from tmt.settings import Config, source_model
 from tmt.settings.arguments import parse
-from tmt.training.loop import Task
+from tmt.training.loop import Task, phases_from
 from tmt.training.run import Run, open_run
-from tmt.training.segmentation import segmentation_task
+from tmt.training.target import target_task
 
 STEPS, FIRST = 6, 3
 METHODS = ("linear", "full", "leep", "otce")
@@ -113,9 +116,17 @@ def opened(argv: list[str]) -> Run:
 
 def task_of(run: Run, stage: str) -> Task:
     method, config = method_of(stage), run.config
-    model = open_model(run.source_model, method.model_options(config.model), run.label_set)
-    metric = method.metric(config.metric, len(run.label_set), config.target.batch_size)
-    return segmentation_task(run, method, model, run.target, config.target, metric)
+    adapt = partial(method.configure, model=config.model)
+    model = open_model(source_model(config, run.folder), adapt, run.domains.label_set)
+    return target_task(method, model, config, run.domains, run.workplace(stage))
+
+
+def batches_of(task: Task, start: int) -> Iterator[tuple[int, TrainBatch]]:
+    """The number of the phase and the batch of each step from `start` on."""
+    for phase, last in phases_from(task, start):
+        first = last - phase.steps
+        for batch in phase.batches(max(start, first), last):
+            yield list(task.phases).index(phase), batch
 
 
 @pytest.mark.parametrize("start", [0, 2, 3, 4])
@@ -124,16 +135,18 @@ def test_all_methods_see_the_same_target_batches(
 ) -> None:
     torch.set_num_threads(1)
     run = opened(arguments(tmp_path / "run", (source_root, target_root), finished, "full"))
-    expected = list(task_of(run, "full").batches(start))
+    expected = [batch for _, batch in batches_of(task_of(run, "full"), start)]
     assert len(expected) == STEPS - start
     for stage in ("linear", "leep", "otce", "tmt"):
         task = task_of(run, stage)
-        assert task.restart == (FIRST if stage in ("leep", "otce") else 0)
-        found = list(task.batches(start))
+        assert [phase.steps for phase in task.phases] == (
+            [FIRST, STEPS - FIRST] if stage in ("leep", "otce") else [STEPS]
+        )
+        found = list(batches_of(task, start))
         assert len(found) == len(expected)
-        for step, (left, right) in enumerate(zip(expected, found, strict=True), start):
+        for step, (left, (phase, right)) in enumerate(zip(expected, found, strict=True), start):
             first = stage in ("leep", "otce") and step < FIRST
-            assert bool(right.get("metric")) == first
+            assert phase == len(task.phases) - 1 - first
             joined = first and stage == "otce"
             assert len(right["labels"]) == (4 if joined else 2)
             for name in ("pixel_values", "labels", "sample_seeds"):
@@ -331,8 +344,8 @@ def test_predict_says_that_a_model_uses_no_transferability(
 
 
 def test_source_features_stay_the_source_model_s(ablated: dict[str, Path], finished: Path) -> None:
-    source = open_model(finished / "source" / "model", {}).model.pixel_level_module.state_dict()
-    model = open_model(ablated["source features"] / "tmt" / "model", {})
+    source = open_model(finished / "source" / "model").model.pixel_level_module.state_dict()
+    model = open_model(ablated["source features"] / "tmt" / "model")
     kept, live = model.source_features.state_dict(), model.model.pixel_level_module.state_dict()
     assert all(torch.equal(tensor, source[name]) for name, tensor in kept.items())
     assert sum(not torch.equal(live[name], tensor) for name, tensor in kept.items()) > len(kept) / 2

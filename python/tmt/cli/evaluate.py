@@ -5,7 +5,6 @@ python -m tmt.evaluate MODEL --dataset mapillary --root MAPILLARY --window 1024,
 torchrun --nproc_per_node 2 -m tmt.evaluate ...      the same on two processes, every image counted once
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +14,9 @@ from tmt.settings import EvaluateConfig, check_mapillary
 from tmt.settings.arguments import parse_model_command
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from tmt.data import Dataset
     from tmt.inference.evaluation import Evaluation
+    from tmt.model import TMTForSemanticSegmentation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,13 +38,13 @@ def evaluate(config: EvaluateConfig) -> None:
         model = open_model(config.model, transfer_switch(config.transferability), dataset.label_set).to(world.device)
         freeze(model)
         result = evaluation.evaluate(model, dataset, world, config)
-        uses = "with" if model.config.transferability and model.config.transfer_at_inference else "without"
-        rule = f"mask rule {model.config.mask_rule}, {uses} transferability"
+        uses = "with" if model.config.settings.infers_with_transferability else "without"
+        rule = f"mask rule {model.config.settings.mask_rule}, {uses} transferability"
         report = f"{result.tables()}\n\n{len(dataset)} images, {rule}"
         world.say(f"{report}\n{result.headline()}")
         if config.out and world.main:
-            _write(config, result, report)
-            _draw(config, model, dataset)
+            _write(Path(config.out), config, result, report)
+            _draw(Path(config.out), config, model, dataset)
 
 
 def _open_dataset(config: EvaluateConfig) -> "Dataset":
@@ -57,28 +55,23 @@ def _open_dataset(config: EvaluateConfig) -> "Dataset":
     return open_dataset(config.dataset, config.root, config.split, mapping=mapping, version=version)
 
 
-def _write(config: EvaluateConfig, result: "Evaluation", report: str) -> None:
+def _write(folder: Path, config: EvaluateConfig, result: "Evaluation", report: str) -> None:
     from dataclasses import asdict
 
     from tmt.runtime.files import write_json, write_text
 
-    folder = Path(config.out)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", {"evaluated": asdict(config), **result.to_dict()})
     write_text(folder / "scores.md", report + "\n")
 
 
-def _draw(config: EvaluateConfig, model: "nn.Module", dataset: "Dataset") -> None:
+def _draw(folder: Path, config: EvaluateConfig, model: "TMTForSemanticSegmentation", dataset: "Dataset") -> None:
     from tmt.inference.look import look
     from tmt.visualize import panels
 
     for index in panels.spread(config.pictures, len(dataset)):
         sample = dataset[index]
-        views = {f"prediction ({model.config.mask_rule} rule)": look(model, sample.image, config)}
+        views = {f"prediction ({model.config.settings.mask_rule} rule)": look(model, sample.image, config)}
         drawn = panels.panels_of(sample.image, sample.label, views, dataset.label_set)
         sheet = panels.compose(drawn, columns=3, label_set=dataset.label_set)
-        panels.save(sheet, Path(config.out) / "pictures" / f"{sample.name}.png")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        panels.save(sheet, folder / "pictures" / f"{sample.name}.png")

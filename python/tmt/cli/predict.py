@@ -26,9 +26,8 @@ from tmt.settings import PredictConfig
 from tmt.settings.arguments import parse_model_command
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from tmt.inference.prediction import Job
+    from tmt.inference.prediction import Input
+    from tmt.model import TMTForSemanticSegmentation
     from tmt.runtime.distributed import World
 
 
@@ -39,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def predict(config: PredictConfig) -> None:
     """Segment every image that is not done. Raises tmt.errors.TMTError; an image that cannot be read is left out."""
-    from tmt.inference.prediction import Record, find_images
+    from tmt.inference.prediction import Origin, find_images
     from tmt.model.factory import freeze, open_model, transfer_switch
     from tmt.runtime.distributed import join
     from tmt.runtime.files import check_writable
@@ -47,27 +46,26 @@ def predict(config: PredictConfig) -> None:
     if not config.save:
         raise ConfigError("save: must name at least one kind of picture, got none; choose labels")
     out = Path(config.out)
-    jobs = find_images(config.paths, out)
+    inputs = find_images(config.paths, out)
     check_writable(out)
     with join(config.device) as world:
         model = open_model(config.model, transfer_switch(config.transferability)).to(world.device)
         _check_model(config, model)
         freeze(model)
-        record = Record.of(config, out)
-        todo = record.check(jobs)
+        origin = Origin.of(config, out)
+        todo = origin.check(inputs)
         world.barrier()  # no process may look at the folder after another one has begun to fill it
         if world.main:
-            record.write()
-        world.say(f"{len(todo)} of {len(jobs)} images to do")
+            origin.write()
+        world.say(f"{len(todo)} of {len(inputs)} images to do")
         _predict_all(config, model, todo, world)
 
 
-def _check_model(config: PredictConfig, model: "nn.Module") -> None:
+def _check_model(config: PredictConfig, model: "TMTForSemanticSegmentation") -> None:
     from tmt.data import CITYSCAPES19
     from tmt.model.factory import label_set_of, listed
 
-    used = model.config.transferability and model.config.transfer_at_inference
-    if "transferability" in config.save and not used:
+    if "transferability" in config.save and not model.config.settings.infers_with_transferability:
         raise ConfigError(
             f"save: {config.model} has no transferability in inference, got {','.join(config.save)}; leave it out"
         )
@@ -78,7 +76,9 @@ def _check_model(config: PredictConfig, model: "nn.Module") -> None:
         )
 
 
-def _predict_all(config: PredictConfig, model: "nn.Module", todo: "list[Job]", world: "World") -> None:
+def _predict_all(
+    config: PredictConfig, model: "TMTForSemanticSegmentation", todo: "list[Input]", world: "World"
+) -> None:
     """This process's share of the images; while one is segmented, the pictures of the one before are written."""
     import torch
     from tqdm import tqdm
@@ -89,9 +89,9 @@ def _predict_all(config: PredictConfig, model: "nn.Module", todo: "list[Job]", w
     pace = 0.5 if sys.stderr.isatty() else 20  # seconds
     with ThreadPoolExecutor(1) as writer:
         written = writer.submit(write_pictures, {})
-        for job in tqdm(share, "predict", unit="image", mininterval=pace, disable=not world.main):
+        for item in tqdm(share, "predict", unit="image", mininterval=pace, disable=not world.main):
             try:
-                drawn = painter.paint(job)
+                drawn = painter.paint(item)
             except DataError as error:
                 failures.append(error)
                 tqdm.write(f"left out: {error}")
@@ -108,7 +108,3 @@ def _report(failures: list[DataError], count: int, images: int, world: "World") 
         raise failures[0]
     if count and world.main:
         raise DataError(f"{count} of {images} images could not be read and were left out, see above; mend them")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

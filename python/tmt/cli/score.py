@@ -28,7 +28,7 @@ def score(argv: Sequence[str]) -> None:
     from tmt.model.factory import freeze, open_model
     from tmt.runtime.distributed import join
     from tmt.runtime.files import write_json
-    from tmt.runtime.signals import Interrupted, listen
+    from tmt.runtime.signals import listen
 
     if len(argv) < 2 or not all("=" in domain for domain in argv[1:]):
         raise ConfigError(f"score: arguments must be JOB DATASET=FOLDER ..., got {' '.join(argv)}")
@@ -36,14 +36,12 @@ def score(argv: Sequence[str]) -> None:
     config = from_yaml(folder / "config.yaml")
     results = {}
     with join(config.device) as world, listen() as stop:
-        model = open_model(outcome(folder, "source"), {}).to(world.device)
+        model = open_model(outcome(folder, "source")).to(world.device)
         freeze(model)
         for name, root in (text.split("=", 1) for text in argv[1:]):
             domain, mapping, version = (*name.split(":"), "", "")[:3]
             dataset = open_dataset(domain, root, "val", mapping=mapping or "strict", version=version or None)
-            result = evaluate(model, dataset, world, config.evaluation, stop.asked)
-            if result is None:
-                raise Interrupted(stop.signum or 15, f"while evaluating the source model on {domain}")
+            result = evaluate(model, dataset, world, config.evaluation, stop)
             world.say(f"on {domain} val: {result.headline()}")
             results[domain] = result.to_dict()
         if world.main:

@@ -3,7 +3,7 @@
 from tmt.data.datasets import DATASETS, open_dataset
 from tmt.data.files import Dataset, Sample
 from tmt.data.labels import CITYSCAPES19, CLASSES, IGNORE, PALETTE, LabelSet, colourise, lookup_table
-from tmt.data.loader import eval_batches, train_batches
+from tmt.data.loader import EvalBatch, TrainBatch, eval_batches, train_batches
 from tmt.data.rare import RareClasses, class_counts, rare_classes
 from tmt.data.readers.bdd100k import BDD100K
 from tmt.data.readers.cityscapes import Cityscapes
@@ -25,6 +25,7 @@ __all__ = [
     "Augment",
     "Cityscapes",
     "Dataset",
+    "EvalBatch",
     "Folders",
     "LabelSet",
     "Mapillary",
@@ -32,6 +33,7 @@ __all__ = [
     "Sample",
     "Subset",
     "Synthia",
+    "TrainBatch",
     "class_counts",
     "colourise",
     "eval_batches",

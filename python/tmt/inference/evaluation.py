@@ -1,25 +1,28 @@
 """Scores of a model on a dataset, at the labels' resolution, every image counted once over all processes."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from tmt.data import Dataset, eval_batches
-from tmt.inference.metrics import Scores, class_table, confusion_matrix, score_table, scores, summary_line
+from tmt.inference.metrics import Scores, ScoreValues, class_table, confusion_matrix, score_table, scores, summary_line
 from tmt.inference.sliding_window import WHOLE, segment
+from tmt.model import TMTForSemanticSegmentation
 from tmt.runtime.distributed import World
+from tmt.runtime.signals import Stop
 from tmt.settings import InferenceConfig
 
 
-@dataclass(frozen=True)
-class Attention:
-    """How the decoder's masked attention behaved, averaged over images; one value a layer."""
+class EvaluationValues(ScoreValues):
+    """What files keep of an evaluation, JSON values."""
 
-    allowed_fraction: list[float]
+    score: float  # the mIoU; 0 where there is none
+    images: int
+    classes: list[str]
+    allowed_fraction: list[float]  # of each layer's masked attention, mean over images
     fallback_rate: list[float]
 
 
@@ -30,7 +33,9 @@ class Evaluation:
     scores: Scores
     names: tuple[str, ...]
     images: int
-    attention: Attention
+    allowed_fraction: list[float]
+    """Of each decoder layer's masked attention, mean over images."""
+    fallback_rate: list[float]
 
     def tables(self) -> str:
         """The scores of every class and every mean, as markdown that reads well as plain text."""
@@ -40,43 +45,42 @@ class Evaluation:
         """The scores on one line."""
         return summary_line(self.scores)
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> EvaluationValues:
         """JSON values; `score` is the mIoU."""
+        values = self.scores.to_dict()
         return {
-            "score": self.scores.to_dict()["miou"] or 0.0,
+            "score": values["miou"] or 0.0,
             "images": self.images,
             "classes": list(self.names),
-            **self.scores.to_dict(),
-            "allowed_fraction": self.attention.allowed_fraction,
-            "fallback_rate": self.attention.fallback_rate,
+            **values,
+            "allowed_fraction": self.allowed_fraction,
+            "fallback_rate": self.fallback_rate,
         }
 
 
 def evaluate(
-    model: nn.Module,
+    model: TMTForSemanticSegmentation,
     dataset: Dataset,
     world: World,
     inference: InferenceConfig = WHOLE,
-    stopped: Callable[[], bool] = lambda: False,
-) -> Evaluation | None:
+    stop: Stop | None = None,
+) -> Evaluation:
     """Evaluate a segmentation model of the dataset's classes, left in the mode it came in.
 
-    model: `TMTForSemanticSegmentation`. Returns the same on all processes; None when `stopped` on any of them.
+    Returns the same on all processes; raises Interrupted on all where any of them was asked to stop.
     """
     training = model.training
     model.eval()
-    sums = _evaluate_share(model, dataset, world, inference, stopped)
+    sums = _evaluate_share(model, dataset, world, inference, stop or Stop())
     model.train(training)
-    if sums is None:
-        return None
     confusion, attention = (world.sum(part).cpu() for part in sums)
     names, mean = dataset.label_set.names, attention / len(dataset)
-    return Evaluation(scores(confusion, names), names, len(dataset), Attention(*mean.tolist()))
+    return Evaluation(scores(confusion, names), names, len(dataset), *mean.tolist())
 
 
 def _evaluate_share(
-    model: nn.Module, dataset: Dataset, world: World, inference: InferenceConfig, stopped: Callable[[], bool]
-) -> tuple[Tensor, Tensor] | None:
+    model: TMTForSemanticSegmentation, dataset: Dataset, world: World, inference: InferenceConfig, stop: Stop
+) -> tuple[Tensor, Tensor]:
     """Sums over this process's images: confusion matrix (K, K), and (2, layers) as in `Segmentation.behaviour`."""
     common = len(dataset) // world.size  # images that every process has at least
     classes = len(dataset.label_set)
@@ -85,15 +89,10 @@ def _evaluate_share(
     quiet = not world.main or not sys.stderr.isatty()
     batches = eval_batches(dataset, world.rank, world.size)
     for i, batch in enumerate(tqdm(batches, "evaluate", common, leave=False, mininterval=5, disable=quiet)):
-        if i < common and asked_to_stop(world, stopped()):
-            return None
+        if i < common:
+            world.leave_if_asked(stop, "while evaluating")
         found = segment(model, batch["pixel_values"].to(world.device), inference)
         truth = batch["labels"][0].to(world.device)  # (H, W), the image's size
         confusion += confusion_matrix(truth, found.prediction(), classes).cpu()
         attention += found.behaviour
     return confusion, attention
-
-
-def asked_to_stop(world: World, stopped: bool) -> bool:
-    """Whether any process was asked to stop; all processes must call it together."""
-    return bool(world.sum(torch.tensor([float(stopped)])).item())

@@ -2,15 +2,16 @@
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tmt.data import normalise
 from tmt.inference.sliding_window import WHOLE, segment
+from tmt.model import TMTForSemanticSegmentation
 from tmt.settings import InferenceConfig
 from tmt.visualize.panels import View
 
 
-def look(model: nn.Module, image: np.ndarray, inference: InferenceConfig = WHOLE) -> View:
+def look(model: TMTForSemanticSegmentation, image: np.ndarray, inference: InferenceConfig = WHOLE) -> View:
     """Apply a segmentation model in evaluation mode to an image (H, W, 3) uint8."""
     found = segment(model, normalise(image)[None].to(model.device), inference, maps=True)
     return View(found.prediction().to(torch.uint8).cpu().numpy(), _array(found.transferability), _array(found.regions))

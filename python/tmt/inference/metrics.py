@@ -8,6 +8,7 @@ are absent but predicted, as 0 (mmsegmentation's rule); `miou_all` divides by th
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -48,6 +49,22 @@ def _check_ids(name: str, ids: Tensor, classes: int) -> None:
         )
 
 
+class ScoreValues(TypedDict):
+    """The fields of `Scores` as JSON values."""
+
+    miou: float | None
+    fwiou: float | None
+    macc: float | None
+    pacc: float | None
+    miou_mmseg: float | None
+    miou_all: float | None
+    miou_16: float | None
+    miou_13: float | None
+    iou: list[float | None]
+    accuracy: list[float | None]
+    pixels: list[int]
+
+
 @dataclass(frozen=True)
 class Scores:
     """All scores of one evaluation, in percent; nan where nothing defines the value."""
@@ -75,9 +92,9 @@ class Scores:
     pixels: tuple[int, ...]
     """Ground-truth pixels per class."""
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> ScoreValues:
         """The scores as plain JSON values: nan becomes None."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        return cast(ScoreValues, {name: _plain(value) for name, value in asdict(self).items()})
 
 
 def _plain(value: object) -> object:

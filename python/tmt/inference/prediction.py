@@ -8,15 +8,16 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from glob import glob, has_magic
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import nn
 
 from tmt.data import IGNORE, LabelSet, colourise, lookup_table, normalise
 from tmt.data.files import read_image, walk_files
 from tmt.errors import ConfigError, DataError
 from tmt.inference.sliding_window import Segmentation, segment
+from tmt.model import TMTForSemanticSegmentation, present
 from tmt.model.factory import label_set_of
 from tmt.runtime.files import read_json, write_json
 from tmt.settings import InferenceConfig, PredictConfig
@@ -24,13 +25,13 @@ from tmt.visualize.panels import heat, save
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 KINDS = ("labels", "overlay", "transferability", "confidence")
-RECORD = "predict.json"
+ORIGIN = "predict.json"
 FREE = ("paths", "out", "save", "overwrite", "device", "model")
 """Settings that may change between one call and the next on the same folder; the model is compared by its weights."""
 
 
 @dataclass(frozen=True)
-class Job:
+class Input:
     """One image and what its pictures are called."""
 
     image: Path
@@ -38,7 +39,7 @@ class Job:
     """Below each kind's folder, with folders and `.png`."""
 
 
-def find_images(paths: Sequence[str], out: Path) -> list[Job]:
+def find_images(paths: Sequence[str], out: Path) -> list[Input]:
     """The images that `paths` name: files, folders to their bottom, or patterns; each once, sorted by name.
 
     What lies in `out` from before is not an image. Names are relative to the deepest folder that holds all paths.
@@ -50,20 +51,20 @@ def find_images(paths: Sequence[str], out: Path) -> list[Job]:
     base = os.path.commonpath([place if place.is_dir() else place.parent for place in places])
     relative = {image: image.relative_to(base) for image in found}
     count = Counter(name.with_suffix("") for name in relative.values())
-    jobs = []
+    inputs = []
     for image, name in relative.items():
         stem = name.with_suffix("") if count[name.with_suffix("")] == 1 else name  # a.jpg beside a.png keeps its ending
-        jobs.append(Job(image, f"{stem.as_posix()}.png"))
-    _check_names(jobs)
-    return sorted(jobs, key=lambda job: job.name)
+        inputs.append(Input(image, f"{stem.as_posix()}.png"))
+    _check_names(inputs)
+    return sorted(inputs, key=lambda item: item.name)
 
 
-def _check_names(jobs: list[Job]) -> None:
+def _check_names(inputs: list[Input]) -> None:
     taken: dict[str, Path] = {}
-    for job in jobs:
-        other = taken.setdefault(job.name, job.image)
-        if other != job.image:
-            raise DataError(f"{job.image}: images must differ in name, got {other} beside it; rename one")
+    for item in inputs:
+        other = taken.setdefault(item.name, item.image)
+        if other != item.image:
+            raise DataError(f"{item.image}: images must differ in name, got {other} beside it; rename one")
 
 
 def _places(path: str) -> list[Path]:
@@ -91,36 +92,36 @@ def _images(place: Path, own: tuple[str, ...]) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Record:
+class Origin:
     """Which model and settings the predictions in a folder come from, so that two are never mixed."""
 
     out: Path
     kinds: tuple[str, ...]
     overwrite: bool
-    settings: dict[str, object]
+    settings: dict[str, Any]
 
     @classmethod
-    def of(cls, config: PredictConfig, out: Path) -> "Record":
-        """The record of a command."""
+    def of(cls, config: PredictConfig, out: Path) -> "Origin":
+        """The origin of a command."""
         kept = {name: value for name, value in asdict(config).items() if name not in FREE}
-        settings = {"weights": weights_digest(Path(config.model)), **kept}
+        settings: dict[str, Any] = {"weights": weights_digest(Path(config.model)), **kept}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
         return cls(out, config.save, config.overwrite, plain)
 
-    def check(self, jobs: list[Job]) -> list[Job]:
+    def check(self, inputs: list[Input]) -> list[Input]:
         """The images of which a picture is missing, or all of them where the old are to be overwritten.
 
         Raises ConfigError where pictures exist that come from other settings, or that are not known to be ours.
         """
         if self.overwrite:
-            return jobs
-        if (self.out / RECORD).is_file():
-            self._check_settings(read_json(self.out / RECORD))
+            return inputs
+        if (self.out / ORIGIN).is_file():
+            self._check_settings(read_json(self.out / ORIGIN))
         else:
-            self._check_free(jobs)
-        return [job for job in jobs if not all((self.out / kind / job.name).exists() for kind in self.kinds)]
+            self._check_free(inputs)
+        return [item for item in inputs if not all((self.out / kind / item.name).exists() for kind in self.kinds)]
 
-    def _check_settings(self, before: dict[str, object]) -> None:
+    def _check_settings(self, before: dict[str, Any]) -> None:
         changed = [
             f"{name}: {_short(before.get(name))} -> {_short(value)}"
             for name, value in self.settings.items()
@@ -132,19 +133,19 @@ class Record:
                 "choose another --out, or --overwrite them"
             )
 
-    def _check_free(self, jobs: list[Job]) -> None:
+    def _check_free(self, inputs: list[Input]) -> None:
         for kind in self.kinds:
-            for job in jobs:
-                if (self.out / kind / job.name).exists():
+            for item in inputs:
+                if (self.out / kind / item.name).exists():
                     raise ConfigError(
-                        f"out: {self.out / kind / job.name} exists and was not made by this command; "
+                        f"out: {self.out / kind / item.name} exists and was not made by this command; "
                         "choose another --out, or --overwrite it"
                     )
 
     def write(self) -> None:
-        """Write the record, to be done before the first picture."""
+        """Write the origin, to be done before the first picture."""
         self.out.mkdir(parents=True, exist_ok=True)
-        write_json(self.out / RECORD, self.settings)
+        write_json(self.out / ORIGIN, self.settings)
 
 
 def _short(value: object) -> str:
@@ -177,7 +178,7 @@ def label_ids() -> np.ndarray:
 class Painter:
     """Segments an image and draws its pictures."""
 
-    model: nn.Module
+    model: TMTForSemanticSegmentation
     label_set: LabelSet
     inference: InferenceConfig
     out: Path
@@ -187,17 +188,17 @@ class Painter:
     overwrite: bool
 
     @classmethod
-    def of(cls, config: PredictConfig, model: nn.Module) -> "Painter":
+    def of(cls, config: PredictConfig, model: TMTForSemanticSegmentation) -> "Painter":
         """The painter of a command."""
         out = Path(config.out)
         return cls(model, label_set_of(model), config, out, config.save, config.ids, config.opacity, config.overwrite)
 
-    def paint(self, job: Job) -> dict[Path, np.ndarray]:
+    def paint(self, item: Input) -> dict[Path, np.ndarray]:
         """Those pictures of an image that are missing, by the file they belong in. Raises DataError."""
-        image = read_image(job.image)  # (H, W, 3) uint8
+        image = read_image(item.image)  # (H, W, 3) uint8
         pixels = normalise(image)[None].to(self.model.device)
         found = segment(self.model, pixels, self.inference, maps="transferability" in self.kinds)
-        files = {kind: self.out / kind / job.name for kind in self.kinds}
+        files = {kind: self.out / kind / item.name for kind in self.kinds}
         return {
             path: self._draw(kind, image, found) for kind, path in files.items() if self.overwrite or not path.exists()
         }
@@ -212,7 +213,7 @@ class Painter:
                 mixed = (1 - self.opacity) * image + self.opacity * colourise(prediction, self.label_set)
                 return mixed.round().astype(np.uint8)
             case "transferability":
-                return heat(found.transferability.cpu().numpy())
+                return heat(present(found.transferability).cpu().numpy())
             case "confidence":
                 return (255 * found.confidence()).round().byte().cpu().numpy()
         raise ValueError(f"Painter: kind must be one of {', '.join(KINDS)}, got {kind!r}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from tmt.errors import TMTError
-from tmt.model import TMTOutput
+from tmt.model import TMTForSemanticSegmentation, TMTOutput, present
 from tmt.runtime.precision import autocast
 from tmt.settings import InferenceConfig
 
@@ -75,11 +75,12 @@ class Segmentation:
 
 
 @torch.no_grad()
-def segment(model: nn.Module, pixels: Tensor, inference: InferenceConfig = WHOLE, maps: bool = False) -> Segmentation:
+def segment(
+    model: TMTForSemanticSegmentation, pixels: Tensor, inference: InferenceConfig = WHOLE, maps: bool = False
+) -> Segmentation:
     """Apply a segmentation model in evaluation mode to an image.
 
     Args:
-        model: `TMTForSemanticSegmentation`.
         pixels: (1, 3, H, W), normalised, on the model's device.
         inference: windows, scales and mirroring. Each window is judged on its own: its T and the threshold on T too.
         maps: whether transferability and regions are wanted.
@@ -92,13 +93,14 @@ def segment(model: nn.Module, pixels: Tensor, inference: InferenceConfig = WHOLE
         outputs = _apply(model, pixels, one, inference.amp)
         part = _flip(model.semantic_probabilities(outputs, one.extent), one)[0]
         scores = _add(scores, part, one, size)
-        behaviour = behaviour + torch.stack([outputs.allowed_fraction, outputs.fallback_rate]).double().cpu()
+        statistics = [present(outputs.allowed_fraction), present(outputs.fallback_rate)]
+        behaviour = behaviour + torch.stack(statistics).double().cpu()
         if maps and outputs.transferability is not None:
             part = _flip(enlarge(outputs.transferability, one.extent), one)
             transferability = _add(transferability, part, one, size)
-            regions = enlarge(outputs.region_labels, size)[0] if len(passes) == 1 else None
+            regions = enlarge(present(outputs.region_labels), size)[0] if len(passes) == 1 else None
     transferability = None if transferability is None else transferability[0]
-    return Segmentation(scores, behaviour / len(passes), transferability, regions)
+    return Segmentation(present(scores), behaviour / len(passes), transferability, regions)
 
 
 def plan(size: tuple[int, int], inference: InferenceConfig) -> list[Pass]:
@@ -108,8 +110,8 @@ def plan(size: tuple[int, int], inference: InferenceConfig) -> list[Pass]:
     passes = []
     for scale in inference.scales:
         for rows, columns in product(*(_spans(axis, size[axis], scale, inference) for axis in (0, 1))):
-            seen = tuple(max(1, round(len(span.share) * scale)) for span in (rows, columns))
-            passes += [Pass(rows, columns, seen, flip, part) for flip in flips]
+            height, width = (max(1, round(len(span.share) * scale)) for span in (rows, columns))
+            passes += [Pass(rows, columns, (height, width), flip, part) for flip in flips]
     return passes
 
 

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from tmt.errors import ConfigError
+from tmt.runtime.signals import Stop
 
 SETTLE_SECONDS = 0.5
 
@@ -37,6 +38,15 @@ class World:
             tensor = tensor.to(self.device, copy=True)
             dist.all_reduce(tensor)
         return tensor
+
+    def any(self, here: bool) -> bool:
+        """Whether it holds on any process."""
+        return bool(self.sum(torch.tensor([float(here)])).item())
+
+    def leave_if_asked(self, stop: Stop, where: str) -> None:
+        """Raise Interrupted on every process where any was asked to stop; all processes must call it together."""
+        if self.any(stop.asked()):
+            raise stop.interruption(where)
 
     def gather(self, tensor: Tensor) -> Tensor:
         """The tensors (n, ...) of all processes, of the same shape, one after the other (size * n, ...).

@@ -12,7 +12,7 @@ from tmt.errors import ConfigError
 TEMPORARY = ".partial-"
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to the disk, and rename it to `path`.
 
     An OSError while writing, such as that of a full disk, names the file.
@@ -31,10 +31,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8") and None)
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
-def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
+def replace_folder(path: Path, fill: Callable[[Path], object]) -> None:
     """Let `fill` write a temporary folder beside `path` and put it in the place of `path`."""
     remove_leftovers(path.parent)
     partial = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))

@@ -28,6 +28,10 @@ class Stop:
         """Whether a signal asked this process to stop."""
         return self.signum > 0
 
+    def interruption(self, where: str) -> Interrupted:
+        """What to raise when this process, or another one that works with it, was asked to stop."""
+        return Interrupted(self.signum or signal.SIGTERM, where)
+
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """The signal handler. A second signal ends the process at once, without saving."""
         if os.getpid() != self._pid:

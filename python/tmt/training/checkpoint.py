@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,21 +15,21 @@ FORMAT = 1
 
 
 def save(
-    path: Path, module: nn.Module, optimizer: Optimizer, state: dict[str, object], memory: nn.Module | None = None
+    path: Path, module: nn.Module, optimizer: Optimizer, state: dict[str, Any], companion: nn.Module | None = None
 ) -> None:
-    """Save weights, optimiser, the loop's state (plain numbers and strings) and the buffers of `memory`."""
+    """Save weights, optimiser, the loop's state (plain numbers and strings) and the state of its companion."""
     content = {
         "format": FORMAT,
         "state": state,
         "module": module.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "memory": {} if memory is None else memory.state_dict(),
+        "memory": {} if companion is None else companion.state_dict(),
     }
     write_atomically(path, lambda partial: torch.save(content, partial))
 
 
-def load(path: Path, module: nn.Module, optimizer: Optimizer, memory: nn.Module | None = None) -> dict[str, object]:
-    """Put a checkpoint into `module`, `optimizer` and `memory` and return the loop's state.
+def load(path: Path, module: nn.Module, optimizer: Optimizer, companion: nn.Module | None = None) -> dict[str, Any]:
+    """Put a checkpoint into `module`, `optimizer` and `companion` and return the loop's state.
 
     Raises CheckpointError for a damaged file, another format, or weights of another architecture.
     """
@@ -41,9 +42,9 @@ def load(path: Path, module: nn.Module, optimizer: Optimizer, memory: nn.Module 
         raise CheckpointError(
             f"{path}: its optimiser does not fit the model's parameter groups ({error}); use another --out"
         ) from error
-    if memory is not None:
-        _check_weights(path, memory.state_dict(), content.get("memory", {}))
-        memory.load_state_dict(content["memory"])
+    if companion is not None:
+        _check_weights(path, companion.state_dict(), content.get("memory", {}))
+        companion.load_state_dict(content["memory"])
     return content["state"]
 
 

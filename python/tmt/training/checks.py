@@ -8,7 +8,7 @@ from tmt.methods import method_of
 from tmt.model.factory import model_config, open_model
 from tmt.runtime.distributed import World, share
 from tmt.runtime.files import check_writable
-from tmt.settings import Config, arguments, estimator_weights, source_model
+from tmt.settings import Config, TMTSettings, arguments, estimator_weights, inputs_of, source_model
 
 
 def check_folder(config: Config, folder: Path) -> None:
@@ -32,7 +32,7 @@ def check_settings(config: Config, world: World, label_set: LabelSet) -> None:
     """The model's settings must fit each other, and batches the number of processes."""
     for stage in config.stages:
         if stage != "estimator" and config.model.base is None:
-            model_config(config.model, method_of(stage).model_options(config.model), label_set)
+            model_config(config.model, method_of(stage).configure(TMTSettings(), config.model), label_set)
     share(config.source.batch_size, world, "source.batch_size")
     share(config.target.batch_size, world, "target.batch_size")
     share(config.estimator.batch_size, world, "estimator.batch_size")
@@ -43,9 +43,10 @@ def check_inputs(config: Config, folder: Path, label_set: LabelSet) -> None:
     if "source" not in config.stages:
         _check_source_model(config, folder, label_set)
     elif config.model.base is not None:
-        open_model(config.model.base, {})
-    if "tmt" in config.stages and "estimator" not in config.stages:
-        _check_estimator(config, folder)
+        open_model(config.model.base)
+    for stage in config.stages:
+        if "estimator" in inputs_of(stage) and "estimator" not in config.stages:
+            _check_estimator(config, folder, stage)
 
 
 def _check_source_model(config: Config, folder: Path, label_set: LabelSet) -> None:
@@ -55,13 +56,13 @@ def _check_source_model(config: Config, folder: Path, label_set: LabelSet) -> No
             f"{model}: stage {config.stages[0]} needs a source model there; run --stages source first, "
             f"or give --source_model"
         )
-    open_model(model, {}, label_set)
+    open_model(model, None, label_set)
 
 
-def _check_estimator(config: Config, folder: Path) -> None:
+def _check_estimator(config: Config, folder: Path, stage: str) -> None:
     weights = estimator_weights(config, folder)
     if not weights.is_file():
         raise CheckpointError(
-            f"{weights}: stage tmt needs a trained estimator there; run --stages estimator first, "
+            f"{weights}: stage {stage} needs a trained estimator there; run --stages estimator first, "
             f"or give --estimator_weights"
         )

@@ -9,80 +9,124 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from tmt.data import IGNORE, Dataset, eval_batches
-from tmt.inference.evaluation import asked_to_stop
+from tmt.data import IGNORE, Dataset, EvalBatch, TrainBatch, eval_batches
 from tmt.inference.sliding_window import plan
-from tmt.methods.method import region_options
 from tmt.model import TMTForSemanticSegmentation
 from tmt.model.estimator import DomainDiscriminator, discriminator_loss, proxy_a_distance
 from tmt.model.factory import freeze, open_model, save_estimator
+from tmt.model.groups import Group
 from tmt.runtime.distributed import World
 from tmt.runtime.files import write_atomically
 from tmt.runtime.seeding import derive, seed_all
-from tmt.settings import ESTIMATOR_FILE, InferenceConfig, outcome
-from tmt.training.loop import Batch, Fit, Pace, Task, adamw
-from tmt.training.run import Run
-from tmt.training.segmentation import batches_of, groups_table, pairs
+from tmt.settings import (
+    ESTIMATOR_FILE,
+    Config,
+    InferenceConfig,
+    RegionSettings,
+    outcome,
+    part_of,
+    values_of,
+)
+from tmt.training.domains import Domains
+from tmt.training.loop import Evaluation, Loss, Phase, Task, Workplace, fit
+from tmt.training.optimizer import adamw, groups_table
+from tmt.training.schedule import Schedule, constant
+from tmt.training.streams import Pairs, stream
 
 
-def train_estimator(run: Run) -> None:
-    """Train the discriminator and report how well it tells the domains apart."""
-    config = run.config.estimator
-    regions = region_options(run.config.model)
-    model = open_model(run.source_model, {"transferability": False, **regions}, run.label_set)
-    freeze(model.to(run.world.device))
-    folder = run.stage_folder("estimator")
-    task = estimator_task(run, model, new_discriminator(run, model))
-    run.world.say(
-        f"\nestimator: {config.steps} steps of {config.batch_size} + {config.batch_size} images, from "
-        f"{len(run.source.train)} of {run.source.name} and {len(run.target.train)} of {run.target.name}"
+class HoldOutValues(TypedDict):
+    """What files keep of a `HoldOut`."""
+
+    score: float  # the accuracy
+    accuracy: float
+    proxy_a_distance: float
+    transferability_source_mean: float
+    transferability_target_mean: float
+    transferability_target_std: float
+
+
+class StepHoldOut(HoldOutValues):
+    """A hold-out during training."""
+
+    step: int
+
+
+class EstimatorResult(TypedDict):
+    """What the finished stage leaves in done.json."""
+
+    last: StepHoldOut
+    best: StepHoldOut
+    training_images: dict[str, int]
+
+
+def train_estimator(config: Config, domains: Domains, source_model: Path, at: Workplace) -> EstimatorResult:
+    """Train the discriminator on the features of the model in the folder `source_model`."""
+    settings, world = config.estimator, at.world
+    regions = values_of(config.model, RegionSettings)
+    model = open_model(source_model, lambda saved: replace(saved, transferability=False, **regions), domains.label_set)
+    freeze(model.to(world.device))
+    task = estimator_task(config, domains, model, new_discriminator(model, at), at)
+    images = {"source": len(domains.source.train), "target": len(domains.target.train)}
+    world.say(
+        f"\nestimator: {settings.steps} steps of {settings.batch_size} + {settings.batch_size} images, from "
+        f"{images['source']} of {domains.source.name} and {images['target']} of {domains.target.name}"
     )
-    run.world.say(groups_table(task))
-    state = Fit(task, folder, run.world, run.stop, run.config.seed).run()
-    if run.world.main:
-        write_atomically(outcome(run.folder, "estimator"), partial(save_estimator, task.module, regions))
-    run.world.say(verdict(state.last, config.saturated))
-    images = {"source": len(run.source.train), "target": len(run.target.train)}
-    run.finish("estimator", {"last": state.last, "best": state.best, "training_images": images})
+    world.say(groups_table(task.optimizer))
+    state = fit(task, at)
+    if world.main:
+        write_atomically(outcome(at.folder.parent, "estimator"), partial(_save, config, task.module))
+    last, best = cast(StepHoldOut, state.last), cast(StepHoldOut, state.best)
+    world.say(verdict(last, settings.saturated))
+    return {"last": last, "best": best, "training_images": images}
 
 
-def new_discriminator(run: Run, model: TMTForSemanticSegmentation) -> DomainDiscriminator:
+def _save(config: Config, discriminator: nn.Module, path: Path) -> None:
+    save_estimator(discriminator, part_of(config.model, RegionSettings), path)
+
+
+def new_discriminator(model: TMTForSemanticSegmentation, at: Workplace) -> DomainDiscriminator:
     """A discriminator with random weights, a function of the run's seed."""
-    seed_all(derive(run.config.seed, "estimator", "weights"))
-    return DomainDiscriminator(model.config.mask_feature_size, model.config.estimator_hidden).to(run.world.device)
+    seed_all(derive(at.seed, "estimator", "weights"))
+    return DomainDiscriminator(model.config.mask_feature_size, model.config.settings).to(at.world.device)
 
 
-def estimator_task(run: Run, model: TMTForSemanticSegmentation, discriminator: DomainDiscriminator) -> Task:
+def estimator_task(
+    config: Config,
+    domains: Domains,
+    model: TMTForSemanticSegmentation,
+    discriminator: DomainDiscriminator,
+    at: Workplace,
+) -> Task:
     """The task of training the discriminator on the features of `model`."""
-    config, world = run.config.estimator, run.world
-    source = batches_of(run, run.source.train, config.batch_size, config.steps, "estimator-source")
-    target = batches_of(run, run.target.train, config.batch_size, config.steps, "estimator-target")
+    settings, world = config.estimator, at.world
+    source, target = (
+        stream(config, world, domain.train, settings.batch_size, f"estimator-{domain.role}")
+        for domain in (domains.source, domains.target)
+    )
     network = world.wrap(discriminator)
-
-    def evaluate() -> dict[str, object] | None:
-        result = hold_out(run, model, discriminator)
-        return result and result.to_dict()
-
+    phase = Phase(settings.steps, Pairs(source, target), lambda batch: domain_loss(model, network, world, batch))
     return Task(
         name="estimator",
         module=discriminator,
-        optimizer=adamw(_groups(discriminator, config.lr, config.weight_decay)),
-        rate=lambda step: 1.0,
+        optimizer=adamw(_groups(discriminator, settings.lr, settings.weight_decay)),
+        rate=constant,
         clip=math.inf,
-        pace=Pace(config.steps, config.eval_every, config.checkpoint_every, config.log_every, 2 * config.batch_size),
-        batches=lambda step: pairs(source(step), target(step)),
-        loss=lambda batch: domain_loss(model, network, world, batch),
-        evaluate=evaluate,
-        save=lambda folder: save_estimator(discriminator, region_options(run.config.model), folder / ESTIMATOR_FILE),
+        schedule=Schedule(settings.steps, settings.eval_every, settings.checkpoint_every, settings.log_every),
+        phases=[phase],
+        images=2 * settings.batch_size,
+        evaluate=lambda: cast(Evaluation, hold_out(config, domains, model, discriminator, at).to_dict()),
+        save=lambda folder: _save(config, discriminator, folder / ESTIMATOR_FILE),
     )
 
 
-def _groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, object]]:
+def _groups(module: nn.Module, lr: float, weight_decay: float) -> list[Group]:
     matrices = [parameter for parameter in module.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in module.parameters() if parameter.ndim <= 1]
     return [
@@ -103,7 +147,7 @@ def valid_regions(labels: Tensor, regions: Tensor, count: int) -> Tensor:
 
 
 def judge(
-    model: TMTForSemanticSegmentation, network: nn.Module, batch: Batch, device: torch.device
+    model: TMTForSemanticSegmentation, network: nn.Module, batch: EvalBatch, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """The discriminator's logits (B, h*w) for a batch's regions, and which regions are valid, bool (B, h*w)."""
     features, regions = model.region_features(batch["pixel_values"].to(device))
@@ -111,16 +155,14 @@ def judge(
     return logits, valid_regions(batch["labels"].to(device), regions, logits.shape[1])
 
 
-def domain_loss(
-    model: TMTForSemanticSegmentation, network: nn.Module, world: World, batch: Batch
-) -> tuple[Tensor, dict[str, float]]:
+def domain_loss(model: TMTForSemanticSegmentation, network: nn.Module, world: World, batch: TrainBatch) -> Loss:
     """The discriminator's loss over the valid regions of all processes, times their number, for DDP's mean."""
     logits, valid = judge(model, network, batch, world.device)
-    domains = batch["domains"].to(world.device)
+    domains = batch.get("domains", torch.ones(len(logits))).to(world.device)
     count = world.sum(valid.sum().float()).clamp(min=1)
     right = world.sum((((logits > 0) == (domains[:, None] > 0.5)) & valid).sum().float())
     loss = discriminator_loss(logits, domains, valid, count / world.size)
-    return loss, {"accuracy": round(float(right / count), 4)}
+    return Loss(loss, {"accuracy": round(float(right / count), 4)})
 
 
 @dataclass(frozen=True)
@@ -136,7 +178,7 @@ class HoldOut:
     target_std: float
     """Standard deviation of the transferability of target regions."""
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> HoldOutValues:
         """JSON values; `score` is the accuracy."""
         return {
             "score": self.accuracy,
@@ -149,11 +191,18 @@ class HoldOut:
 
 
 @torch.no_grad()
-def hold_out(run: Run, model: TMTForSemanticSegmentation, discriminator: DomainDiscriminator) -> HoldOut | None:
-    """Judge validation images of both domains; None when asked to stop half-way."""
-    sums = [_sum_up(run, model, discriminator, domain.val, i) for i, domain in enumerate((run.source, run.target))]
-    if any(part is None for part in sums):
-        return None
+def hold_out(
+    config: Config,
+    domains: Domains,
+    model: TMTForSemanticSegmentation,
+    discriminator: DomainDiscriminator,
+    at: Workplace,
+) -> HoldOut:
+    """Judge validation images of both domains; raises Interrupted on all processes when any was asked to stop."""
+    sums = [
+        _sum_up(config, model, discriminator, domain.val, i, at)
+        for i, domain in enumerate((domains.source, domains.target))
+    ]
     source, target = (part[:-1] / part[-1].clamp(min=1) for part in sums)
     return HoldOut(
         accuracy=float(source[0] + target[0]) / 2,
@@ -164,26 +213,31 @@ def hold_out(run: Run, model: TMTForSemanticSegmentation, discriminator: DomainD
 
 
 def _sum_up(
-    run: Run, model: TMTForSemanticSegmentation, discriminator: nn.Module, dataset: Dataset, domain: int
-) -> Tensor | None:
+    config: Config,
+    model: TMTForSemanticSegmentation,
+    discriminator: nn.Module,
+    dataset: Dataset,
+    domain: int,
+    at: Workplace,
+) -> Tensor:
     """Over valid regions, (4,) float64: sums of right judgements, T and T squared, and the number of regions."""
-    world = run.world
-    count = min(len(dataset), run.config.estimator.eval_images)
+    world = at.world
+    count = min(len(dataset), config.estimator.eval_images)
     share_of_rank = len(range(world.rank, count, world.size))
     sums = torch.zeros(4, dtype=torch.float64)
     for i, batch in enumerate(islice(eval_batches(dataset, world.rank, world.size), share_of_rank)):
-        if i < count // world.size and asked_to_stop(world, run.stop.asked()):
-            return None
-        for part in windows_of(batch, run.config.evaluation):
+        if i < count // world.size:
+            world.leave_if_asked(at.stop, "while evaluating")
+        for part in windows_of(batch, config.evaluation):
             logits, valid = judge(model, discriminator, part, world.device)
             sums += judgement(logits[valid].double().cpu(), domain)
     return world.sum(sums).cpu()
 
 
-def windows_of(batch: Batch, evaluation: InferenceConfig) -> Iterator[Batch]:
+def windows_of(batch: EvalBatch, evaluation: InferenceConfig) -> Iterator[EvalBatch]:
     """A batch of one image in the windows that evaluation sees it in, at its own size and not mirrored."""
     pixels, labels = batch["pixel_values"], batch["labels"]
-    for one in plan(tuple(labels.shape[-2:]), replace(evaluation, scales=(1.0,), flip=False)):
+    for one in plan((labels.shape[-2], labels.shape[-1]), replace(evaluation, scales=(1.0,), flip=False)):
         inside = (..., one.rows.slice, one.columns.slice)
         yield {**batch, "pixel_values": pixels[inside], "labels": labels[inside]}
 
@@ -196,7 +250,7 @@ def judgement(logits: Tensor, domain: int) -> Tensor:
     return torch.stack([value.double().sum() for value in values])
 
 
-def verdict(result: dict[str, object], saturated: float) -> str:
+def verdict(result: HoldOutValues, saturated: float) -> str:
     """What the user must know about the estimator."""
     text = (
         f"estimator: held-out accuracy {result['accuracy']:.3f}, proxy A-distance {result['proxy_a_distance']:.2f}, "

@@ -1,11 +1,12 @@
 """The table of a run's results, as JSON and as markdown."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from tmt.inference.evaluation import EvaluationValues
 from tmt.inference.metrics import HEADLINES
 from tmt.runtime.markdown import markdown_table
-
-Scores = dict[str, object]
+from tmt.training.segmentation import StepScores
 
 
 @dataclass(frozen=True)
@@ -15,13 +16,13 @@ class Row:
     method: str
     domain: str
     mask_rule: str
-    last: Scores
+    last: EvaluationValues
     """Scores of the last weights."""
-    best: Scores
+    best: StepScores
     """Scores of the weights with the best evaluation during training, with their `step`."""
 
 
-def rows_of(results: dict[str, dict]) -> list[Row]:
+def rows_of(results: dict[str, dict[str, Any]]) -> list[Row]:
     """The rows of finished segmentation stages, by stage name: the source model on both domains, then the methods."""
     rows = []
     for result in results.values():
@@ -33,7 +34,7 @@ def rows_of(results: dict[str, dict]) -> list[Row]:
     return rows
 
 
-def to_json(rows: list[Row]) -> list[dict[str, object]]:
+def to_json(rows: list[Row]) -> list[dict[str, Any]]:
     """The rows as JSON values."""
     return [vars(row) for row in rows]
 
@@ -50,5 +51,5 @@ def _cells(row: Row) -> tuple[str, ...]:
     return row.method, row.domain, row.mask_rule, *last, _number(row.best["miou"]), str(row.best["step"])
 
 
-def _number(value: object) -> str:
+def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
