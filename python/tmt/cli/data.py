@@ -1,17 +1,20 @@
 """Makes synthetic street scenes in the layouts of five datasets, and checks datasets on disk."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
-from tmt.data.check import Report, check_dataset, default_workers
-from tmt.data.datasets import DATASETS
-from tmt.data.labels import IGNORE
 from tmt.errors import DataError, TMTError
-from tmt.synthetic import DOMAINS, make
-from tmt.visualize.contact_sheet import contact_sheet, domains_picture
+from tmt.settings import DatasetName
+
+if TYPE_CHECKING:
+    from tmt.data.check import Report
 
 SHOWN = 200  # faults printed; the report holds all
+DATASETS = get_args(DatasetName)
+DOMAINS = tuple(name for name in DATASETS if name != "folders")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -73,8 +76,17 @@ def _picture_options(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--distance", type=float, default=1.0, help="as for make")
 
 
+def default_workers() -> int:
+    """As many processes as there are processors, up to 16; none where there is one."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if processors == 1 else min(16, processors)
+
+
 def check(values: argparse.Namespace) -> int:
     """Runs `check`; returns 0, or 1 where something is wrong."""
+    from tmt.data.check import check_dataset
+    from tmt.visualize.contact_sheet import contact_sheet
+
     splits = [name for name in values.splits.split(",") if name]
     out = Path(values.out or f"runs/check/{values.dataset}")
     options = {"mapping": values.mapping, "version": values.version}
@@ -94,8 +106,10 @@ def check(values: argparse.Namespace) -> int:
     return 1 if report.faults else 0
 
 
-def print_report(report: Report) -> None:
+def print_report(report: "Report") -> None:
     """Classes of each split as a table, then warnings and faults, one a line."""
+    from tmt.data.labels import IGNORE
+
     for split, content in report.splits.items():
         total = max(1, sum(content.classes.values()) + content.ignored)
         sizes = ", ".join(f"{count} of {size}" for size, count in list(content.sizes.items())[:3])
@@ -112,6 +126,8 @@ def print_report(report: Report) -> None:
 
 def picture(values: argparse.Namespace) -> int:
     """Runs `picture`."""
+    from tmt.visualize.contact_sheet import domains_picture
+
     if values.scenes < 1 or values.first < 0:
         raise DataError(f"picture: scenes must be at least 1 and first 0, got {values.scenes} and {values.first}")
     try:
@@ -129,9 +145,14 @@ def run(values: argparse.Namespace) -> int:
             return check(values)
         case "picture":
             return picture(values)
-    arguments = vars(values)
-    arguments.pop("command")
-    print(make(**arguments))
+    return make(values)
+
+
+def make(values: argparse.Namespace) -> int:
+    """Runs `make`."""
+    from tmt.synthetic import make as draw
+
+    print(draw(**{name: value for name, value in vars(values).items() if name != "command"}))
     return 0
 
 
@@ -142,7 +163,3 @@ def main(arguments: list[str] | None = None) -> int:
     except TMTError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,7 +8,6 @@ needs the models of the study's job folders: pictures/ and understanding.json. W
 made before is used.
 """
 
-import sys
 from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, set_parsing_settings
@@ -41,7 +40,3 @@ def report(config: ReportConfig) -> None:
     study = Path(config.study)
     page = write_report(study, Path(config.out) if config.out else study / "report", config.images)
     print(f"report: {page}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,7 +14,6 @@ job does not stop those that do not need it, is tried again once, and again by t
 import argparse
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -194,7 +193,3 @@ def _backend(study: Study, options: argparse.Namespace) -> object:
     gpus = () if study.definition.config.device == "cpu" else visible_gpus()
     cores = max(1, len(os.sched_getaffinity(0)) // threads)
     return Local(options.jobs or len(gpus) or cores, gpus if options.processes == 1 else ())
-
-
-if __name__ == "__main__":
-    sys.exit(main())
