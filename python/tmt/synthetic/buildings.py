@@ -131,6 +131,12 @@ def _windows(stage: Stage, face: Face, style: Style, length: float, shade: float
             _pane(stage, face, style, middle - half, middle + half, low, low + style.tall * style.floor, shade)
 
 
+def shine(colour: Colour, factor: float) -> Colour:
+    """A colour times a factor."""
+    red, green, blue = colour
+    return factor * red, factor * green, factor * blue
+
+
 def _pane(
     stage: Stage, face: Face, style: Style, start: float, end: float, low: float, high: float, shade: float
 ) -> None:
@@ -138,7 +144,7 @@ def _pane(
     bright, pixels = stage.pick((0.6, 1.5)), face.pixels(start, end)
     if pixels < 1.2:
         return
-    glass = Paint(BUILDING, tuple(bright * channel for channel in style.glass), glow=0.3)
+    glass = Paint(BUILDING, shine(style.glass, bright), glow=0.3)
     if pixels > 5:
         face.quad(start - 0.12, end + 0.12, low - 0.12, high + 0.12, style.trim.lit(shade))
     face.quad(start, end, low, high, glass)
@@ -169,7 +175,7 @@ def _shop(stage: Stage, face: Face, style: Style, length: float, shade: float) -
     for bay in range(bays):
         start, end = (bay + 0.08) * length / bays, (bay + 0.92) * length / bays
         bright = stage.pick((0.5, 1.6))
-        face.quad(start, end, 0.4, top, Paint(BUILDING, tuple(bright * channel for channel in style.glass), glow=0.7))
+        face.quad(start, end, 0.4, top, Paint(BUILDING, shine(style.glass, bright), glow=0.7))
         board = Paint(BUILDING, stage.colour(stage.domain.colours.sign))
         face.quad(start, end, top, top + 0.6, board.lit(shade))
         if stage.chance(0.35):

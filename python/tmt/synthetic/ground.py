@@ -1,5 +1,6 @@
 """The street's cross-section and what lies flat on the ground: road, markings, sidewalks, verges, side streets."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tmt.synthetic.canvas import ROAD, SIDEWALK, TERRAIN, VEGETATION, Paint, Stage
@@ -37,15 +38,20 @@ class Plan:
         return any(near < end and far > start for start, end in self.crossings)
 
 
+def _both(draw: Callable[[], float]) -> tuple[float, float]:
+    """Drawn for the left side, then for the right one."""
+    return draw(), draw()
+
+
 def draw_plan(stage: Stage, crossings: tuple[tuple[float, float], ...]) -> Plan:
     """A cross-section drawn from the domain's street."""
     street = stage.domain.street
     return Plan(
         lane=stage.pick(street.lane),
         lanes=stage.rng.randint(*street.lanes),
-        parking=tuple(2.2 if stage.chance(street.parking) else 0.3 for _ in range(2)),
-        verge=tuple(stage.pick((1.0, 2.5)) if stage.chance(street.verge) else 0.0 for _ in range(2)),
-        walk=tuple(stage.pick(street.sidewalk) for _ in range(2)),
+        parking=_both(lambda: 2.2 if stage.chance(street.parking) else 0.3),
+        verge=_both(lambda: stage.pick((1.0, 2.5)) if stage.chance(street.verge) else 0.0),
+        walk=_both(lambda: stage.pick(street.sidewalk)),
         crossings=crossings,
     )
 

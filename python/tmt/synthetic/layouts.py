@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Protocol
 
 import kornia_rs.io
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from tmt.data.labels import CLASSES, IGNORE, PALETTE, label_names, lookup_table
+from tmt.data.manifest import Recipe
 from tmt.synthetic.canvas import CAR, PLATE
 from tmt.synthetic.spectrum import domain_at
 
@@ -24,15 +24,6 @@ MAPILLARY_NAMES = (
     "Terrain", "Sky", "Person", "Bicyclist", "Car", "Truck", "Bus", "On Rails", "Motorcycle", "Bicycle",
 )  # fmt: skip
 SYNTHIA_NAMES = tuple("pedestrian" if name == "person" else name for name in CLASSES)
-
-
-class Recipe(Protocol):
-    """What a layout asks of a recipe."""
-
-    dataset: str
-    train: int
-    val: int
-    distance: float
 
 
 @dataclass(frozen=True)

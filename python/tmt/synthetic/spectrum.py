@@ -4,13 +4,11 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from itertools import chain
 from math import lcm
-from typing import TypeVar
+from typing import Any
 
 from tmt.errors import DataError
 from tmt.synthetic.domain import Domain
 from tmt.synthetic.domains import DOMAINS
-
-Look = TypeVar("Look")
 
 
 @cache
@@ -26,7 +24,7 @@ def domain_at(name: str, distance: float) -> Domain:
     return own if distance == 1 else _blend(own, tuple(DOMAINS.values()), distance)
 
 
-def _blend(own: Look, everyone: tuple[Look, ...], share: float) -> Look:
+def _blend(own: Any, everyone: tuple[Any, ...], share: float) -> Any:
     """`share` of `own` and the rest of the mean of `everyone`, field by field."""
     if isinstance(own, bool | str):
         return own
@@ -39,7 +37,7 @@ def _blend(own: Look, everyone: tuple[Look, ...], share: float) -> Look:
         parts = {n: _blend(getattr(own, n), tuple(getattr(each, n) for each in everyone), share) for n in names}
         return type(own)(**parts)
     if isinstance(own[0], int | float):
-        return tuple(_blend(value, column, share) for value, *column in zip(own, *everyone, strict=True))
+        return tuple(_blend(column[0], column[1:], share) for column in zip(own, *everyone, strict=True))
     return _mixture(own, everyone, share)
 
 

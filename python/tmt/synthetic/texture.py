@@ -1,6 +1,6 @@
 """Tileable textures, one plane each of a bank, gathered for a whole picture at once."""
 
-from functools import cache
+from functools import cache, reduce
 
 import numpy as np
 
@@ -22,7 +22,8 @@ def _spectrum(rng: np.random.Generator, low: float, high: float, stretch: float 
 
 def _clouds(rng: np.random.Generator) -> np.ndarray:
     """Noise of equal weight in every octave, squeezed so that it reads as banks with gaps."""
-    octaves = sum(_spectrum(rng, size / 3, size, stretch=2.0) * size for size in (16, 32, 64, 128, 256))
+    sizes = (16, 32, 64, 128, 256)
+    octaves = reduce(np.add, [_spectrum(rng, size / 3, size, stretch=2.0) * size for size in sizes])
     return np.tanh(octaves / octaves.std())
 
 

@@ -34,7 +34,7 @@ def make(
     The folder appears complete or not at all. One that was made from the same recipe is left as it is. Raises DataError
     if it holds anything else or cannot be written, and for a recipe that cannot be made.
     """
-    recipe, root = Recipe(dataset, train, val, tuple(size), seed, float(distance)), Path(root).resolve()
+    recipe, root = Recipe(dataset, train, val, (size[0], size[1]), seed, float(distance)), Path(root).resolve()
     _check(recipe)
     if _made(root, recipe):
         return root
