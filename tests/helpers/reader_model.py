@@ -9,6 +9,7 @@ from torch.nn.functional import interpolate, one_hot
 
 from tmt.data import CITYSCAPES19, LabelSet
 from tmt.data.transforms import MEAN, STD
+from tmt.settings import TMTSettings
 
 STEP = 10  # the red channel is the class times this
 
@@ -27,7 +28,7 @@ class Reader(nn.Module):
         names = dict(enumerate(label_set.names))
         self.config = SimpleNamespace(
             id2label=names, num_labels=len(names), palette=label_set.palette.tolist(), decoder_layers=3,
-            mask_rule="uncertain", transferability=True, transfer_at_inference=True,
+            settings=TMTSettings(mask_rule="uncertain"),
         )  # fmt: skip
         self.device = torch.device("cpu")
         self.seen: list[tuple[int, int]] = []

@@ -54,7 +54,7 @@ def write(root: Path, count: int, absent: tuple[int, ...]) -> Path:
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     model = Reader()
-    monkeypatch.setattr(models, "load_model", lambda folder, **options: model)
+    monkeypatch.setattr(models, "load_model", lambda folder, adapt: model)
     return model
 
 

@@ -18,6 +18,7 @@ from tmt.cli import predict
 from tmt.data import CITYSCAPES19, LabelSet, colourise
 from tmt.inference.prediction import find_images
 from tmt.model import factory as models
+from tmt.settings import TMTSettings
 
 Capture = pytest.CaptureFixture[str]
 
@@ -36,7 +37,7 @@ def put(path: Path, seed: int = 0) -> Path:
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
     """A model that reads its prediction from the image, in the place of every saved one."""
     model = Reader()
-    monkeypatch.setattr(models, "load_model", lambda folder, **options: model)
+    monkeypatch.setattr(models, "load_model", lambda folder, adapt: model)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     return model
@@ -154,7 +155,7 @@ def test_label_ids_are_those_of_cityscapes_only(reader: Reader, tmp_path: Path, 
 
 def test_transferability_of_a_model_without_one(reader: Reader, tmp_path: Path, capsys: Capture) -> None:
     put(tmp_path / "x.png")
-    reader.config.transferability = False
+    reader.config.settings = TMTSettings(transferability=False)
     assert call(tmp_path, tmp_path / "x.png", "--save=labels,transferability") == 2
     assert "has no transferability" in error_of(capsys)
 

@@ -71,8 +71,10 @@ def evaluate(
     """
     training = model.training
     model.eval()
-    sums = _evaluate_share(model, dataset, world, inference, stop or Stop())
-    model.train(training)
+    try:
+        sums = _evaluate_share(model, dataset, world, inference, stop or Stop())
+    finally:
+        model.train(training)
     confusion, attention = (world.sum(part).cpu() for part in sums)
     names, mean = dataset.label_set.names, attention / len(dataset)
     return Evaluation(scores(confusion, names), names, len(dataset), *mean.tolist())
