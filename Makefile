@@ -14,8 +14,8 @@ SANITIZED := build/sanitized
 
 help:
 	@echo "make demo     install into $(VENV), train source -> estimator -> target on synthetic streets, show the table"
-	@echo "make test     install into $(VENV), check style, run every test"
-	@echo "make lint     check style only;  make format  mend it"
+	@echo "make test     install into $(VENV), check style and types, run every test"
+	@echo "make lint     check style and types only;  make format  mend style"
 	@echo "make sanitize  the operators' tests once more, watched by AddressSanitizer and UBSan"
 	@echo "make kernels  what the compilers made of the kernels: ARM, CUDA registers, spills and instructions"
 	@echo "make oldest-torch  the CUDA kernels against the oldest torch;  make cuda-torch  loaded under a torch with CUDA"
@@ -65,6 +65,7 @@ cuda-torch: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 
 format: install
@@ -73,6 +74,7 @@ format: install
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 bench: install
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m bench
 
 bench-gpu:

@@ -22,8 +22,8 @@ from bench import origin
 from tmt.data import Augment, Dataset, open_dataset, train_batches
 from tmt.data.files import decode, read_bytes
 from tmt.data.loader import TrainSamples, collate, finish
-from tmt.data.synthetic import make
 from tmt.data.transforms import jitter
+from tmt.synthetic import make
 
 SIZES = {"cityscapes": (1024, 2048), "bdd100k": (720, 1280)}
 BUDGET = 0.5  # seconds a sample may cost one process

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss, Mask2FormerTransformerModule
 
 from tmt.model.configuration import TMTConfig
+from tmt.model.criterion import TMTLoss
 from tmt.model.decoder import TransformerModule, mask_logits
-from tmt.model.losses import TMTLoss
 
 from . import inputs
 

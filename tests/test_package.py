@@ -61,7 +61,7 @@ def test_wheel_holds_extension_presets_and_tables(tmp_path, isolation):
     for file in [
         "tmt/train.py",
         "tmt/presets/demo.yaml",
-        "tmt/experiments/studies/table1.yaml",
+        "tmt/studies/presets/table1.yaml",
         "tmt/data/tables/cityscapes.csv",
         "tmt/model/tmt.py",
     ]:

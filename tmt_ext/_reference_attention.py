@@ -4,6 +4,7 @@ Everything is written out, the N x S mask and scores included; nothing here is m
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,8 @@ def allowed_mask(
     """
     shape = _mask_shape(mask_logits, transferability, queries)
     given = transferability if mask_logits is None else mask_logits
-    everywhere = torch.ones(shape, dtype=torch.bool, device=given.device)
+    device = None if given is None else given.device
+    everywhere = torch.ones(shape, dtype=torch.bool, device=device)
     by_transfer = everywhere & _transfer_test(transferability, transfer_threshold)
     allowed = by_transfer & _mask_test(mask_logits, mask_threshold, rule)
     count = allowed.sum(-1, dtype=torch.int32)
@@ -71,7 +73,7 @@ def pack_mask(
 
 
 def pack_predicted_mask(
-    mask_embeddings: Tensor, mask_features: Tensor, transferability: Tensor | None = None, **options: object
+    mask_embeddings: Tensor, mask_features: Tensor, transferability: Tensor | None = None, **options: Any
 ) -> PackedMask:
     """`pack_mask` of the logits mask_embeddings (B, N, E) @ mask_features (B, E, S). See `tmt_ext.pack_predicted_mask`.
 
@@ -140,7 +142,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None)
     return weights.masked_fill(~allowed, 0.0) @ value
 
 
-def _mask_shape(mask_logits, transferability, queries):
+def _mask_shape(mask_logits, transferability, queries) -> tuple[Any, ...]:
     if mask_logits is not None:
         return mask_logits.shape
     return transferability.shape[0], queries, transferability.shape[1]

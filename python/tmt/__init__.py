@@ -5,7 +5,10 @@ them, or importing `tmt.model`, registers the model with transformers' Auto clas
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tmt.model import TMTConfig, TMTForSemanticSegmentation, TMTOutput
 
 __all__ = ["TMTConfig", "TMTForSemanticSegmentation", "TMTOutput"]
 

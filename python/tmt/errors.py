@@ -5,7 +5,7 @@ class TMTError(Exception):
     """Base of all errors that name a file or argument, the value found and the mend."""
 
 
-class ConfigError(TMTError):
+class ConfigError(TMTError, ValueError):
     """A configuration value, or a combination of values, that cannot be used."""
 
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tmt.data.synthetic import DOMAINS, make
+from tmt.synthetic import DOMAINS, make
 
 SIZE = (32, 64)
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from trees import picture, png, put
 
+from tests.data.trees import picture, png, put
 from tmt.data import BDD100K, CLASSES, IGNORE, open_dataset
 from tmt.errors import DataError
 

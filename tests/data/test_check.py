@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import loadmat, savemat
-from trees import palette_label, picture, png, put
 
-from tmt.data.__main__ import main
+from tests.data.trees import palette_label, picture, png, put
+from tmt.cli.data import main
 from tmt.data.check import check_dataset, odd_palettes
 from tmt.data.labels import IGNORE
-from tmt.data.synthetic import DOMAINS
 from tmt.errors import DataError
+from tmt.synthetic import DOMAINS
 
 SIZE = (32, 64)
 

@@ -10,8 +10,8 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from trees import png, put
 
+from tests.data.trees import png, put
 from tmt.data import CLASSES, DATASETS, IGNORE, open_dataset
 from tmt.errors import DataError
 

@@ -6,8 +6,8 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
-from trees import palette_label, picture, png, put
 
+from tests.data.trees import palette_label, picture, png, put
 from tmt.data.files import decode, read_image, read_pair, read_picture, read_pixels, turned
 from tmt.data.png import check_png
 from tmt.errors import DataError

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from trees import palette_label, picture, png, put
 
+from tests.data.trees import palette_label, picture, png, put
 from tmt.data import CITYSCAPES19, IGNORE, Folders, LabelSet, colourise, open_dataset
 from tmt.errors import DataError
 

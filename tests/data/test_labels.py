@@ -6,10 +6,11 @@ from functools import partial
 import numpy as np
 import pytest
 from cityscapesscripts.helpers.labels import labels as official
-from trees import png, put
 
-from tmt.data import CLASSES, IGNORE, PALETTE, cityscapes, colourise, gtav, lookup_table, mapillary, synthia
+from tests.data.trees import png, put
+from tmt.data import CLASSES, IGNORE, PALETTE, colourise, lookup_table
 from tmt.data.labels import TABLES, known_ids
+from tmt.data.readers import cityscapes, gtav, mapillary, synthia
 from tmt.errors import DataError
 
 TRAINED = {label.trainId: label for label in official if 0 <= label.trainId < 19}

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from trees import config, every_id, palette_label, picture, png, put
 
+from tests.data.trees import config, every_id, palette_label, picture, png, put
 from tmt.data import IGNORE, Mapillary, open_dataset
 from tmt.data.labels import label_names, lookup_table
 from tmt.errors import DataError

@@ -6,9 +6,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from tmt.data import IGNORE, Cityscapes, open_dataset
-from tmt.data.synthetic import render
-from tmt.data.synthetic.layouts import VAL_START
 from tmt.errors import DataError
+from tmt.synthetic import render
+from tmt.synthetic.layouts import VAL_START
 
 SIZE = (32, 64)
 

@@ -4,11 +4,11 @@ import kornia_rs.io
 import numpy as np
 import pytest
 from PIL import Image
-from trees import every_id, picture, png, put
 
+from tests.data.trees import every_id, picture, png, put
 from tmt.data import Synthia, open_dataset
 from tmt.data.labels import lookup_table
-from tmt.data.synthia import split_numbers
+from tmt.data.readers.synthia import split_numbers
 from tmt.errors import DataError
 
 CLASSES = every_id(23)

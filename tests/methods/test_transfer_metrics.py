@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.nn.functional import normalize, one_hot
 
-from tmt.config import MetricConfig, ModelConfig
 from tmt.data import CITYSCAPES19, IGNORE
-from tmt.engine.distributed import World
-from tmt.engine.models import new_model
 from tmt.methods import TransferMetric, method_of, metric_steps
 from tmt.methods.leep import LEEP
-from tmt.methods.metric import labelled_pixels
 from tmt.methods.otce import OTCE, conditional_entropy, coupling, joint_labels
+from tmt.methods.transfer_metric import labelled_pixels
+from tmt.model.factory import new_model
+from tmt.runtime.distributed import World
+from tmt.settings import MetricConfig, ModelConfig, TMTSettings
 
 WORLD = World(torch.device("cpu"))
 CLASSES = 7
@@ -212,7 +212,7 @@ def model() -> torch.nn.Module:
         estimator_hidden=16,
     )  # fmt: skip
     method = method_of("leep")
-    made = new_model(config, method.model_options(config), seed=0, label_set=CITYSCAPES19)
+    made = new_model(config, method.configure(TMTSettings(), config), seed=0, label_set=CITYSCAPES19)
     method.choose_trainable(made)
     return made
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tmt.data import CITYSCAPES19
-from tmt.experiments import Study, definition
+from tmt.studies import Study, definition
 
 DOMAINS = ("cityscapes", "bdd100k", "mapillary", "synthia", "gtav")
 VARIANTS = {

@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 
-from made_up import definition
-
-from tmt import train
-from tmt.data.synthetic import make
-from tmt.experiments import Study, collect, score
-from tmt.experiments.jobs import config_text
+from tests.report.made_up import definition
+from tmt.cli import score, train
+from tmt.studies import Study, collect
+from tmt.studies.jobs import config_text
+from tmt.synthetic import make
 
 SIZE = (64, 128)
 TREE = {

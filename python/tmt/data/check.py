@@ -1,7 +1,6 @@
 """Whether a dataset on disk is what its reader expects: every file is looked at, every fault is one line."""
 
 import json
-import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,13 +11,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
 
 from tmt.data.datasets import list_dataset
 from tmt.data.files import Listing, Sample, missing_files, read_sample
 from tmt.data.labels import IGNORE
+from tmt.data.manifest import MANIFEST, Recipe, read_manifest
 from tmt.data.rare import raised
-from tmt.data.synthetic.writer import MANIFEST, Recipe, read_manifest
 from tmt.errors import DataError
 
 # Images with a published label, by split; SYNTHIA has no official splits, only a number of images.
@@ -70,7 +70,7 @@ class Examined:
 
 
 @dataclass(frozen=True)
-class Examination:
+class Examination(TorchDataset):
     """The pairs of a listing, examined by index; an object that loader processes can share."""
 
     listing: Listing
@@ -219,9 +219,11 @@ def wrong_sizes(images: Sequence[Path], found: Sequence[Examined], size: tuple[i
 
 
 def _summary(listing: Listing, found: Iterable[Examined]) -> SplitReport:
-    readable = [result for result in found if result.counts is not None]
-    counts = sum((result.counts for result in readable), np.zeros(256, dtype=np.int64))
-    sizes = Counter(f"{height} x {width}" for height, width in (result.size for result in readable))
+    readable = [(result.counts, result.size) for result in found if result.counts is not None]
+    counts = np.zeros(256, dtype=np.int64)
+    for pixels, _ in readable:
+        counts += pixels
+    sizes = Counter(f"{height} x {width}" for _, (height, width) in readable)
     classes = {name: int(count) for name, count in zip(listing.label_set.names, counts, strict=False)}
     return SplitReport(len(listing.images), classes, int(counts[IGNORE]), dict(sizes.most_common()))
 
@@ -235,9 +237,3 @@ def some_samples(listing: Listing, count: int) -> Iterator[Sample]:
                 yield read_sample(listing, int(index))
         except DataError:
             continue
-
-
-def default_workers() -> int:
-    """As many processes as there are processors, up to 16; none where there is one."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if processors == 1 else min(16, processors)

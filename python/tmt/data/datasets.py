@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tmt.data import bdd100k, cityscapes, folders, gtav, mapillary, synthia
 from tmt.data.files import Dataset, Listing
+from tmt.data.readers import bdd100k, cityscapes, folders, gtav, mapillary, synthia
 from tmt.errors import DataError
 
 _LAYOUTS = {

@@ -140,3 +140,10 @@ def colourise(label: np.ndarray, label_set: LabelSet = CITYSCAPES19) -> np.ndarr
     colours = np.zeros((256, 3), dtype=np.uint8)
     colours[: len(label_set)] = label_set.palette
     return colours[label]
+
+
+def default_colour(train: int) -> tuple[int, ...]:
+    """A class's colour where the table gives none: those of Cityscapes, then evenly spread ones."""
+    if train < len(PALETTE):
+        return tuple(int(channel) for channel in PALETTE[train])
+    return (train * 67 % 256, train * 131 % 256, train * 199 % 256)

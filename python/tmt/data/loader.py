@@ -7,15 +7,48 @@ number of workers and of processes, and after a resume.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypedDict
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from tmt.data.files import Dataset
 from tmt.data.rare import RareClasses, raised
 from tmt.data.transforms import Augment, Wanted, normalise, normalise_planes
 from tmt.errors import DataError
+
+
+class Sample8Bit(TypedDict):
+    """One augmented training sample."""
+
+    pixel_values: Tensor  # (3, h, w) uint8
+    labels: Tensor  # (h, w) uint8
+    sample_seeds: int
+    names: str
+
+
+class EvalBatch(TypedDict):
+    """b images as they are."""
+
+    pixel_values: Tensor  # (b, 3, H, W) float32, normalised
+    labels: Tensor  # (b, H, W) int64 train ids
+    names: list[str]
+
+
+class MaybeOfBoth(TypedDict, total=False):
+    """What batches of both domains have."""
+
+    domains: Tensor  # (b,) float, 0 source, 1 target
+
+
+class TrainBatch(EvalBatch, MaybeOfBoth):
+    """b augmented images of one size."""
+
+    sample_seeds: Tensor  # (b,) int64, of everything random in an image's loss
+
 
 # Separate streams of random numbers drawn from one seed.
 _ORDER, _AUGMENT, _LOSS, _RARE = 0, 1, 2, 3
@@ -33,7 +66,7 @@ def sample_seed(seed: int, position: int) -> int:
 
 
 @dataclass(frozen=True)
-class TrainSamples:
+class TrainSamples(TorchDataset):
     """The endless sequence of augmented training samples, a batch of them by a list of positions."""
 
     dataset: Dataset
@@ -42,15 +75,15 @@ class TrainSamples:
 
     rare: RareClasses | None = None
 
-    def __getitem__(self, positions: list[int]) -> dict | DataError:
+    def __getitem__(self, positions: list[int]) -> TrainBatch | DataError:
         """The batch of the samples at some positions, or what is wrong with one of them."""
         try:
             return collate([self.sample(position) for position in positions])
         except DataError as error:
             return error
 
-    def sample(self, position: int) -> dict:
-        """pixel_values uint8 (3, h, w), labels uint8 (h, w), sample_seeds int, names str."""
+    def sample(self, position: int) -> Sample8Bit:
+        """The training sample at a position."""
         index, wanted, rng = self._choose(position)
         sample = self.dataset[index]
         image, label = self.augment(sample.image, sample.label, rng, wanted)
@@ -92,8 +125,8 @@ class Positions:
             yield list(range(first, first + share))
 
 
-def collate(samples: list[dict]) -> dict:
-    """Stacks samples into pixel_values (b, 3, h, w), labels (b, h, w), sample_seeds (b,) int64 and a list of names."""
+def collate(samples: list[Sample8Bit]) -> TrainBatch:
+    """Stacks samples into a batch of 8-bit tensors."""
     return {
         "pixel_values": torch.stack([sample["pixel_values"] for sample in samples]),
         "labels": torch.stack([sample["labels"] for sample in samples]),
@@ -102,10 +135,10 @@ def collate(samples: list[dict]) -> dict:
     }
 
 
-def finish(batch: dict, device: torch.device | str | None) -> dict:
+def finish(batch: TrainBatch, device: torch.device | str | None) -> TrainBatch:
     """A batch of 8-bit tensors as training wants it: pixel_values float32, normalised, labels int64, on `device`."""
-    pixels, labels = (batch[key].to(device, non_blocking=True) for key in ("pixel_values", "labels"))
-    return batch | {"pixel_values": normalise_planes(pixels), "labels": labels.to(torch.int64)}
+    pixels, labels = (part.to(device, non_blocking=True) for part in (batch["pixel_values"], batch["labels"]))
+    return {**batch, "pixel_values": normalise_planes(pixels), "labels": labels.to(torch.int64)}
 
 
 def train_batches(
@@ -120,11 +153,10 @@ def train_batches(
     workers: int = 0,
     rare: RareClasses | None = None,
     device: torch.device | str | None = None,
-) -> Iterator[dict]:
+) -> Iterator[TrainBatch]:
     """The batches of steps `start_step` .. `steps` - 1, of which process `rank` gets a contiguous 1 / `world_size`.
 
-    `batch_size` is that of all processes together. Each batch is a dict of pixel_values (b, 3, h, w) float32, labels
-    (b, h, w) int64, sample_seeds (b,) int64 and names (list of str). The global random state of torch is left alone.
+    `batch_size` is that of all processes together. The global random state of torch is left alone.
     Pixels and labels are on `device`, None being the CPU; 8-bit numbers go there and are scaled there, an eighth of the
     bytes in the memory that loader processes share.
     With `rare` there are no epochs: each position draws a class, then one of its images and a crop that shows it.
@@ -146,11 +178,8 @@ def train_batches(
     return (finish(raised(batch), device) for batch in loader)
 
 
-def eval_batches(dataset: Dataset, rank: int = 0, world_size: int = 1) -> Iterator[dict]:
-    """Every `world_size`-th sample from `rank` on, unchanged, one by one.
-
-    Each is a dict of pixel_values (1, 3, H, W) float32, labels (1, H, W) int64 and names (list of one str).
-    """
+def eval_batches(dataset: Dataset, rank: int = 0, world_size: int = 1) -> Iterator[EvalBatch]:
+    """Every `world_size`-th sample from `rank` on, unchanged, one by one."""
     for index in range(rank, len(dataset), world_size):
         sample = dataset[index]
         yield {

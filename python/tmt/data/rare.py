@@ -5,10 +5,12 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
 
 from tmt.data.files import Dataset
@@ -53,7 +55,7 @@ def rare_classes(counts: np.ndarray, temperature: float = 0.01, min_share: float
 
 
 @dataclass(frozen=True)
-class _Counts:
+class _Counts(TorchDataset):
     """A dataset's pixels per class, image by image."""
 
     dataset: Dataset
@@ -88,7 +90,10 @@ def class_counts(
     return counts
 
 
-def raised(result: object) -> object:
+T = TypeVar("T")
+
+
+def raised(result: T | DataError) -> T:
     """What a worker returned, or the DataError it returned raised; one that a worker raises loses its single line."""
     if isinstance(result, DataError):
         raise result

@@ -50,8 +50,8 @@ class Augment:
     ) -> tuple[np.ndarray, np.ndarray]:
         """image uint8 (H, W, 3) and label uint8 (H, W) to a crop of both: uint8 (h, w, 3), uint8 (h, w)."""
         factor = rng.uniform(*self.scale)
-        size = tuple(max(1, round(side * factor)) for side in label.shape)
-        picture, target = self._crop(Image.fromarray(image), Image.fromarray(label), size, rng, wanted)
+        height, width = (max(1, round(side * factor)) for side in label.shape)
+        picture, target = self._crop(Image.fromarray(image), Image.fromarray(label), (height, width), rng, wanted)
         picture = jitter(picture, self._colour_matrix(rng))
         if rng.random() < self.flip_probability:
             picture, target = (side.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for side in (picture, target))

@@ -4,14 +4,14 @@ A method says how the model is configured, which parts train, whether it needs t
 whether a first stage maximises a transferability metric. All take as many steps on the same target images.
 """
 
-from tmt.config import Stage
 from tmt.methods.full import FullFineTuning, SourceTraining
 from tmt.methods.leep import LEEPFineTuning
 from tmt.methods.linear import LinearProbing
 from tmt.methods.method import Method
-from tmt.methods.metric import TransferMetric, metric_steps
 from tmt.methods.otce import OTCEFineTuning
 from tmt.methods.tmt import TransferableMaskTransformer
+from tmt.methods.transfer_metric import TransferMetric, metric_steps
+from tmt.settings import Stage
 
 __all__ = [
     "FullFineTuning",

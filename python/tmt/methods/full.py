@@ -1,7 +1,9 @@
 """Plain Mask2Former training: of the source model, and full fine-tuning of all its weights on the target."""
 
-from tmt.config import ModelConfig
-from tmt.methods.method import Method, region_options
+from dataclasses import replace
+
+from tmt.methods.method import Method
+from tmt.settings import ModelConfig, RegionSettings, TMTSettings, values_of
 
 
 class FullFineTuning(Method):
@@ -10,15 +12,16 @@ class FullFineTuning(Method):
     name = "full"
     title = "full fine-tuning"
 
-    def model_options(self, model: ModelConfig) -> dict[str, object]:
+    def configure(self, settings: TMTSettings, model: ModelConfig) -> TMTSettings:
         """Plain masked attention; the regions are not used, but the estimator saved with the model has their sizes."""
-        return {
-            "transferability": False,
-            "mask_rule": model.plain_mask_rule,
-            "mask_threshold": model.mask_threshold,
-            "fallback": model.fallback,
-            **region_options(model),
-        }
+        return replace(
+            settings,
+            transferability=False,
+            mask_rule=model.plain_mask_rule,
+            mask_threshold=model.mask_threshold,
+            fallback=model.fallback,
+            **values_of(model, RegionSettings),
+        )
 
 
 class SourceTraining(FullFineTuning):

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from tmt.config import MetricConfig
 from tmt.data import IGNORE
-from tmt.engine.distributed import World
 from tmt.methods.full import FullFineTuning
-from tmt.methods.metric import SMALLEST, TransferMetric
+from tmt.methods.transfer_metric import SMALLEST, TransferMetric
+from tmt.model import TMTForSemanticSegmentation
+from tmt.runtime.distributed import World
+from tmt.settings import MetricConfig
 
 
 class LEEPFineTuning(FullFineTuning):
@@ -39,9 +40,10 @@ class LEEP(TransferMetric):
     def __init__(self, classes: int, pixels: int, batch_size: int, momentum: float):
         super().__init__(pixels, batch_size)
         self.momentum = momentum
+        self.joint: Tensor
         self.register_buffer("joint", torch.zeros(classes, classes))
 
-    def network(self, model: nn.Module) -> nn.Module:
+    def network(self, model: TMTForSemanticSegmentation) -> nn.Module:
         """The whole model."""
         return ClassScores(model)
 
@@ -61,7 +63,7 @@ class LEEP(TransferMetric):
 class ClassScores(nn.Module):
     """A segmentation model as a map from images to class scores of pixels."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: TMTForSemanticSegmentation):
         super().__init__()
         self.model = model
 

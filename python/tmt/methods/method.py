@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 
 from torch import nn
 
-from tmt.config import MetricConfig, ModelConfig
-from tmt.methods.metric import TransferMetric
+from tmt.methods.transfer_metric import TransferMetric
+from tmt.settings import MetricConfig, ModelConfig, TMTSettings
 
 
 class Method(ABC):
@@ -15,16 +15,10 @@ class Method(ABC):
     """Name of the stage and of its folder."""
     title: str
     """Name in tables."""
-    needs_estimator: bool = False
-    """Whether the transferability estimator must have been trained before."""
 
     @abstractmethod
-    def model_options(self, model: ModelConfig) -> dict[str, object]:
-        """Fields of `TMTConfig` that differ from the starting model's."""
-
-    def mask_rule(self, model: ModelConfig) -> str:
-        """The mask rule that results are reported with."""
-        return str(self.model_options(model)["mask_rule"])
+    def configure(self, settings: TMTSettings, model: ModelConfig) -> TMTSettings:
+        """The settings of the model that is trained, from those of the model it starts from."""
 
     def choose_trainable(self, model: nn.Module) -> None:
         """Set `requires_grad` of the model's parameters: everything trains that can receive a gradient."""
@@ -39,14 +33,3 @@ class Method(ABC):
         """The transferability metric that a first stage maximises, for K `classes` and batches of `batch_size` images
         over all processes; None: there is no such stage."""
         return None
-
-
-def region_options(model: ModelConfig) -> dict[str, object]:
-    """The fields of `TMTConfig` that say which regions an image has and how they are judged."""
-    return {
-        "regions": model.regions,
-        "cell": model.cell,
-        "superpixel_iterations": model.superpixel_iterations,
-        "kappa": model.kappa,
-        "estimator_hidden": model.estimator_hidden,
-    }

@@ -3,15 +3,18 @@
 Tan et al., OTCE: A Transferability Metric for Cross-Domain Cross-Task Representations, CVPR 2021.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot
 
-from tmt.config import MetricConfig
 from tmt.data import IGNORE
-from tmt.engine.distributed import World
 from tmt.methods.full import FullFineTuning
-from tmt.methods.metric import SMALLEST, TransferMetric
+from tmt.methods.transfer_metric import SMALLEST, TransferMetric
+from tmt.model import TMTForSemanticSegmentation
+from tmt.runtime.distributed import World
+from tmt.settings import MetricConfig
 
 
 class OTCEFineTuning(FullFineTuning):
@@ -40,7 +43,7 @@ class OTCE(TransferMetric):
         super().__init__(pixels, batch_size)
         self.classes, self.epsilon, self.iterations = classes, epsilon, iterations
 
-    def network(self, model: nn.Module) -> nn.Module:
+    def network(self, model: TMTForSemanticSegmentation) -> nn.Module:
         """Backbone and pixel decoder."""
         return MaskFeatures(model.model.pixel_level_module)
 
@@ -78,8 +81,9 @@ def coupling(source: Tensor, target: Tensor, epsilon: float, iterations: int) ->
     from ot.bregman import sinkhorn_log  # here, not above: takes a second, and only this method needs it
 
     cost = 2 - 2 * source @ target.T
-    marginals = (cost.new_full((count,), 1 / count) for count in cost.shape)
-    return sinkhorn_log(*marginals, cost, epsilon, numItermax=iterations, stopThr=0, warn=False)
+    rows, columns = (cost.new_full((count,), 1 / count) for count in cost.shape)
+    plan: Any = sinkhorn_log(rows, columns, cost, epsilon, numItermax=iterations, stopThr=0, warn=False)
+    return plan
 
 
 def joint_labels(plan: Tensor, source: Tensor, target: Tensor, classes: int) -> Tensor:

@@ -1,7 +1,9 @@
 """The Transferable Mask Transformer: fine-tuning of everything, attention steered by the frozen estimator."""
 
-from tmt.config import ModelConfig
-from tmt.methods.method import Method, region_options
+from dataclasses import replace
+
+from tmt.methods.method import Method
+from tmt.settings import AttentionSettings, ModelConfig, TMTSettings, values_of
 
 
 class TransferableMaskTransformer(Method):
@@ -9,19 +11,7 @@ class TransferableMaskTransformer(Method):
 
     name = "tmt"
     title = "TMT"
-    needs_estimator = True
 
-    def model_options(self, model: ModelConfig) -> dict[str, object]:
+    def configure(self, settings: TMTSettings, model: ModelConfig) -> TMTSettings:
         """Everything that ACTE and TMA read."""
-        return {
-            "transferability": True,
-            "mask_rule": model.mask_rule,
-            "mask_threshold": model.mask_threshold,
-            "fallback": model.fallback,
-            "transfer_fraction": model.transfer_fraction,
-            "transfer_exclude": model.transfer_exclude,
-            "transfer_mode": model.transfer_mode,
-            "transfer_features": model.transfer_features,
-            "transfer_at_inference": model.transfer_at_inference,
-            **region_options(model),
-        }
+        return replace(settings, transferability=True, **values_of(model, AttentionSettings))

@@ -1,15 +1,16 @@
 """The segmentation model. Importing this package registers it with transformers' Auto classes.
 
-The way of the data, one room per file:
+The way of the data, file by file:
     pixel.py          image -> mask features and three coarser maps
     acte.py           mask features -> regions (ACTE)
     estimator.py      regions -> how target-like each is
     tma.py            queries, features, masks and T -> attention (TMA)
     decoder.py        the stack of layers
-    losses.py         predictions and labels -> loss
+    matcher.py        predictions and labels -> which query answers for which mask
+    criterion.py      predictions and labels -> loss, at the points of point_sampling.py
     tmt.py            all of it, composed
-Beside the way: configuration.py, init.py (random weights), loading.py, groups.py (for the optimiser), processor.py
-(for transformers' pipeline), precision.py (what stays float32).
+Beside the way: configuration.py, init.py (random weights), loading.py, factory.py (models for a dataset's classes),
+groups.py (for the optimiser), processor.py (for transformers' pipeline).
 """
 
 from transformers import (
@@ -23,11 +24,11 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor  #
 from transformers.models.auto.modeling_auto import MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES
 
 from .configuration import TMTConfig
+from .criterion import masks_from_labels
 from .init import initialise_from_scratch
 from .loading import load_model
-from .losses import masks_from_labels
 from .processor import image_processor, image_processor_class
-from .tmt import TMTForSemanticSegmentation, TMTOutput
+from .tmt import TMTForSemanticSegmentation, TMTOutput, present
 
 
 def _register() -> None:
@@ -42,7 +43,8 @@ def _register() -> None:
     ):
         auto.register(TMTConfig, TMTForSemanticSegmentation, exist_ok=True)
     # The pipeline checks names of models against this table, which `register` does not reach, and logs an error.
-    MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES[TMTConfig.model_type] = TMTForSemanticSegmentation.__name__
+    known: dict[str, str] = MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES  # type: ignore[assignment]  # names it has
+    known[TMTConfig.model_type] = TMTForSemanticSegmentation.__name__
 
 
 _register()
@@ -55,4 +57,5 @@ __all__ = [
     "initialise_from_scratch",
     "load_model",
     "masks_from_labels",
+    "present",
 ]

@@ -1,4 +1,4 @@
-"""Room: regions (ACTE). In: mask features (B, C, H4, W4). Out: region features and each position's region.
+"""Regions (ACTE): from mask features (B, C, H4, W4) to region features and each position's region.
 
 ACTE is the Adaptive Cluster-based Transferability Estimator of the paper; its discriminator is in estimator.py.
 """
@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import tmt_ext
-
-from .configuration import TMTConfig
-from .precision import full, without_autocast
+from tmt.runtime.precision import full, without_autocast
+from tmt.settings import RegionSettings
 
 
 class Regions(NamedTuple):
@@ -27,32 +26,18 @@ class Regions(NamedTuple):
 class ACTE:
     """Mask features to regions: superpixels (Eqs. 6-9) or, as an ablation, fixed cells of the same size."""
 
-    regions: str
-    cell: int
-    iterations: int
-    kappa: float
-    dtype: str = "float32"
-
-    @classmethod
-    def from_config(cls, config: TMTConfig) -> "ACTE":
-        return cls(config.regions, config.cell, config.superpixel_iterations, config.kappa, config.superpixel_dtype)
+    settings: RegionSettings
 
     def __call__(self, mask_features: Tensor) -> Regions:
-        """mask_features (B, C, H4, W4) at stride 4, any floating dtype -> Regions, in float32 under autocast too.
-
-        Superpixels are found in bfloat16 where `dtype` says so, on CUDA under autocast.
-        """
-        in_half = self.finds_in_bfloat16(mask_features.device.type)
+        """mask_features (B, C, H4, W4) at stride 4, any floating dtype -> Regions, in float32 under autocast too."""
         with without_autocast(mask_features):
             chi = stride8(full(mask_features))
-            if self.regions == "grid":
-                return grid_regions(chi, self.cell)
-            chi = chi.bfloat16() if in_half else chi
-            found = tmt_ext.superpixel(chi, self.cell, iterations=self.iterations, kappa=self.kappa)
-        return Regions(full(found.region_features), found.labels)
-
-    def finds_in_bfloat16(self, device: str) -> bool:
-        return self.dtype == "bfloat16" and device == "cuda" and torch.is_autocast_enabled(device)
+            cell = self.settings.cell
+            if self.settings.regions == "grid":
+                return grid_regions(chi, cell)
+            iterations, kappa = self.settings.superpixel_iterations, self.settings.kappa
+            found = tmt_ext.superpixel(chi, cell, iterations=iterations, kappa=kappa)
+        return Regions(found.region_features, found.labels)
 
 
 def stride8(mask_features: Tensor) -> Tensor:

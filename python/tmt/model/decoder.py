@@ -1,4 +1,4 @@
-"""Room: transformer decoder. In: three feature maps, mask features and T. Out: each layer's query and mask embeddings.
+"""The transformer decoder: from three feature maps, mask features and T to each layer's query and mask embeddings.
 
 A query's mask at some resolution is its mask embedding times the mask features at that resolution (resizing is
 linear, so mask features are resized once per level instead of every mask): no full-size mask is made here.
@@ -16,13 +16,14 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerTransformerModule,
 )
 
+from tmt.runtime.precision import full, without_autocast
+
 from .configuration import TMTConfig
-from .precision import full, without_autocast
 from .tma import (
     Attention,
+    AttentionMaskBuilder,
     LevelTransferability,
     Mask,
-    MaskMaker,
     TransferableMaskedAttention,
     level_transferability,
     passing,
@@ -110,11 +111,13 @@ class Decoder(nn.Module):
 
     def __init__(self, config: TMTConfig):
         super().__init__()
-        self.mask_maker = MaskMaker.from_config(config)
+        self.mask_builder = AttentionMaskBuilder(config.settings)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers - 1))
         self.layernorm = nn.LayerNorm(config.hidden_dim)
         self.mask_predictor = Mask2FormerMaskPredictor(
-            config.hidden_dim, config.num_attention_heads, config.mask_feature_size
+            config.hidden_dim,
+            config.num_attention_heads,
+            config.mask_feature_size,  # type: ignore[arg-type]  # a number
         )
 
     def forward(self, hidden: Tensor, positions: Tensor, levels: list[Level], record: bool) -> Decoded:
@@ -138,10 +141,10 @@ class Decoder(nn.Module):
         """
         positions = level.mask_features.shape[2]
         if level.passing is not None:
-            mask = self.mask_maker(mask_embeddings, level.passing.mask_features, level.passing.transfer, positions)
+            mask = self.mask_builder(mask_embeddings, level.passing.mask_features, level.passing.transfer, positions)
             if mask.fallback_rate == 0:
                 return level.passing, mask
-        return level, self.mask_maker(mask_embeddings, level.mask_features, level.transfer, positions)
+        return level, self.mask_builder(mask_embeddings, level.mask_features, level.transfer, positions)
 
     def _predict(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """hidden (B, N, C) -> normalised queries (B, N, C) and their mask embeddings (B, N, E)."""
@@ -157,8 +160,7 @@ class TransformerModule(Mask2FormerTransformerModule):
         # A plain list in older versions of transformers 5: its weights would be neither trained nor saved.
         self.input_projections = nn.ModuleList(self.input_projections)
         self.decoder = Decoder(config)
-        self.transfer_fraction = config.transfer_fraction
-        self.excludes_low = config.transfer_exclude == "low"
+        self.settings = config.settings
 
     def forward(
         self, maps: tuple[Tensor, ...], mask_features: Tensor, transferability: Tensor | None, record: bool = False
@@ -171,12 +173,12 @@ class TransformerModule(Mask2FormerTransformerModule):
             transferability: T (B, h, w) in [0, 1], any size, or None: no transferability condition.
             record: whether attention weights are returned.
         """
-        if transferability is not None and self.excludes_low:
+        if transferability is not None and self.settings.transfer_exclude == "low":
             transferability = 1.0 - transferability
         levels = [self._level(i, features, mask_features, transferability) for i, features in enumerate(maps)]
         if (
             transferability is not None
-            and self.decoder.mask_maker.drops_keys
+            and self.decoder.mask_builder.drops_keys
             and not record
             and _counts_freely(maps[0])
         ):
@@ -189,18 +191,19 @@ class TransformerModule(Mask2FormerTransformerModule):
 
     def _level(self, i: int, features: Tensor, mask_features: Tensor, transferability: Tensor | None) -> Level:
         """features (B, C, H_l, W_l) of level i -> what its layers attend to."""
-        size = tuple(features.shape[-2:])
+        size = (features.shape[-2], features.shape[-1])
         one = (1, *features.shape[1:])  # positions are the same for every image
         positions = self.position_embedder(one, features.device, features.dtype, None).flatten(2).transpose(1, 2)
         values = self.input_projections[i](features).flatten(2).transpose(1, 2) + self.level_embed.weight[i]
         transfer = None
         if transferability is not None:
-            transfer = level_transferability(transferability, size, self.transfer_fraction)
+            transfer = level_transferability(transferability, size, self.settings.transfer_fraction)
         return Level(values + positions, values, resize(mask_features.detach(), size).flatten(2), transfer)
 
 
 def without_excluded(level: Level) -> Level:
     """The part of a level that passes T, (B, M) positions of the S; an image with fewer is filled up with others."""
+    assert level.transfer is not None
     kept = passing(level.transfer)
 
     def take(x: Tensor) -> Tensor:

@@ -1,14 +1,17 @@
-"""Room: domain discriminator (E). In: region features (B, C, h, w). Out: logits (B, h, w), target domain = 1."""
+"""The domain discriminator (E): from region features (B, C, h, w) to logits (B, h, w), target domain = 1."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tmt.settings import RegionSettings
 
 
 class DomainDiscriminator(nn.Module):
     """MLP with two hidden layers (LayerNorm, ReLU) that tells, region by region, target from source features."""
 
-    def __init__(self, channels: int, hidden: int):
+    def __init__(self, channels: int, settings: RegionSettings):
         super().__init__()
+        hidden = settings.estimator_hidden
         self.layers = nn.Sequential(
             nn.Linear(channels, hidden),
             nn.LayerNorm(hidden),

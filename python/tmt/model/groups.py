@@ -1,6 +1,6 @@
-"""Room: optimiser groups. In: a model. Out: its trainable parameters by learning rate and weight decay."""
+"""A model's trainable parameters by learning rate and weight decay, for the optimiser."""
 
-from typing import Any
+from typing import TypedDict
 
 from torch import nn
 
@@ -8,10 +8,17 @@ NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 POSITIONS = ("relative_position_bias_table", "position_embeddings", "level_embed")
 
 
-def parameter_groups(
-    model: nn.Module, lr: float, weight_decay: float, backbone_multiplier: float
-) -> list[dict[str, Any]]:
-    """Trainable parameters as an optimiser's groups, each with a "name"; empty groups are left out.
+class Group(TypedDict):
+    """Parameters that learn alike."""
+
+    name: str
+    params: list[nn.Parameter]
+    lr: float
+    weight_decay: float
+
+
+def parameter_groups(model: nn.Module, lr: float, weight_decay: float, backbone_multiplier: float) -> list[Group]:
+    """Trainable parameters as an optimiser's groups; empty ones are left out.
 
     The backbone learns with `lr` * `backbone_multiplier`; norms, embeddings and relative position tables do not
     decay.

@@ -1,16 +1,16 @@
-"""Room: random weights. In: a new model. Out: the same model, initialised as Mask2Former was by its authors."""
+"""Random weights of a new model, as Mask2Former's authors drew them."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerAttention,
-    Mask2FormerPixelDecoder,
     Mask2FormerPixelDecoderEncoderLayer,
 )
 
-from .decoder import DecoderLayer, TransformerModule
+from .decoder import DecoderLayer
 from .tmt import TMTForSemanticSegmentation
 
 Layer = nn.Linear | nn.Conv2d
@@ -31,7 +31,8 @@ def initialise_from_scratch(model: TMTForSemanticSegmentation) -> None:
             _torch_default(module)
 
 
-def _initialise_pixel_decoder(decoder: Mask2FormerPixelDecoder) -> None:
+def _initialise_pixel_decoder(decoder: Any) -> None:
+    """A Mask2FormerPixelDecoder."""
     nn.init.normal_(decoder.level_embed)
     for projection, _ in decoder.input_projections:
         _xavier(projection)
@@ -63,7 +64,8 @@ def _initialise_offsets(bias: nn.Parameter, heads: int, levels: int, points: int
     bias.copy_(offsets.expand(heads, levels, points, 2).flatten())
 
 
-def _initialise_transformer(module: TransformerModule) -> None:
+def _initialise_transformer(module: Any) -> None:
+    """A TransformerModule."""
     for embedding in (module.queries_features, module.queries_embedder, module.level_embed):
         nn.init.normal_(embedding.weight)
     for projection in module.input_projections:
@@ -100,7 +102,8 @@ def _feed_forward(layer: DecoderLayer | Mask2FormerPixelDecoderEncoderLayer) -> 
 
 def _xavier(layer: Layer) -> None:
     nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def _caffe2(layer: nn.Conv2d) -> None:

@@ -1,12 +1,15 @@
-"""Room: saved models. In: a folder. Out: a model, or a CheckpointError that says in one line what is wrong with it."""
+"""A saved model from its folder, or a CheckpointError that says in one line what is wrong with it."""
 
 import json
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
 from tmt.errors import CheckpointError, ConfigError
+from tmt.settings import TMTSettings
 
 from .configuration import TMTConfig
 from .tmt import TMTForSemanticSegmentation
@@ -15,7 +18,11 @@ MODEL_TYPES = ("tmt", "mask2former")
 ADDED = ("estimator.", "source_features.")  # keys a plain Mask2Former does not have
 
 
-def load_model(folder: str | Path, **overrides: Any) -> TMTForSemanticSegmentation:
+Adapt = Callable[[TMTSettings], TMTSettings]
+"""From the settings that a model was saved with to those that it is used with."""
+
+
+def load_model(folder: str | Path, adapt: Adapt | None = None, **overrides: Any) -> TMTForSemanticSegmentation:
     """Load a model saved by us, or a plain Mask2Former in transformers' format, for evaluation or further training.
 
     Without `estimator.*` in the folder the estimator is random and T means nothing: train it, or load it, or pass
@@ -23,7 +30,8 @@ def load_model(folder: str | Path, **overrides: Any) -> TMTForSemanticSegmentati
 
     Args:
         folder: holds config.json and the weights.
-        overrides: fields of TMTConfig to change, such as mask_rule="foreground".
+        adapt: changes what TMT adds to the configuration; None: as it was saved.
+        overrides: fields of TMTConfig to change before that, such as mask_rule="foreground".
 
     Raises:
         CheckpointError: no such folder, damaged, of another architecture or of other sizes than its configuration.
@@ -32,13 +40,16 @@ def load_model(folder: str | Path, **overrides: Any) -> TMTForSemanticSegmentati
     folder = Path(folder)
     _check_architecture(folder)
     config = _configuration(folder, overrides)
+    if adapt is not None:
+        config.settings = adapt(config.settings)
+        overrides |= asdict(config.settings)
     try:
         model, info = TMTForSemanticSegmentation.from_pretrained(folder, config=config, output_loading_info=True)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = _other_sizes(folder, overrides) if "mismatch" in str(error) else _line(error)
         raise CheckpointError(f"{folder}: weights damaged or not of this configuration: {reason}") from error
     _check_keys(folder, info)
-    if config.transfer_features == "source" and any(key.startswith(ADDED[1]) for key in info["missing_keys"]):
+    if config.settings.transfer_features == "source" and any(key.startswith(ADDED[1]) for key in info["missing_keys"]):
         model.freeze_source_features()
     return model
 
@@ -57,7 +68,8 @@ def _check_architecture(folder: Path) -> None:
 
 def _configuration(folder: Path, overrides: dict[str, Any]) -> TMTConfig:
     try:
-        config, unknown = TMTConfig.from_pretrained(folder, return_unused_kwargs=True, **overrides)
+        loaded: Any = TMTConfig.from_pretrained(folder, return_unused_kwargs=True, **overrides)
+        config, unknown = loaded
         config.check()
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{folder}: {_line(error)}") from error

@@ -1,4 +1,4 @@
-"""Room: pixels to features. In: images (B, 3, H, W). Out: mask features (B, E, H/4, W/4) and three coarser maps."""
+"""From images (B, 3, H, W) to mask features (B, E, H/4, W/4) and three coarser maps."""
 
 from torch import Tensor
 from transformers.models.mask2former.modeling_mask2former import (
@@ -6,7 +6,7 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelLevelModuleOutput,
 )
 
-from .precision import full, without_autocast
+from tmt.runtime.precision import full, without_autocast
 
 
 class PixelLevelModule(Mask2FormerPixelLevelModule):

@@ -1,10 +1,12 @@
-"""Room: transformers' image processor for saved models. In: a folder. Out: preprocessor_config.json in it."""
+"""transformers' image processor, saved beside a model as preprocessor_config.json."""
 
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 from transformers.image_processing_utils import BaseImageProcessor
+
+from tmt.data.labels import IGNORE
 
 PACKAGE = "transformers.models.mask2former."
 
@@ -21,7 +23,7 @@ def image_processor_class() -> type[BaseImageProcessor]:
 
 def image_processor() -> BaseImageProcessor:
     """Scales to [0, 1] and normalises as in training; keeps the image's size, which the model takes as it is."""
-    return image_processor_class()(do_resize=False, ignore_index=255, do_reduce_labels=False)
+    return image_processor_class()(do_resize=False, ignore_index=IGNORE, do_reduce_labels=False)
 
 
 def save_processor(folder: str | Path) -> None:

@@ -1,18 +1,17 @@
-"""Room: Transferable Masked Attention (TMA). In: queries, one level's features, mask logits and T. Out: attention."""
+"""Transferable Masked Attention (TMA): queries attend to a level's features where mask logits and T allow."""
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import tmt_ext
+from tmt.settings import AttentionSettings
 
-from .configuration import TMTConfig
-
-SMALLEST_NOVELTY = 1e-6  # 1 - T is kept at or above this, so that its logarithm is finite
+SMALLEST_DIVERGENCE = 1e-6  # 1 - T is kept at or above this, so that its logarithm is finite
 
 
 class LevelTransferability(NamedTuple):
@@ -60,22 +59,15 @@ def passing(transfer: LevelTransferability) -> Tensor:
 
 
 @dataclass(frozen=True)
-class MaskMaker:
+class AttentionMaskBuilder:
     """Eq. 13: combines the mask rule and the transferability condition."""
 
-    rule: str
-    mask_threshold: float
-    fallback: str
-    mode: str
-
-    @classmethod
-    def from_config(cls, config: TMTConfig) -> "MaskMaker":
-        return cls(config.mask_rule, config.mask_threshold, config.fallback, config.transfer_mode)
+    settings: AttentionSettings
 
     @property
     def drops_keys(self) -> bool:
         """Whether T keeps queries from attending, rather than only weighing down, where it is high."""
-        return self.mode == "mask"
+        return self.settings.transfer_mode == "mask"
 
     @torch.no_grad()
     def __call__(
@@ -88,10 +80,10 @@ class MaskMaker:
             transfer: T at the S keys, or None.
             positions: of which the allowed fraction is taken: S and the keys that were dropped beforehand.
         """
-        soft = transfer is not None and not self.drops_keys
-        bias = torch.log((1.0 - transfer.values).clamp(min=SMALLEST_NOVELTY)) if soft else None
-        hard = None if soft else transfer
-        if self.rule == "none" and hard is None:
+        bias, hard = None, transfer
+        if transfer is not None and not self.drops_keys:
+            bias, hard = torch.log((1.0 - transfer.values).clamp(min=SMALLEST_DIVERGENCE)), None
+        if self.settings.mask_rule == "none" and hard is None:
             return Mask(None, bias, mask_features.new_ones(()), mask_features.new_zeros(()))
         packed = self._pack(mask_embeddings, mask_features, hard)
         allowed = packed.allowed.float()
@@ -101,13 +93,17 @@ class MaskMaker:
         self, mask_embeddings: Tensor, mask_features: Tensor, hard: LevelTransferability | None
     ) -> tmt_ext.PackedMask:
         """Arguments as `__call__` -> decisions as bits."""
-        condition = {"fallback": self.fallback}
+        condition: dict[str, Any] = {"fallback": self.settings.fallback}
         if hard is not None:
             condition |= {"transferability": hard.values, "transfer_threshold": hard.threshold}
-        if self.rule == "none":
+        if self.settings.mask_rule == "none":
             return tmt_ext.pack_mask(rule="none", queries=mask_embeddings.shape[1], **condition)
         return tmt_ext.pack_predicted_mask(
-            mask_embeddings, mask_features, mask_threshold=self.mask_threshold, rule=self.rule, **condition
+            mask_embeddings,
+            mask_features,
+            mask_threshold=self.settings.mask_threshold,
+            rule=self.settings.mask_rule,
+            **condition,
         )
 
 
@@ -130,10 +126,14 @@ class TransferableMaskedAttention(nn.Module):
         plain path that has one.
         """
         weights = zip(self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
-        projected = [self._heads(F.linear(x, w, b)) for x, (w, b) in zip((query, key, value), weights, strict=True)]
-        soft = mask.bias is not None
-        recorded = attention_weights(*projected[:2], mask) if record or soft else None
-        attended = recorded @ projected[2] if soft else tmt_ext.packed_attention(*projected, mask.bits)
+        query, key, value = (
+            self._heads(F.linear(x, w, b)) for x, (w, b) in zip((query, key, value), weights, strict=True)
+        )
+        recorded = attention_weights(query, key, mask) if record or mask.bias is not None else None
+        if recorded is not None and mask.bias is not None:
+            attended = recorded @ value
+        else:
+            attended = tmt_ext.packed_attention(query, key, value, mask.bits)
         return Attention(self.out_proj(attended.transpose(1, 2).flatten(2)), recorded if record else None)
 
     def _heads(self, x: Tensor) -> Tensor:

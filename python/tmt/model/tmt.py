@@ -1,11 +1,11 @@
-"""Room: the whole model. In: images. Out: class logits and masks per query, T, and the loss where labels are given.
+"""The whole model: from images to class logits and masks per query, T, and the loss where labels are given.
 
-image -> pixel.py (features) -> acte.py (regions) -> estimator.py (T) -> decoder.py with tma.py -> losses.py
+image -> pixel.py (features) -> acte.py (regions) -> estimator.py (T) -> decoder.py with tma.py -> criterion.py
 """
 
 import copy
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +16,15 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPreTrainedModel,
 )
 
+from tmt.runtime.precision import full, without_autocast
+
 from .acte import ACTE, Regions, transferability_map
 from .configuration import TMTConfig
+from .criterion import LossOutput, TMTLoss
 from .decoder import Decoded, TransformerModule, mask_logits
 from .estimator import DomainDiscriminator
-from .groups import parameter_groups
-from .losses import LossOutput, TMTLoss
+from .groups import Group, parameter_groups
 from .pixel import PixelLevelModule
-from .precision import full, without_autocast
 from .processor import save_processor
 
 
@@ -36,7 +37,7 @@ class TMTOutput(Mask2FormerForUniversalSegmentationOutput):
         class_queries_logits: (B, Q, K + 1), the last class is "no object".
         masks_queries_logits: (B, Q, H / 4, W / 4), sizes rounded up.
         auxiliary_logits: per earlier layer `class_queries_logits` and `masks_queries_logits`, when asked for.
-        loss_dict: weighted parts of the loss without gradient, see `losses.LossOutput`.
+        loss_dict: weighted parts of the loss without gradient, see `criterion.LossOutput`.
         transferability: T (B, H / 8, W / 8) float32 in [0, 1].
         region_labels: (B, H / 8, W / 8) int64, region of each position.
         allowed_fraction: (L,) mean share of positions a query may attend, before the fallback.
@@ -49,7 +50,13 @@ class TMTOutput(Mask2FormerForUniversalSegmentationOutput):
     region_labels: Tensor | None = None
     allowed_fraction: Tensor | None = None
     fallback_rate: Tensor | None = None
-    cross_attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor | None, ...] | None = None
+
+
+def present(tensor: Tensor | None) -> Tensor:
+    """A part of an output that is always there, though outputs of transformers may lack any."""
+    assert tensor is not None
+    return tensor
 
 
 class Segmenter(nn.Module):
@@ -71,16 +78,19 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
 
     config: TMTConfig
     config_class = TMTConfig
+    if TYPE_CHECKING:  # as nn.Module's; what decorates transformers' hides its type
+
+        def to(self, *args: Any, **kwargs: Any) -> "TMTForSemanticSegmentation": ...
 
     def __init__(self, config: TMTConfig):
         config.check()
         super().__init__(config)
         self.model = Segmenter(config)
-        self.class_predictor = nn.Linear(config.hidden_dim, config.num_labels + 1)
+        self.class_predictor = nn.Linear(config.hidden_dim, (config.num_labels or 0) + 1)
         self.criterion = TMTLoss(config)
-        self.acte = ACTE.from_config(config)
-        self.estimator = DomainDiscriminator(config.mask_feature_size, config.estimator_hidden)
-        self.source_features = PixelLevelModule(config) if config.transfer_features == "source" else None
+        self.acte = ACTE(config.settings)
+        self.estimator = DomainDiscriminator(config.mask_feature_size, config.settings)
+        self.source_features = PixelLevelModule(config) if config.settings.transfer_features == "source" else None
         self.post_init()
         self.freeze_unused()
 
@@ -149,7 +159,8 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
                     f"got {tuple(given.shape)}"
                 )
             return given, None
-        if not self.config.transferability or not (self.training or self.config.transfer_at_inference):
+        settings = self.config.settings
+        if not settings.transferability or not (self.training or settings.transfer_at_inference):
             return None, None
         if self.source_features is not None:
             mask_features = self.source_features(pixel_values).decoder_last_hidden_state
@@ -175,9 +186,10 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         Returns:
             (B, K, H, W) float32; not normalised, the largest class is the prediction.
         """
-        with without_autocast(outputs.class_queries_logits):
-            classes = full(outputs.class_queries_logits).softmax(-1)[..., :-1]  # (B, Q, K)
-            masks = full(outputs.masks_queries_logits).sigmoid()  # (B, Q, h, w)
+        class_logits, mask_logits = present(outputs.class_queries_logits), present(outputs.masks_queries_logits)
+        with without_autocast(class_logits):
+            classes = full(class_logits).softmax(-1)[..., :-1]  # (B, Q, K)
+            masks = full(mask_logits).sigmoid()  # (B, Q, h, w)
             scores = (classes.transpose(1, 2) @ masks.flatten(2)).unflatten(2, masks.shape[-2:])
             return F.interpolate(scores, size=tuple(size), mode="bilinear", align_corners=False)
 
@@ -197,7 +209,7 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
 
     def freeze_source_features(self) -> None:
         """Keep the present backbone and pixel decoder as the source T is judged on; saved with the model."""
-        self.config.transfer_features = "source"
+        self.config.settings = replace(self.config.settings, transfer_features="source")
         self.source_features = copy.deepcopy(self.model.pixel_level_module)
         self.freeze_unused()
 
@@ -208,7 +220,7 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
             self.source_features.eval()
         return self
 
-    def parameter_groups(self, lr: float, weight_decay: float, backbone_multiplier: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, lr: float, weight_decay: float, backbone_multiplier: float) -> list[Group]:
         """Optimiser groups of the trainable parameters, see `groups.parameter_groups`."""
         return parameter_groups(self, lr, weight_decay, backbone_multiplier)
 
@@ -253,7 +265,7 @@ def _output(
     regions: Regions | None,
 ) -> TMTOutput:
     """Everything of a call under transformers' names; class_logits (L + 1, B, Q, K + 1)."""
-    mask_features = pixels.decoder_last_hidden_state
+    mask_features = present(pixels.decoder_last_hidden_state)
     records = decoded.records
     output = TMTOutput(
         loss=None if losses is None else losses.loss,
@@ -276,9 +288,9 @@ def _output(
     if wants.hidden_states:
         output.encoder_hidden_states = pixels.encoder_hidden_states
         output.pixel_decoder_hidden_states = pixels.decoder_hidden_states
-        output.transformer_decoder_hidden_states = decoded.hidden_states
+        output.transformer_decoder_hidden_states = decoded.hidden_states  # type: ignore[assignment]  # of any length
     if wants.attentions:
-        output.attentions = tuple(record.self_attention for record in records)
+        output.attentions = tuple(record.self_attention for record in records)  # type: ignore[assignment]
         output.cross_attentions = tuple(record.cross_attention for record in records)
     return output
 

@@ -1,60 +1,8 @@
-"""Tables, tests, charts and pictures of a study.
-
-    python -m tmt.report runs/table1                      writes runs/table1/report
-    python -m tmt.report runs/table1 --out results/table1 --images 2
-
-The folder gets index.html (one file, opens offline), report.md, tables/ (Markdown, CSV, LaTeX), charts/ (SVG), and what
-needs the models of the study's job folders: pictures/ and understanding.json. Where those folders are gone, what was
-made before is used.
-"""
+"""Make the report of a study: `python -m tmt.report --help`."""
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 
-from jsonargparse import ArgumentParser, set_parsing_settings
-from jsonargparse.typing import NonNegativeInt
-
-from tmt.arguments import parse_with
-from tmt.engine.cli import command
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportConfig:
-    """Make the report of a study, finished or not."""
-
-    study: str
-    """Folder of the study (python -m tmt.experiments)."""
-    out: str | None = None
-    """Folder of the report; none: `report` in the study's folder."""
-    images: NonNegativeInt = 1
-    """Validation images that are drawn of each pair; 0: no pictures."""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point. Returns the exit code: 0 done, 2 a mistake named on one line."""
-    return command(lambda arguments: report(parse(arguments)), argv)
-
-
-def parse(argv: Sequence[str]) -> ReportConfig:
-    """The settings of a command line. Raises ConfigError."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog="python -m tmt.report", description=ReportConfig.__doc__, exit_on_error=False)
-    parser.add_argument("study", type=str, help="folder of the study (python -m tmt.experiments)")
-    parser.add_class_arguments(ReportConfig, None, as_positional=False, skip={"study"})
-    return parse_with(parser, argv, ReportConfig)
-
-
-def report(config: ReportConfig) -> None:
-    """Make the report. Raises tmt.errors.TMTError."""
-    from pathlib import Path
-
-    from tmt.report.write import write_report
-
-    study = Path(config.study)
-    page = write_report(study, Path(config.out) if config.out else study / "report", config.images)
-    print(f"report: {page}")
-
+from tmt.cli.report import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,20 +1,19 @@
 """A study's job folders: the models, discriminators and images behind its results."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
-from tmt import arguments
-from tmt.config import Config, outcome
 from tmt.data import Dataset, LabelSet, open_dataset
-from tmt.engine.models import freeze, load_estimator, open_model
-from tmt.engine.run import synthetic_root
 from tmt.errors import DataError
-from tmt.experiments import Result
-from tmt.methods.method import region_options
 from tmt.model import TMTForSemanticSegmentation
+from tmt.model.factory import freeze, load_estimator, open_model
+from tmt.model.loading import Adapt
 from tmt.report.study import Pair, StudyView
+from tmt.settings import Config, RegionSettings, arguments, outcome, values_of
+from tmt.studies import Result
+from tmt.training.domains import synthetic_root
 
 
 class NotThere(DataError):
@@ -66,25 +65,25 @@ class JobFolder:
 
     def model(self, label_set: LabelSet) -> TMTForSemanticSegmentation:
         """The trained model of a target job."""
-        return frozen(self.weights, {}, label_set)
+        return frozen(self.weights, None, label_set)
 
     def judge(self, label_set: LabelSet, regions: str | None = None) -> TMTForSemanticSegmentation:
         """The plain source model of an estimator's job, with the trained discriminator, which its attention ignores.
 
         `regions` other than the job's own: judge `superpixel` or `grid` with the same discriminator.
         """
-        options = {"transferability": False, **region_options(self.config.model)}
-        options |= {} if regions is None else {"regions": regions}
-        model = frozen(self.source_model, options, label_set)
+        judged = values_of(self.config.model, RegionSettings) | ({} if regions is None else {"regions": regions})
+        adapt = partial(replace, transferability=False, **judged)
+        model = frozen(self.source_model, adapt, label_set)
         load_estimator(model, self.weights)
         return model
 
 
-def frozen(folder: Path, options: dict[str, object], label_set: LabelSet) -> TMTForSemanticSegmentation:
+def frozen(folder: Path, adapt: Adapt | None, label_set: LabelSet) -> TMTForSemanticSegmentation:
     """A saved model for evaluation. Raises NotThere where its folder is gone."""
     if not (folder / "config.json").is_file():
         raise NotThere(f"{folder}: no such model; pictures and correlations need the study's job folders")
-    model = open_model(folder, options, label_set)
+    model = open_model(folder, adapt, label_set)
     freeze(model)
     return model
 

@@ -12,14 +12,13 @@ from torch.nn.functional import interpolate
 
 from tmt.data import IGNORE, LabelSet, colourise, normalise
 from tmt.data.files import Sample
-from tmt.engine.checkpoint import write_atomically
-from tmt.engine.inference import enlarge, segment
-from tmt.engine.record import read_json, write_json
+from tmt.inference.sliding_window import enlarge, segment
 from tmt.model import TMTForSemanticSegmentation
 from tmt.model.decoder import LEVELS
 from tmt.report.jobs import JobFolder, NotThere, estimators_of, tell_left_out
-from tmt.report.pictures import heat, outline, spread
 from tmt.report.study import Column, Pair, StudyView, arrow, titles
+from tmt.runtime.files import read_json, write_atomically, write_json
+from tmt.visualize.panels import heat, outline, spread
 
 LARGEST = 320
 """Width of a picture in pixels, at most: a page has hundreds."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
-from tmt.metrics import HEADLINES
+from tmt.inference.metrics import HEADLINES
 from tmt.report.statistics import Summary, summarise
 from tmt.report.study import EVALUATIONS, SOURCE_ONLY, Column, StudyView, arrow, titles
 from tmt.report.table import MISSING, Table, number, to_csv

@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 from tmt.errors import DataError
-from tmt.experiments import Result, Study
-from tmt.experiments.definition import settings_of
+from tmt.studies import Result, Study
+from tmt.studies.definition import settings_of
 
 Pair = tuple[str, str]
 EVALUATIONS = ("last", "best")

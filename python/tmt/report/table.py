@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tmt.metrics import markdown_table
+from tmt.runtime.markdown import markdown_table
 
 MISSING = "missing"
 """What stands where a result is not there; never a zero."""

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tmt.config import InferenceConfig
 from tmt.data import IGNORE, Dataset, normalise
-from tmt.engine.inference import WHOLE, enlarge, plan, segment
-from tmt.engine.record import read_json, write_json
+from tmt.inference.sliding_window import WHOLE, enlarge, plan, segment
 from tmt.model import TMTForSemanticSegmentation
 from tmt.report.jobs import JobFolder, NotThere, estimators_of, tell_left_out
 from tmt.report.statistics import bootstrap_mean, spearman, summarise
 from tmt.report.study import StudyView, arrow
 from tmt.report.table import Table, interval, signed
+from tmt.runtime.files import read_json, write_json
+from tmt.settings import InferenceConfig
 
 LEAST_PIXELS = 16
 """A region with fewer labelled pixels has no share of wrong ones worth the name."""

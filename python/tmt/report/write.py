@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from tmt.engine.checkpoint import write_text
-from tmt.engine.checks import check_writable
 from tmt.report import charts, comparisons, distance, page, scores, understanding
 from tmt.report.scenes import Scene, scenes_of
 from tmt.report.study import StudyView, open_study
 from tmt.report.style import Chart
 from tmt.report.table import Table
+from tmt.runtime.files import check_writable, write_text
 
 GROUPS = {
     "segmentation": "Image, ground truth and what each model predicts (paper, Fig. 4), with the share of labelled "

@@ -1,0 +1,1 @@
+"""One reader for each dataset's own layout and label encoding."""

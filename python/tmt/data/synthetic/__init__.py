@@ -1,7 +1,0 @@
-"""Procedurally drawn street scenes: a default for whoever has none of the real datasets, never a stand-in for them."""
-
-from tmt.data.synthetic.domains import DOMAINS
-from tmt.data.synthetic.render import render, render_ids
-from tmt.data.synthetic.writer import make
-
-__all__ = ["DOMAINS", "make", "render", "render_ids"]

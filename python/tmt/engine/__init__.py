@@ -1,1 +1,0 @@
-"""What every stage of training shares: processes, signals, checkpoints, records, and one training loop."""

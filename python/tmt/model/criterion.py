@@ -1,0 +1,231 @@
+"""The loss: from every layer's predictions, and the masks and classes of each image, to one number and its parts.
+
+Mask2Former's set prediction loss: a matching per layer, then cross-entropy on classes, and binary cross-entropy and
+dice on sampled points of the masks. A mask's value at a point is its embedding times the mask features sampled
+there, so that no full-size mask is made: points, features and ground truth are those of the image, shared by its
+masks and layers; which of the candidate points count is decided mask by mask, layer by layer.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tmt.data.labels import IGNORE
+from tmt.runtime.precision import full, without_autocast
+
+from .configuration import TMTConfig
+from .matcher import Matching, assign, pairwise_bce, pairwise_dice
+from .point_sampling import draw_points, point_counts, sample_features, sample_targets
+
+
+class LossOutput(NamedTuple):
+    """Result of TMTLoss."""
+
+    loss: Tensor  # (), with gradient
+    parts: dict[str, Tensor]  # weighted parts without gradient; the last layer's unnumbered, layer i's ending in _i
+
+
+class TMTLoss(nn.Module):
+    """Class, mask and dice loss with deep supervision, normalised over all processes.
+
+    The points of an image come from a generator seeded with its own number and sums are divided by global counts:
+    the loss of a global batch does not depend on how it is split. The loss of one process is scaled so that the mean
+    over processes, which DDP takes of gradients, is the global loss.
+    """
+
+    def __init__(self, config: TMTConfig):
+        super().__init__()
+        self.classes: int = config.num_labels or 0
+        self.empty_weight: Tensor
+        self.weights = {
+            "loss_cross_entropy": config.class_weight,
+            "loss_mask": config.mask_weight,
+            "loss_dice": config.dice_weight,
+        }
+        self.no_object_weight = config.no_object_weight
+        self.points = point_counts(config.train_num_points, config.oversample_ratio, config.importance_sample_ratio)
+        self.register_buffer("empty_weight", torch.ones(self.classes + 1))
+        self.reset()
+
+    def reset(self) -> None:
+        """Fill the class weights (K + 1,): `no_object_weight` for "no object", the last one."""
+        with torch.no_grad():
+            self.empty_weight.fill_(1.0)
+            self.empty_weight[-1] = self.no_object_weight
+
+    def forward(
+        self,
+        mask_embeddings: Tensor,
+        mask_features: Tensor,
+        class_logits: Tensor,
+        mask_labels: list[Tensor],
+        class_labels: list[Tensor],
+        sample_seeds: Tensor | None = None,
+    ) -> LossOutput:
+        """Match and compare.
+
+        Args:
+            mask_embeddings: (L, B, Q, E) of L supervised layers, the last one's last.
+            mask_features: (B, E, H4, W4).
+            class_logits: (L, B, Q, K + 1).
+            mask_labels: per image (n_i, H, W), bool or floating.
+            class_labels: per image (n_i,) int64.
+            sample_seeds: (B,) int64, one seed per image; None: drawn from torch's generator.
+
+        Raises:
+            ValueError: lists that do not fit the batch or each other.
+        """
+        self._check(mask_labels, class_labels, mask_features.shape[0])
+        with without_autocast(mask_features):
+            parts = self._parts(
+                full(mask_embeddings), full(mask_features), full(class_logits), mask_labels, class_labels, sample_seeds
+            )
+            weighted = {name: self.weights[name] * values for name, values in parts.items()}
+            loss = torch.stack(list(weighted.values())).sum()
+        return LossOutput(loss, _by_layer(weighted))
+
+    def _parts(self, embeddings, features, class_logits, mask_labels, class_labels, sample_seeds) -> dict[str, Tensor]:
+        """Each loss as (L,), not yet weighted; arguments as `forward`."""
+        if sample_seeds is None:
+            sample_seeds = torch.randint(2**62, (len(mask_labels),))
+        coordinates = draw_points(sample_seeds, sum(self.points) - self.points.uncertain, features.device)
+        targets = sample_targets(mask_labels, coordinates)  # (B, n, P)
+        features = features.contiguous(memory_format=torch.channels_last)  # for both samplings
+        split = self.points.matching
+        sampled = sample_features(features.detach(), coordinates[:, :split])  # (B, E, matching)
+        matching = self._match(embeddings, sampled, class_logits, targets[..., :split], class_labels)
+        masks, classes = self._normalisers(class_labels, class_logits)
+        sampled = sample_features(features, coordinates[:, split:])  # (B, E, candidates + uniform)
+        bce, dice = self._mask_losses(embeddings, sampled, targets[..., split:], matching)
+        return {
+            "loss_cross_entropy": self._class_loss(class_logits, class_labels, matching) / classes,
+            "loss_mask": bce / masks,
+            "loss_dice": dice / masks,
+        }
+
+    @torch.no_grad()
+    def _match(self, embeddings, sampled, class_logits, targets, class_labels) -> Matching:
+        """embeddings (L, B, Q, E), sampled (B, E, P), targets (B, n, P) -> the cheapest pairs, layer by layer."""
+        layers, _, queries, _ = embeddings.shape
+        predicted = embeddings.transpose(0, 1).flatten(1, 2) @ sampled  # (B, L * Q, P)
+        shape_cost = self.weights["loss_mask"] * pairwise_bce(predicted, targets)
+        shape_cost += self.weights["loss_dice"] * pairwise_dice(predicted, targets)
+        wanted = _padded(class_labels, targets.shape[1])[:, None, None].expand(-1, layers, queries, -1)
+        probability = class_logits.softmax(-1).transpose(0, 1).gather(-1, wanted)  # (B, L, Q, n)
+        cost = shape_cost.unflatten(1, (layers, queries)) - self.weights["loss_cross_entropy"] * probability
+        return assign(cost, [len(labels) for labels in class_labels])
+
+    def _class_loss(self, class_logits: Tensor, class_labels: list[Tensor], matching: Matching) -> Tensor:
+        """class_logits (L, B, Q, K + 1) -> weighted cross-entropy of each layer (L,), summed."""
+        layers, batch, queries, _ = class_logits.shape
+        number = max([1, *map(len, class_labels)])
+        labels = _padded(class_labels, number)[:, None].expand(-1, layers, -1).gather(2, matching.targets)
+        # Pairs that only pad write to a slot of their own behind the last query.
+        places = matching.queries.masked_fill(~matching.valid[:, None], queries)
+        wanted = labels.new_full((batch, layers, queries + 1), self.classes).scatter_(2, places, labels)
+        wanted = wanted[..., :queries].transpose(0, 1)
+        losses = F.cross_entropy(
+            class_logits.flatten(0, 2), wanted.flatten(), weight=self.empty_weight.to(class_logits), reduction="none"
+        )
+        return losses.view(layers, -1).sum(1)
+
+    def _mask_losses(self, embeddings, sampled, targets, matching: Matching) -> tuple[Tensor, Tensor]:
+        """embeddings (L, B, Q, E), sampled (B, E, P), targets (B, n, P) -> summed BCE and dice of each layer (L,)."""
+        index = matching.queries[..., None].expand(-1, -1, -1, embeddings.shape[-1])
+        matched = embeddings.transpose(0, 1).gather(2, index)  # (B, L, M, E)
+        logits = matched.flatten(1, 2) @ sampled  # (B, L * M, P)
+        chosen = self._choose_points(logits.detach())
+        flat = matching.targets.flatten(1)[..., None] * targets.shape[-1] + chosen
+        labels = targets.flatten(1).gather(1, flat.flatten(1)).view(chosen.shape)
+        logits = logits.gather(2, chosen)
+        counted = matching.valid[:, None].to(logits)
+        shape = matching.queries.shape
+        bce = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(-1).view(shape)
+        dice = dice_loss(logits.sigmoid(), labels).view(shape)
+        return (bce * counted).sum((0, 2)), (dice * counted).sum((0, 2))
+
+    def _choose_points(self, logits: Tensor) -> Tensor:
+        """logits (B, R, candidates + uniform) -> index (B, R, uncertain + uniform) of the points each mask uses."""
+        candidates = logits[..., : self.points.candidates]
+        uncertain = candidates.abs().topk(self.points.uncertain, largest=False, sorted=False).indices
+        uniform = torch.arange(self.points.candidates, logits.shape[-1], device=logits.device)
+        return torch.cat([uncertain, uniform.expand(*logits.shape[:2], -1)], -1)
+
+    def _normalisers(self, class_labels: list[Tensor], class_logits: Tensor) -> Tensor:
+        """Number of masks and sum of class weights (2,), per process on average over all processes."""
+        _, batch, queries, _ = class_logits.shape
+        matched = sum(min(len(labels), queries) for labels in class_labels)
+        weight = matched + self.no_object_weight * (batch * queries - matched)
+        sums = torch.tensor([sum(map(len, class_labels)), weight], dtype=torch.float32, device=class_logits.device)
+        processes = 1
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sums)
+            processes = torch.distributed.get_world_size()
+        smallest = torch.tensor([1.0, torch.finfo(torch.float32).tiny], device=sums.device)
+        return torch.maximum(sums, smallest) / processes
+
+    def _check(self, mask_labels: list[Tensor], class_labels: list[Tensor], batch: int) -> None:
+        if not len(mask_labels) == len(class_labels) == batch:
+            raise ValueError(
+                f"TMTLoss: mask_labels and class_labels must have one entry per image, {batch}, "
+                f"got {len(mask_labels)} and {len(class_labels)}"
+            )
+        for i, (masks, labels) in enumerate(zip(mask_labels, class_labels, strict=True)):
+            if masks.ndim != 3 or len(masks) != len(labels):
+                raise ValueError(
+                    f"TMTLoss: mask_labels[{i}] must be ({len(labels)}, H, W) as class_labels[{i}] says, "
+                    f"got {tuple(masks.shape)}"
+                )
+
+
+def dice_loss(probability: Tensor, targets: Tensor) -> Tensor:
+    """probability and targets (..., P) -> dice loss (...)."""
+    overlap = 2 * (probability * targets).sum(-1)
+    return 1 - (overlap + 1) / (probability.sum(-1) + targets.sum(-1) + 1)
+
+
+def masks_from_labels(labels: Tensor, num_classes: int, ignore: int = IGNORE) -> tuple[list[Tensor], list[Tensor]]:
+    """One mask per class present in each image.
+
+    Args:
+        labels: (B, H, W) int64 train ids.
+        num_classes: K, classes are 0 .. K - 1.
+        ignore: label that belongs to no mask.
+
+    Returns:
+        mask_labels, per image (n_i, H, W) bool, and class_labels, per image (n_i,) int64 ascending.
+
+    Raises:
+        ValueError: a label that is neither a class nor `ignore`.
+    """
+    mask_labels, class_labels = [], []
+    for image in labels:
+        present = image.unique()
+        present = present[present != ignore]
+        if len(present) and not 0 <= int(present[0]) <= int(present[-1]) < num_classes:
+            raise ValueError(
+                f"masks_from_labels: labels must be in [0, {num_classes}) or {ignore}, got {present.tolist()}"
+            )
+        class_labels.append(present)
+        mask_labels.append(image == present[:, None, None])
+    return mask_labels, class_labels
+
+
+def _padded(class_labels: list[Tensor], number: int) -> Tensor:
+    """class_labels per image (n_i,) -> (B, number) int64, 0 beyond an image's own."""
+    padded = torch.zeros(len(class_labels), number, dtype=torch.int64, device=class_labels[0].device)
+    for row, labels in zip(padded, class_labels, strict=True):
+        row[: len(labels)] = labels
+    return padded
+
+
+def _by_layer(weighted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Losses (L,) by name -> scalars without gradient, as transformers names them."""
+    parts = {}
+    for name, values in weighted.items():
+        *others, last = values.detach().unbind()
+        parts[name] = last
+        parts |= {f"{name}_{i}": value for i, value in enumerate(others)}
+    return parts

@@ -1,0 +1,21 @@
+"""Where half precision is used, and what stays in float32 under autocast."""
+
+import torch
+from torch import Tensor
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+def full(tensor: Tensor) -> Tensor:
+    """`tensor` in float32 where it is of half precision, else itself (float64 stays)."""
+    return tensor.float() if tensor.dtype in HALF else tensor
+
+
+def without_autocast(tensor: Tensor) -> torch.autocast:
+    """A context in which operations on `tensor`'s device keep their inputs' dtype."""
+    return torch.autocast(device_type=tensor.device.type, enabled=False)
+
+
+def autocast(device: torch.device, enabled: bool) -> torch.autocast:
+    """bfloat16 autocast on CUDA where enabled; nothing on the CPU."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and device.type == "cuda")

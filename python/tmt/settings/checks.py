@@ -1,0 +1,92 @@
+"""Settings that contradict each other."""
+
+from typing import get_args
+
+from tmt.errors import ConfigError
+from tmt.settings.data import DataConfig, DatasetName, MapillaryMapping, MapillaryVersion
+from tmt.settings.model import ModelConfig
+from tmt.settings.run import Config, Stage
+from tmt.settings.training import InferenceConfig
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError for settings that contradict each other."""
+    if not config.stages:
+        raise ConfigError(f"stages: must name at least one stage, got none; choose from {', '.join(get_args(Stage))}")
+    if len(set(config.stages)) < len(config.stages):
+        raise ConfigError(f"stages: must name each stage once, got {list(config.stages)}")
+    low, high = config.augment.scale
+    if low > high:
+        raise ConfigError(f"augment.scale: must be (smallest, largest), got ({low}, {high})")
+    _check_data(config.data)
+    if config.data.source_root is None:
+        _check_synthetic(config)
+    check_inference(config.evaluation, "evaluation.")
+    _check_model(config.model)
+
+
+def _check_data(data: DataConfig) -> None:
+    if (data.source_root is None) != (data.target_root is None):
+        raise ConfigError(
+            f"data: source_root and target_root must be given both or neither, got {data.source_root} and "
+            f"{data.target_root}; with neither, synthetic scenes are used for both"
+        )
+    check_mapillary((data.source, data.target), data.mapillary_mapping, data.mapillary_version, "data.")
+
+
+def _check_synthetic(config: Config) -> None:
+    data = config.data
+    if data.source == data.target:
+        raise ConfigError(f"data: synthetic source and target must be different domains, got {data.source} for both")
+    if "folders" in (data.source, data.target):
+        raise ConfigError("data: folders is a dataset of your own; give --data.source_root and --data.target_root")
+    for role, fit, available in (
+        ("source", config.source, data.synthetic_source),
+        ("target", config.target, data.synthetic_target),
+    ):
+        check_subset(role, fit.images, available, f"data.synthetic_{role}")
+
+
+def check_subset(role: str, images: int | None, available: int, where: str) -> None:
+    """Raise ConfigError where a domain's stage asks for more training images than there are."""
+    if images is not None and images > available:
+        raise ConfigError(f"{role}.images: must be at most the {available} training images of {where}, got {images}")
+
+
+def check_mapillary(
+    datasets: tuple[DatasetName, ...], mapping: MapillaryMapping, version: MapillaryVersion | None, prefix: str = ""
+) -> None:
+    """Raise ConfigError for settings of Mapillary's labels where no dataset is Mapillary."""
+    given = [("mapping", mapping)] if mapping != "strict" else []
+    given += [("version", version)] if version is not None else []
+    if given and "mapillary" not in datasets:
+        name, value = given[0]
+        raise ConfigError(
+            f"{prefix}mapillary_{name}: is for the dataset mapillary, got {value} for {' and '.join(datasets)}; "
+            "leave it out"
+        )
+
+
+def check_inference(inference: InferenceConfig, prefix: str = "") -> None:
+    """Raise ConfigError for windows and scales that cannot be used together; `prefix` comes before the names."""
+    if not inference.scales:
+        raise ConfigError(f"{prefix}scales: must hold at least one factor, got none; 1.0 is the image's own size")
+    if inference.stride is None:
+        return
+    if inference.window is None:
+        raise ConfigError(f"{prefix}stride: is for sliding windows, got {inference.stride} without {prefix}window")
+    if any(step > side for step, side in zip(inference.stride, inference.window, strict=True)):
+        raise ConfigError(
+            f"{prefix}stride: must be at most the window {inference.window}, got {inference.stride}; "
+            "else pixels between windows are never seen"
+        )
+
+
+def _check_model(model: ModelConfig) -> None:
+    if model.hidden % model.attention_heads:
+        raise ConfigError(
+            f"model.hidden: must be a multiple of model.attention_heads = {model.attention_heads}, got {model.hidden}"
+        )
+    for i, heads in enumerate(model.heads if model.backbone == "swin" else ()):
+        if (model.embed_dim << i) % heads:
+            raise ConfigError(f"model.heads: must divide the stage's {model.embed_dim << i} channels, got {heads}")

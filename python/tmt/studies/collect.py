@@ -1,0 +1,78 @@
+"""What is kept of a finished job: a small file of results; its folder can be thinned out."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from tmt.studies.attempts import ATTEMPTS, LOG, read_attempts
+from tmt.studies.jobs import Job
+
+Keep = Literal["all", "models", "nothing"]
+ALWAYS_KEPT = (LOG, ATTEMPTS, "config.yaml", "run.json", "metrics.jsonl", "done.json")
+"""Names of the small files that stay in a job's folder."""
+SCORED = "on.json"
+"""What a source model scores on every domain, in its job's folder."""
+
+
+def result_of(job: Job, seconds: float) -> dict[str, object]:
+    """The fields of `Result`, from the folder of a job that has ended well. Raises OSError or ValueError."""
+    stage = job.folder / job.stage
+    done = json.loads((stage / "done.json").read_text(encoding="utf-8"))
+    lines = _lines(stage / "metrics.jsonl")
+    attention = next((line for line in reversed(lines) if "allowed_fraction" in line), {})
+    curve = {line["step"]: line["evaluation"]["score"] for line in lines if "evaluation" in line}
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "source": job.source,
+        "target": job.target,
+        "variant": job.variant,
+        "stage": job.stage,
+        "mask_rule": done.get("mask_rule"),
+        "seed": job.seed,
+        "regions": job.regions,
+        "steps": job.fit.steps,
+        "seconds": round(seconds + sum(attempt.seconds for attempt in read_attempts(job.folder)), 1),
+        "revision": json.loads((job.folder / "run.json").read_text(encoding="utf-8"))["revision"],
+        "last": done["last"],
+        "best": done["best"],
+        "estimator": done["last"] if job.kind == "estimator" else None,
+        "curve": sorted(curve.items()),
+        "allowed_fraction": attention.get("allowed_fraction"),
+        "fallback_rate": attention.get("fallback_rate"),
+        "on": json.loads((job.folder / SCORED).read_text(encoding="utf-8")) if job.kind == "source" else None,
+    }
+
+
+def _lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def thin_out(folder: Path, keep: Keep, stage: str) -> None:
+    """Remove from a finished job's folder what is no longer needed.
+
+    all: nothing but the checkpoint that training resumes from; models: the best weights, too; nothing: every model.
+    """
+    checkpoint = folder / stage / "checkpoint.pt"
+    checkpoint.unlink(missing_ok=True)
+    if keep == "models":
+        shutil.rmtree(folder / stage / "best", ignore_errors=True)
+    if keep == "nothing":
+        remove_all_but(folder, ALWAYS_KEPT)
+
+
+def remove_all_but(folder: Path, names: Iterable[str]) -> None:
+    """Remove every file below a folder that has another name, and the folders that this leaves empty."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.name not in names:
+            path.unlink()
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of a folder's files."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0

@@ -1,0 +1,72 @@
+"""Checkpoints: what a stage resumes from."""
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from tmt.errors import CheckpointError
+from tmt.runtime.files import write_atomically
+
+FORMAT = 1
+
+
+def save(
+    path: Path, module: nn.Module, optimizer: Optimizer, state: dict[str, Any], companion: nn.Module | None = None
+) -> None:
+    """Save weights, optimiser, the loop's state (plain numbers and strings) and the state of its companion."""
+    content = {
+        "format": FORMAT,
+        "state": state,
+        "module": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "memory": {} if companion is None else companion.state_dict(),
+    }
+    write_atomically(path, lambda partial: torch.save(content, partial))
+
+
+def load(path: Path, module: nn.Module, optimizer: Optimizer, companion: nn.Module | None = None) -> dict[str, Any]:
+    """Put a checkpoint into `module`, `optimizer` and `companion` and return the loop's state.
+
+    Raises CheckpointError for a damaged file, another format, or weights of another architecture.
+    """
+    content = _read(path)
+    _check_weights(path, module.state_dict(), content["module"])
+    module.load_state_dict(content["module"])
+    try:
+        optimizer.load_state_dict(content["optimizer"])
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path}: its optimiser does not fit the model's parameter groups ({error}); use another --out"
+        ) from error
+    if companion is not None:
+        _check_weights(path, companion.state_dict(), content.get("memory", {}))
+        companion.load_state_dict(content["memory"])
+    return content["state"]
+
+
+def _read(path: Path) -> dict:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        reason = str(error).split(". ")[0] or type(error).__name__
+        raise CheckpointError(f"{path}: cannot be read ({reason}); remove its folder to train anew") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: is not a checkpoint of this version (format {FORMAT}); use another --out")
+    return content
+
+
+def _check_weights(path: Path, expected: dict, found: dict) -> None:
+    missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
+    other = [name for name in expected.keys() & found.keys() if expected[name].shape != found[name].shape]
+    if not (missing or extra or other):
+        return
+    name = sorted(missing | extra | set(other))[0]
+    shapes = [tuple(weights[name].shape) if name in weights else "absent" for weights in (expected, found)]
+    raise CheckpointError(
+        f"{path}: is of another architecture: {name} is {shapes[1]} there and {shapes[0]} in the model "
+        f"({len(missing) + len(extra) + len(other)} such weights); use the settings it was made with, or another --out"
+    )

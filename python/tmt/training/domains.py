@@ -1,0 +1,108 @@
+"""A run's two domains: given datasets, or synthetic scenes that are drawn where they are not there yet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tmt.data import Dataset, LabelSet, RareClasses, Subset, class_counts, open_dataset, rare_classes
+from tmt.data.manifest import MANIFEST, read_manifest
+from tmt.runtime.distributed import World
+from tmt.runtime.seeding import derive
+from tmt.settings import Config, FitConfig, check_subset
+from tmt.synthetic import make
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One domain's two splits."""
+
+    role: str
+    """`source` or `target`."""
+    name: str
+    """What results call it: its role, the dataset, and whether its scenes are synthetic."""
+    train: Dataset
+    """What is trained on: all of the training split, or a subset."""
+    val: Dataset
+    available: int
+    """Images of the whole training split."""
+    counts: Path
+    """The file that keeps how often each class is in each training image, once that has been counted."""
+
+    @property
+    def share(self) -> str:
+        """What results add to the method where it was trained on a subset."""
+        return f" ({len(self.train)} of {self.available} images)" if len(self.train) < self.available else ""
+
+    def rare(self, config: Config, world: World) -> RareClasses | None:
+        """How to draw training images by their rare classes, where the settings ask for that."""
+        temperature = config.augment.rare_class_temperature
+        if temperature is None:
+            return None
+        if world.main:
+            class_counts(self.train, self.counts, config.data.workers)
+        world.barrier()
+        return rare_classes(class_counts(self.train, self.counts, progress=False), temperature)
+
+
+@dataclass(frozen=True)
+class Domains:
+    """Where a model comes from and where it goes."""
+
+    source: Domain
+    target: Domain
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The classes of both domains."""
+        return self.target.val.label_set
+
+
+def open_given(config: Config, folder: Path) -> Domains | None:
+    """The datasets that the settings name; None where they name none."""
+    data = config.data
+    if data.source_root is None or data.target_root is None:
+        return None
+    return _open_both(config, folder, data.source_root, data.target_root)
+
+
+def open_synthetic(config: Config, folder: Path) -> Domains:
+    """The synthetic domains, which must have been drawn."""
+    roots = (synthetic_root(config, folder, dataset) for dataset in (config.data.source, config.data.target))
+    return _open_both(config, folder, *roots)
+
+
+def _open_both(config: Config, folder: Path, source: str | Path, target: str | Path) -> Domains:
+    return Domains(
+        _open(config, "source", config.data.source, source, config.source, folder),
+        _open(config, "target", config.data.target, target, config.target, folder),
+    )
+
+
+def _open(config: Config, role: str, dataset: str, root: str | Path, fit: FitConfig, folder: Path) -> Domain:
+    mapping, version = config.data.mapillary_mapping, config.data.mapillary_version
+    train, val = (open_dataset(dataset, root, split, mapping=mapping, version=version) for split in ("train", "val"))
+    available = len(train)
+    kind = " (synthetic)" if read_manifest(Path(root) / MANIFEST) is not None else ""
+    check_subset(role, fit.images, available, str(root))
+    if fit.images is not None and fit.images < available:
+        train = Subset(train, fit.images, derive(config.seed, "subset", role))
+    return Domain(role, f"{role} {dataset}{kind}", train, val, available, folder / f"class_counts-{role}.json")
+
+
+def synthetic_root(config: Config, folder: Path, dataset: str) -> Path:
+    """The folder of one synthetic domain of a run in `folder`."""
+    return Path(config.data.synthetic_folder or folder / "data") / dataset
+
+
+def make_synthetic(config: Config, folder: Path) -> None:
+    """Draw the synthetic scenes that are not there yet."""
+    data = config.data
+    for dataset, train in ((data.source, data.synthetic_source), (data.target, data.synthetic_target)):
+        make(
+            dataset,
+            synthetic_root(config, folder, dataset),
+            train=train,
+            val=data.synthetic_val,
+            size=data.synthetic_size,
+            seed=config.seed,
+            distance=data.synthetic_distance,
+        )

@@ -1,0 +1,76 @@
+"""What a stage shows and records while it trains: a progress bar, and metrics.jsonl."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from tmt.runtime.files import write_text
+from tmt.training.schedule import Schedule
+
+
+class MetricLines:
+    """A stage's metrics.jsonl: one JSON object a line, each with its `step`.
+
+    Opened at step s, lines of later steps are dropped: a resumed run will write them again.
+    """
+
+    def __init__(self, path: Path, step: int):
+        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step]
+        write_text(path, "".join(kept))
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, **values: object) -> None:
+        """Append one line."""
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _complete_lines(path: Path) -> list[str]:
+    """The lines that a killed process has written to their end."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]
+
+
+class StageLog:
+    """Of one stage from a step on; the main process alone shows and writes anything."""
+
+    def __init__(self, name: str, folder: Path, schedule: Schedule, step: int, main: bool):
+        self.schedule, self.main = schedule, main
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=schedule.steps, initial=step, desc=name, unit="step", mininterval=0.5 if terminal else 20,
+            dynamic_ncols=terminal, disable=not main,
+        )  # fmt: skip
+        self._lines = MetricLines(folder / "metrics.jsonl", step) if main else None
+
+    def __enter__(self) -> "StageLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        if self._lines:
+            self._lines.close()
+
+    def step(self, step: int, images: int, values: dict[str, Any]) -> None:
+        """A step that was taken on so many images over all processes, and what it measured."""
+        if self._lines is None:
+            return
+        rate = (self._bar.n + 1 - self._bar.initial) * images / max(self._bar.format_dict["elapsed"], 1e-9)
+        self._bar.set_postfix_str(f"loss {values['loss']:.3f}, lr {values['lr']:.1e}, {rate:.1f} img/s", refresh=False)
+        self._bar.update()
+        if step % self.schedule.log_every == 0:
+            self._lines.write(step=step, time=round(time.time(), 3), **values)
+
+    def evaluation(self, step: int, result: object) -> None:
+        """An evaluation of the weights after a step."""
+        if self._lines:
+            self._lines.write(step=step, evaluation=result)

@@ -1,0 +1,75 @@
+"""Streams of training batches: from any step to any other, each batch a function of its step alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from tmt.data import Augment, Dataset, RareClasses, TrainBatch, train_batches
+from tmt.runtime.distributed import World
+from tmt.runtime.seeding import derive
+from tmt.settings import AugmentConfig, Config
+
+
+@dataclass(frozen=True)
+class Stream:
+    """This process's share of the augmented images of a dataset."""
+
+    dataset: Dataset
+    augment: Augment
+    batch_size: int
+    """Images over all processes."""
+    seed: int
+    world: World
+    workers: int
+    rare: RareClasses | None = None
+
+    def __call__(self, first: int, last: int) -> Iterator[TrainBatch]:
+        """The batches of the steps `first` .. `last` - 1."""
+        return train_batches(
+            self.dataset, self.augment, self.batch_size, self.seed, first, last, self.world.rank, self.world.size,
+            self.workers, self.rare,
+        )  # fmt: skip
+
+
+def stream(
+    config: Config, world: World, dataset: Dataset, batch_size: int, name: str, rare: RareClasses | None = None
+) -> Stream:
+    """A stream by a run's settings; streams of one name and dataset give every method the same images."""
+    seed = derive(config.seed, "data", name)
+    return Stream(dataset, augmentation(config.augment), batch_size, seed, world, config.data.workers, rare)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """As many images of the source as of the target in each batch."""
+
+    source: Stream
+    target: Stream
+
+    def __call__(self, first: int, last: int) -> Iterator[TrainBatch]:
+        """The batches of the steps `first` .. `last` - 1."""
+        for source, target in zip(self.source(first, last), self.target(first, last), strict=True):
+            yield joined(source, target)
+
+
+def joined(source: TrainBatch, target: TrainBatch) -> TrainBatch:
+    """Two batches as one: every tensor (b, ...) as (2b, ...), and each image's domain (2b,), 0 source."""
+    return {
+        "pixel_values": torch.cat([source["pixel_values"], target["pixel_values"]]),
+        "labels": torch.cat([source["labels"], target["labels"]]),
+        "sample_seeds": torch.cat([source["sample_seeds"], target["sample_seeds"]]),
+        "domains": torch.arange(2).repeat_interleave(len(source["labels"])).float(),
+        "names": [*source["names"], *target["names"]],
+    }
+
+
+def augmentation(augment: AugmentConfig) -> Augment:
+    """The augmentation that the settings describe."""
+    return Augment(
+        crop=augment.crop,
+        scale=augment.scale,
+        max_class_share=augment.max_class_share,
+        jitter_probability=augment.jitter,
+        flip_probability=augment.flip,
+    )

@@ -1,0 +1,71 @@
+"""The target stages: the source model, trained on by one method on the target domain."""
+
+from functools import partial
+from pathlib import Path
+
+from tmt.methods import Method, TransferMetric, metric_steps
+from tmt.model import TMTForSemanticSegmentation
+from tmt.model.factory import load_estimator, open_model
+from tmt.settings import Config, inputs_of
+from tmt.training.domains import Domains
+from tmt.training.loop import Phase, Task, Workplace
+from tmt.training.segmentation import (
+    SegmentationResult,
+    metric_loss,
+    prepare,
+    result_of,
+    segmentation_loss,
+    segmentation_task,
+    train_task,
+)
+from tmt.training.streams import Pairs, Stream, stream
+
+
+def fine_tune(
+    method: Method, config: Config, domains: Domains, source_model: Path, estimator: Path, at: Workplace
+) -> SegmentationResult:
+    """Train the model in the folder `source_model` on the target; `estimator` is the file of a discriminator."""
+    model = open_model(source_model, partial(method.configure, model=config.model), domains.label_set)
+    if "estimator" in inputs_of(method.name):
+        for difference in load_estimator(model, estimator):
+            at.world.say(f"warning: {estimator}: trained on other regions: model.{difference}")
+    task = target_task(method, model, config, domains, at)
+    state = train_task(task, domains.target, at)
+    result = result_of(method, model, domains.target, config.target, state)
+    if isinstance(task.companion, TransferMetric):
+        result["metric"] = task.companion.report(task.phases[0].steps, config.target.batch_size)
+    return result
+
+
+def target_task(
+    method: Method, model: TMTForSemanticSegmentation, config: Config, domains: Domains, at: Workplace
+) -> Task:
+    """The task of training `model` on the target domain, first on the method's metric where it has one."""
+    settings, domain, world = config.target, domains.target, at.world
+    network = prepare(method, model, at)
+    batches = stream(config, world, domain.train, settings.batch_size, domain.role, domain.rare(config, world))
+    loss = segmentation_loss(network, world, settings.amp, len(domains.label_set))
+    metric = method.metric(config.metric, len(domains.label_set), settings.batch_size)
+    first = [] if metric is None else [metric_phase(metric, model, config, domains, batches, at)]
+    phases = [*first, Phase(settings.steps - sum(phase.steps for phase in first), batches, loss)]
+    return segmentation_task(method, model, domain, phases, settings, config.evaluation, at, companion=metric)
+
+
+def metric_phase(
+    metric: TransferMetric,
+    model: TMTForSemanticSegmentation,
+    config: Config,
+    domains: Domains,
+    target: Stream,
+    at: Workplace,
+) -> Phase:
+    """The phase that maximises a metric, on the target's images and, where it asks, on as many of the source."""
+    settings, world = config.target, at.world
+    steps = metric_steps(config.metric.fraction, settings.steps)
+    world.say(f"\n{metric.name}: the first {steps} of {settings.steps} steps maximise {metric.name.upper()}")
+    loss = metric_loss(metric.to(world.device), model, world, settings.amp)
+    if not metric.sees_source:
+        return Phase(steps, target, loss)
+    rare = domains.source.rare(config, world)
+    source = stream(config, world, domains.source.train, settings.batch_size, "metric-source", rare)
+    return Phase(steps, Pairs(source, target), loss)

@@ -1,0 +1,27 @@
+"""Data and a finished run shared by the tests of the engine."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import runs, scenes
+
+
+@pytest.fixture(scope="session")
+def source_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return scenes.write(tmp_path_factory.mktemp("source") / "data", "source")
+
+
+@pytest.fixture(scope="session")
+def target_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return scenes.write(tmp_path_factory.mktemp("target") / "data", "target")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, source_root: Path, target_root: Path) -> Path:
+    """The folder of a run of all stages that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("finished")
+    argv = runs.arguments(folder / "run", source_root, target_root, steps=6)
+    code = runs.finish(runs.start(runs.train, argv, folder / "log"))
+    assert code == 0, (folder / "log").read_text()
+    return folder / "run"

@@ -1,0 +1,102 @@
+"""Files that are either old or new, and checkpoints that say what is wrong with them."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tmt.errors import CheckpointError
+from tmt.runtime import files
+from tmt.training import checkpoint
+from tmt.training.log import MetricLines
+from tmt.training.optimizer import adamw
+
+
+def training(width: int = 4) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    module = nn.Linear(3, width)
+    optimizer = adamw([{"name": "all", "params": list(module.parameters()), "lr": 0.1, "weight_decay": 0.0}])
+    module(torch.ones(2, 3)).sum().backward()
+    optimizer.step()
+    return module, optimizer
+
+
+def test_checkpoint_brings_everything_back(tmp_path: Path) -> None:
+    module, optimizer = training()
+    state = {"step": 7, "best": {"miou": 12.5, "iou": [None, 1.0]}}
+    checkpoint.save(tmp_path / "c.pt", module, optimizer, state)
+    other, blank = training()
+    nn.init.zeros_(other.weight)
+    assert checkpoint.load(tmp_path / "c.pt", other, blank) == state
+    assert torch.equal(other.weight, module.weight)
+    assert blank.state_dict()["state"][0]["exp_avg"].equal(optimizer.state_dict()["state"][0]["exp_avg"])
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_truncated_checkpoint_is_named(keep: float, tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    checkpoint.save(path, *training(), {})
+    os.truncate(path, int(keep * path.stat().st_size) if keep < 1 else keep)
+    with pytest.raises(CheckpointError, match=r"c\.pt: cannot be read"):
+        checkpoint.load(path, *training())
+
+
+def test_other_contents_are_named(tmp_path: Path) -> None:
+    torch.save({"weights": torch.ones(1)}, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match="not a checkpoint of this version"):
+        checkpoint.load(tmp_path / "c.pt", *training())
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save(Evil(), tmp_path / "c.pt")
+    with pytest.raises(CheckpointError):
+        checkpoint.load(tmp_path / "c.pt", *training())
+    assert not (tmp_path / "ran").exists()
+
+
+def test_other_architecture_is_named(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "c.pt", *training(width=4), {})
+    with pytest.raises(CheckpointError, match=r"bias is \(4,\) there and \(5,\) in the model"):
+        checkpoint.load(tmp_path / "c.pt", *training(width=5))
+
+
+def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    files.write_text(path, "old")
+
+    def fail_half_way(partial: Path) -> None:
+        partial.write_text("ne")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        files.write_atomically(path, fail_half_way)
+    assert path.read_text() == "old"
+    files.remove_leftovers(tmp_path)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        files.replace_folder(tmp_path / "model", lambda folder, name=name: (folder / name).write_text(name))
+        assert os.listdir(tmp_path) == ["model"] and os.listdir(tmp_path / "model") == [name]
+
+
+def test_metric_lines_after_the_step_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "evaluation": {}}\n{"step": 3}\n{"st')
+    lines = MetricLines(path, step=2)
+    lines.write(step=3, loss=0.5)
+    lines.close()
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 1},
+        {"step": 2},
+        {"step": 2, "evaluation": {}},
+        {"step": 3, "loss": 0.5},
+    ]
