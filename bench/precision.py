@@ -18,8 +18,8 @@ from torch import Tensor
 import tmt_ext
 from tmt.data.files import read_image
 from tmt.data.transforms import MEAN, STD
-from tmt.engine.models import load_estimator
 from tmt.model.acte import stride8, transferability_map
+from tmt.model.factory import load_estimator
 from tmt.model.loading import load_model
 from tmt.model.tma import level_transferability
 from tmt.model.tmt import TMTForSemanticSegmentation
