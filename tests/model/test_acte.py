@@ -76,8 +76,8 @@ def test_bfloat16_superpixels_are_for_autocast_on_cuda(build, autocast_on_cuda):
 
 def test_bfloat16_superpixels_round_chi_and_nothing_else(monkeypatch):
     features = torch.randn(1, 8, 16, 16)
-    acte = ACTE("superpixel", 4, 6, 1 / 0.07, "bfloat16")
-    assert torch.equal(acte(features).features, ACTE("superpixel", 4, 6, 1 / 0.07)(features).features)  # on the CPU
+    acte = ACTE(RegionSettings(superpixel_dtype="bfloat16"))
+    assert torch.equal(acte(features).features, ACTE(RegionSettings())(features).features)  # on the CPU
     monkeypatch.setattr(ACTE, "finds_in_bfloat16", lambda self, device: True)
     expected = tmt_ext.superpixel(stride8(features).bfloat16(), 4)
     regions = acte(features)

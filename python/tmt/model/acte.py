@@ -29,15 +29,24 @@ class ACTE:
     settings: RegionSettings
 
     def __call__(self, mask_features: Tensor) -> Regions:
-        """mask_features (B, C, H4, W4) at stride 4, any floating dtype -> Regions, in float32 under autocast too."""
+        """mask_features (B, C, H4, W4) at stride 4, any floating dtype -> Regions, in float32 under autocast too.
+
+        Superpixels are found in bfloat16 where `superpixel_dtype` says so, on CUDA under autocast.
+        """
+        in_half = self.finds_in_bfloat16(mask_features.device.type)
         with without_autocast(mask_features):
             chi = stride8(full(mask_features))
             cell = self.settings.cell
             if self.settings.regions == "grid":
                 return grid_regions(chi, cell)
             iterations, kappa = self.settings.superpixel_iterations, self.settings.kappa
+            chi = chi.bfloat16() if in_half else chi
             found = tmt_ext.superpixel(chi, cell, iterations=iterations, kappa=kappa)
-        return Regions(found.region_features, found.labels)
+        return Regions(full(found.region_features), found.labels)
+
+    def finds_in_bfloat16(self, device: str) -> bool:
+        """Whether superpixels of features on a type of device are found in bfloat16."""
+        return self.settings.superpixel_dtype == "bfloat16" and device == "cuda" and torch.is_autocast_enabled(device)
 
 
 def stride8(mask_features: Tensor) -> Tensor:

@@ -62,6 +62,9 @@ class RegionSettings(Settings):
     """Iterations of the superpixel clustering (L)."""
     kappa: float = setting(100 / 7, Range(above=0, at_most=sys.float_info.max), affects="estimator")
     """Sharpness of the clustering's soft assignment (1 / 0.07)."""
+    superpixel_dtype: Literal["float32", "bfloat16"] = setting("float32", affects="estimator")
+    """`bfloat16`: on CUDA under autocast, superpixels are found from rounded features, on tensor cores; `python -m
+    bench.precision` says what that changes."""
     estimator_hidden: int = setting(256, AT_LEAST_ONE, affects="estimator")
     """Hidden channels of the domain discriminator."""
 
