@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
-SOURCES := $(wildcard csrc/*.* csrc/*/* cmake/* tmt_ext/*.py) CMakeLists.txt setup.py pyproject.toml constraints.txt
-CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh cmake/*.cpp tests/cuda_emulation/*.* tests/cuda_emulation/*/*.*)
+SOURCES := $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/* cmake/* tmt_ext/*.py) CMakeLists.txt setup.py pyproject.toml constraints.txt
+CXX_FILES := $(wildcard csrc/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/*/*/*.cpp csrc/*/*/*.cu csrc/*/*/*.cuh cmake/*.cpp \
+	tests/cuda_emulation/*.* tests/cuda_emulation/*/*/*.*)
 
 SANITIZERS := address,undefined
 SANITIZED := build/sanitized

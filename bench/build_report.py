@@ -4,7 +4,7 @@ For every kernel and architecture of the built library: registers, local memory 
 the instructions that matter, read from the machine code by cuobjdump (of the CUDA toolkit, or of the dependency group
 `kernels`).
 Threads and shared memory are those of the launches at the sizes below, which the emulated kernels' host code makes
-without running them. Ends with 1 where a main kernel (csrc/cuda/kernels.json) touches local memory or an expected
+without running them. Ends with 1 where a main kernel (csrc/kernels.json) touches local memory or an expected
 instruction is missing.
 """
 
@@ -25,7 +25,7 @@ import tmt_ext
 
 from .sass import ROOT, demangled, dumped, emulation, name_and_instance
 
-KERNELS = json.loads((ROOT / "csrc" / "cuda" / "kernels.json").read_text())
+KERNELS = json.loads((ROOT / "csrc" / "kernels.json").read_text())
 LOCAL = ("LDL", "STL")
 COUNTED = ("HMMA", "HGMMA", "LDSM", "LDGSTS", "UBLKCP", "FFMA", "MUFU", *LOCAL)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -220,7 +220,7 @@ def main() -> int:
         raise SystemExit(f"build_report: {arguments.library} does not exist; build with TMT_CUDA=1")
     kernels = read(arguments.library)
     if unknown := sorted({k.name for k in kernels} - KERNELS.keys()):
-        raise SystemExit(f"build_report: every kernel must be in csrc/cuda/kernels.json, got {', '.join(unknown)}")
+        raise SystemExit(f"build_report: every kernel must be in csrc/kernels.json, got {', '.join(unknown)}")
     problems = [problem for kernel in kernels for problem in kernel.problems()]
     lines = report(kernels, problems)
     print("\n".join(lines))

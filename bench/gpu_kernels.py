@@ -15,7 +15,7 @@ from .contests import Function
 from .device import GPU, Device
 from .gpu_contests import HALF, Sizes
 
-KERNELS = Path(__file__).resolve().parent.parent / "csrc" / "cuda" / "kernels.json"
+KERNELS = Path(__file__).resolve().parent.parent / "csrc" / "kernels.json"
 
 
 # ---- once at the goals' sizes ---------------------------------------------------------------------------------------
@@ -28,7 +28,7 @@ def profile() -> None:
 
 
 def main_kernels() -> str:
-    """As ncu takes names: those that csrc/cuda/kernels.json calls main."""
+    """As ncu takes names: those that csrc/kernels.json calls main."""
     kernels = json.loads(KERNELS.read_text())
     return f"regex:^({'|'.join(name for name, about in kernels.items() if about['main'])})$"
 

@@ -140,7 +140,8 @@ class Revision:
     @property
     def main(self) -> set[str]:
         """Names of the main kernels."""
-        kernels = json.loads((self.csrc / "cuda" / "kernels.json").read_text())
+        (file,) = self.csrc.rglob("kernels.json")
+        kernels = json.loads(file.read_text())
         return {name for name, kernel in kernels.items() if kernel["main"]}
 
 

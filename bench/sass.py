@@ -45,7 +45,8 @@ def emulation(name: str) -> ModuleType:
 
 def cubin(unit: Path, architecture: int) -> Path:
     """Machine code of one .cu file; made where it is not there."""
-    emulated, csrc = emulation("emulated"), unit.parents[1]
+    emulated = emulation("emulated")
+    csrc = emulated.sources_of(unit)
     command = [tool("nvcc"), *FLAGS, f"-arch=sm_{architecture}", f"-I{csrc}"]
     command += ["-isystem", str(Path(torch.__file__).parent / "include"), str(unit)]
     words = [word.replace(str(csrc), "csrc") for word in command]
@@ -90,8 +91,8 @@ def demangled(symbol: str) -> str:
 
 
 def name_and_instance(signature: str) -> tuple[str, str]:
-    """("attend", "BFloat16, 32") of "void tmt::cuda::(anonymous namespace)::attend<c10::BFloat16, 32>(...)"."""
-    plain = re.sub(r"\(anonymous namespace\)::|tmt::cuda::|c10::|^void ", "", signature)
+    """("attend", "BFloat16, 32") of "void tmt::attention::cuda::(anonymous namespace)::attend<c10::BFloat16, 32>(...)"."""
+    plain = re.sub(r"\(anonymous namespace\)::|tmt::(?:\w+::)?cuda::|c10::|^void ", "", signature)
     plain = re.sub(r"\((?:int|bool|long|unsigned)\)", "", plain).split("(")[0]
     name, _, instance = plain.partition("<")
     return name, instance.strip().removesuffix(">").strip()

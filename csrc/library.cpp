@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/dispatch.h"
+#include "common/cpu/dispatch.h"
 
 STABLE_TORCH_LIBRARY(tmt, m) {
   m.def(

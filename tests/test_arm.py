@@ -9,8 +9,8 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-KERNELS = sorted((ROOT / "csrc" / "cpu").glob("*_kernels.cpp"))
-OTHERS = sorted(set((ROOT / "csrc" / "cpu").glob("*.cpp")) - set(KERNELS))
+KERNELS = sorted((ROOT / "csrc").glob("*/cpu/*kernels.cpp"))
+OTHERS = sorted(set((ROOT / "csrc").glob("*/cpu/*.cpp")) - set(KERNELS))
 AARCH64 = 183  # e_machine of an ELF file
 
 pytestmark = pytest.mark.skipif(

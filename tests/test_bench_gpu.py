@@ -261,7 +261,7 @@ def test_what_tools_watch_runs():
 
 def test_ncu_is_asked_for_kernels_that_exist():
     names = re.fullmatch(r"regex:\^\((.*)\)\$", gpu_kernels.main_kernels()).group(1).split("|")
-    sources = "".join(file.read_text() for file in (ROOT / "csrc" / "cuda").glob("*.cu*"))
+    sources = "".join(file.read_text() for file in (ROOT / "csrc").rglob("*.cu*"))
     assert len(names) >= 3 and all(re.search(rf"\b{name}\(", sources) for name in names)
 
 

@@ -96,7 +96,12 @@ def symbols(path):
 
 def kernel_units(csrc=CSRC):
     """The kernels' translation units."""
-    return sorted((csrc / "cuda").glob("*.cu"))
+    return sorted(csrc.rglob("*.cu"))
+
+
+def sources_of(unit):
+    """The csrc that a file lies in; for the emulation's own, the project's."""
+    return next((folder for folder in unit.parents if (folder / "library.cpp").is_file()), CSRC)
 
 
 def library(units, sanitize=None, namespace="tmt_emulated", unit_flags=()):
@@ -120,8 +125,8 @@ def library(units, sanitize=None, namespace="tmt_emulated", unit_flags=()):
 
 def _object(source, flags, sanitize):
     """Path of the object file made of one source; compiled anew only after a change of it or of what it includes."""
-    csrc = source.parents[1] if source.parent != EMULATION else CSRC
-    folders = [EMULATION, csrc]
+    csrc = sources_of(source)
+    folders = [EMULATION, EMULATION / "common", csrc]
     command = [_compiler(), *FLAGS, *flags, *_sanitizers(sanitize), *(f"-I{folder}" for folder in folders)]
     command += ["-isystem", str(Path(torch.__file__).parent / "include"), "-x", "c++", "-c", str(source)]
     words = [word.replace(str(csrc), "csrc") for word in command]  # a copy elsewhere makes the same object

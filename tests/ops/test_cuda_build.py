@@ -65,7 +65,7 @@ def named(architecture):
 def test_every_unit_has_code_for_every_architecture_of_build_info():
     wanted = set().union(*map(named, tmt_ext.build_info()["cuda_architectures"]))
     units = fat_binaries(library().read_bytes())
-    assert len(units) == len(list((ROOT / "csrc" / "cuda").glob("*.cu")))
+    assert len(units) == len(list((ROOT / "csrc").rglob("*.cu")))
     assert all(found == wanted for found in units)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 
 class Fault(NamedTuple):
-    """`text`, once in csrc/cuda/`file`, becomes `fault`; `unit` is compiled with it; `check` must fail, with `sign`."""
+    """`text`, once in csrc/`file`, becomes `fault`; `unit` is compiled with it; `check` must fail, with `sign`."""
 
     name: str
     file: str
@@ -29,72 +29,72 @@ PACK_MASK = ("check_pack_mask", "foreground", "transfer", 150)
 FAULTS = [
     Fault(
         "a wrong index",
-        "pack_common.cuh",
-        "pack_mask",
+        "attention/cuda/pack_common.cuh",
+        "attention/cuda/pack_mask",
         "byte |= decide(values[i]) ? 1u << i : 0u;",
         "byte |= decide(values[i]) ? 1u << (i ^ 1) : 0u;",
         PACK_MASK,
     ),
     Fault(
         "a missing barrier",
-        "superpixel_common.cuh",
-        "superpixel_forward",
+        "superpixel/cuda/common.cuh",
+        "superpixel/cuda/forward",
         "block_barrier();  // everyone is done with the chunk before",
         "",
         ("check_superpixel", (1, 130, 8, 13), 8),
     ),
     Fault(
         "a bad fragment",
-        "superpixel_products.cuh",
-        "superpixel_forward",
+        "superpixel/cuda/products.cuh",
+        "superpixel/cuda/forward",
         "{ninth[2 * half], ninth[2 * half + 1]}",
         "{ninth[2 * half + 1], ninth[2 * half]}",
         ("check_superpixel", (1, 40, 16, 24), 8, "bfloat16"),
     ),
     Fault(
         "a copy that nobody waits for",
-        "masked_attention_tensor_forward.cu",
-        "masked_attention_tensor_forward",
+        "attention/cuda/tensor_forward.cu",
+        "attention/cuda/tensor_forward",
         "wait_copies<kDepth - 2>();",
         "wait_copies<kDepth - 1>();",
         ("check_attention", (1, 2, 20, 300, 32), "bfloat16"),
     ),
     Fault(
         "a bit in another's place",
-        "masked_attention_plan.cuh",
-        "masked_attention_plan",
+        "attention/cuda/plan.cuh",
+        "attention/cuda/plan",
         "return bit % 16 / 2 * 8 + bit / 16 * 2 + bit % 2;",
         "return bit;",
         ("check_attention", (1, 2, 20, 300, 32), "bfloat16"),
     ),
     Fault(
         "a NaN that becomes a weight",
-        "masked_attention_tensor_gradients.cuh",
-        "masked_attention_tensor_backward",
+        "attention/cuda/tensor_gradients.cuh",
+        "attention/cuda/tensor_backward",
         "min_or_nan(",
         "fminf(",
         ("check_attention_nan", "bfloat16", False, "query"),
     ),
     Fault(
         "a stride of another tensor",
-        "masked_attention_tensor.cuh",
-        "masked_attention_tensor_forward",
+        "attention/cuda/tensor.cuh",
+        "attention/cuda/tensor_forward",
         "seconds(second, chunk)",
         "seconds({second.data, first.stride}, chunk)",
         ("check_value_strides", "bfloat16"),
     ),
     Fault(
         "a group that nobody waits for",
-        "superpixel_exchange.cuh",
-        "superpixel_forward",
+        "superpixel/cuda/exchange.cuh",
+        "superpixel/cuda/forward",
         "(abs(across) < 2 || plan.group_columns == 1)",
         "abs(across) < 2",
         ("check_superpixel", (1, 40, 16, 24), 8, "bfloat16"),
     ),
     Fault(
         "a group that waits too long",
-        "superpixel_exchange.cuh",
-        "superpixel_forward",
+        "superpixel/cuda/exchange.cuh",
+        "superpixel/cuda/forward",
         "kMostLooks = 1u << 26;",
         "kMostLooks = 0;",
         ("check_superpixel", (1, 40, 16, 24), 8, "bfloat16"),
@@ -102,16 +102,16 @@ FAULTS = [
     ),
     Fault(
         "a halo whose rows share their place",
-        "superpixel_plan.cuh",
-        "superpixel_forward",
+        "superpixel/cuda/plan.cuh",
+        "superpixel/cuda/forward",
         "return y * row + x * region;",
         "return y * region + x * region;",
         ("check_superpixel", (1, 40, 16, 24), 8, "bfloat16"),
     ),
     Fault(
         "a read past the end",
-        "pack_common.cuh",
-        "pack_mask",
+        "attention/cuda/pack_common.cuh",
+        "attention/cuda/pack_mask",
         "first + i < count ? static_cast<float>(row[first + i]) : NAN",
         "static_cast<float>(row[first + i])",
         PACK_MASK,
@@ -135,10 +135,10 @@ def run(library, check, sanitize=""):
 def planted(fault, csrc):
     """The unit with the fault, in a copy of the sources at `csrc`."""
     shutil.copytree(emulated.CSRC, csrc, ignore=shutil.ignore_patterns("cpu"))
-    file = csrc / "cuda" / fault.file
+    file = csrc / fault.file
     assert file.read_text().count(fault.text) == 1, f"{fault.name}: its text is not once in {fault.file}"
     file.write_text(file.read_text().replace(fault.text, fault.fault))
-    return csrc / "cuda" / f"{fault.unit}.cu"
+    return csrc / f"{fault.unit}.cu"
 
 
 def library(unit, sanitize):
@@ -160,5 +160,5 @@ def test_fault_fails(fault, tmp_path):
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_without_the_fault_the_check_passes(fault):
-    done = run(library(emulated.CSRC / "cuda" / f"{fault.unit}.cu", fault.sanitize), fault.check, fault.sanitize)
+    done = run(library(emulated.CSRC / f"{fault.unit}.cu", fault.sanitize), fault.check, fault.sanitize)
     assert done.returncode == 0, done.stderr

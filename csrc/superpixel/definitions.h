@@ -1,0 +1,37 @@
+// The superpixel iteration's definitions, shared by host and device: grid, neighbours and the constants that decide.
+//
+// Regions form a grid of ceil(H / cell) x ceil(W / cell). Pixel p compares itself with the 3x3 cells around its own,
+// numbered row-major from (-1, -1). With x^ = x / max(|x|, eps), one iteration from the region features f_(k-1) is
+//   a(p, n) = exp(kappa * <f^_(k-1)(r_n), x^(p)>) / sum over the neighbours that exist           (0 for those that do
+//   not) f_k(r)  = sum_p a(p, r) x(p) / max(sum_p a(p, r), mass eps)
+// and f_0 are the cell means. The label is the region with the largest exponent; ties go to the lowest neighbour.
+#pragma once
+
+#include <cstdint>
+
+#include "common/host_device.h"
+
+namespace tmt::superpixel {
+
+constexpr int kNeighbours = 9;
+constexpr int kOwn = 4;  // the neighbour that is the pixel's own cell: the one that always exists
+
+constexpr double kNormEps = 1e-6;
+// A region that no pixel wants (large kappa) has mass 0; its features become 0 instead of 0 / 0.
+constexpr double kMassEps = 1e-12;
+
+// Cells along a side of `pixels` pixels.
+TMT_HOST_DEVICE constexpr int64_t grid_size(int64_t pixels, int64_t cell) {
+  return pixels / cell + (pixels % cell != 0);
+}
+
+// Offset in cells of neighbour n, -1, 0 or 1.
+TMT_HOST_DEVICE constexpr int neighbour_row(int n) { return n / 3 - 1; }
+TMT_HOST_DEVICE constexpr int neighbour_column(int n) { return n % 3 - 1; }
+
+TMT_HOST_DEVICE constexpr bool neighbour_exists(int n, int64_t row, int64_t column, int64_t rows, int64_t columns) {
+  const int64_t y = row + neighbour_row(n), x = column + neighbour_column(n);
+  return y >= 0 && y < rows && x >= 0 && x < columns;
+}
+
+}  // namespace tmt::superpixel
