@@ -27,7 +27,7 @@ struct Side {
   }
 };
 
-// Per query, (B * heads, N).
+// Per row of (B * heads, N).
 struct Softmax {
   const float *lse, *delta;
 };
@@ -42,14 +42,14 @@ struct BackwardTile {
 // p and ds of the thread's scores into shared memory. kKeyRows: rows are keys and columns queries.
 template <bool kKeyRows>
 __device__ void differentiate(WeightTile& weights, WeightTile& changes, const Scores& scores, const Scores& products,
-                              const Softmax& softmax, int64_t first_query, float scale, unsigned flags) {
+                              const Softmax& softmax, int64_t first_softmax, float scale, unsigned flags) {
 #pragma unroll
   for (int i = 0; i < kWarpRows; ++i) {
     const int row = warp_index() * kWarpRows + i;
 #pragma unroll
     for (int e = 0; e < kLaneColumns; ++e) {
       const int column = lane_index() + e * kWarpSize;
-      const int64_t query = first_query + (kKeyRows ? column : row);
+      const int64_t query = first_softmax + (kKeyRows ? column : row);
       float weight = 0.f, change = 0.f;
       if (counts(flags, i, e)) {  // which also says that the query exists
         weight = expf(scores[i][e] * scale - softmax.lse[query]);
@@ -71,7 +71,7 @@ __device__ void load_streams(BackwardTile<D>& tile, const HeadSide<T>& side, int
 // keys, p . stream_second to `weights`.
 template <bool kKeyRows, typename D, typename T>
 __device__ void add_tile(RowSums<D>& changes, RowSums<D>& weights, BackwardTile<D>& tile, const HeadSide<T>& stream,
-                         const Softmax& softmax, int64_t first, int64_t first_query, const Attention& attention,
+                         const Softmax& softmax, int64_t first, int64_t first_softmax, const Attention& attention,
                          unsigned flags) {
   Scores scores = {}, products = {};
   for (int part = 0; part < D::kParts; ++part) {
@@ -81,7 +81,7 @@ __device__ void add_tile(RowSums<D>& changes, RowSums<D>& weights, BackwardTile<
     add_products<D>(scores, tile.first, tile.stream_first, part);
     add_products<D>(products, tile.second, tile.stream_second, part);
   }
-  differentiate<kKeyRows>(tile.weight, tile.change, scores, products, softmax, first_query, attention.scale, flags);
+  differentiate<kKeyRows>(tile.weight, tile.change, scores, products, softmax, first_softmax, attention.scale, flags);
 #pragma unroll
   for (int part = 0; part < D::kParts; ++part) {
     block_barrier();
@@ -106,7 +106,6 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t first_row = blockIdx.x % tiles * kRows, head = blockIdx.x / tiles;
   const int64_t image = head / s.heads, number = head % s.heads;
   const HeadSide<T> resident = residents.of(image, number), stream = streams.of(image, number);
-  const Softmax of_head{softmax.lse + head * s.queries, softmax.delta + head * s.queries};
   load_resident<D>(tile.first, resident.first, first_row, resident.count, s.dim);
   load_resident<D>(tile.second, resident.second, first_row, resident.count, s.dim);
 
@@ -116,7 +115,9 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t first_query = kKeyRows ? first : first_row;
     const unsigned flags = kKeyRows ? key_row_flags(attention, image, first_row, first, any)
                                     : query_row_flags(attention, image, first_row, first / kWordKeys, any);
-    if (any) add_tile<kKeyRows>(changes, weights, tile, stream, of_head, first, first_query, attention, flags);
+    if (any)
+      add_tile<kKeyRows>(changes, weights, tile, stream, softmax, first, head * s.queries + first_query, attention,
+                         flags);
   }
   const float ones[kWarpRows] = {1.f, 1.f, 1.f, 1.f};
   store_rows<D>(grad_first.of(image, number), changes, ones, first_row, resident.count, s.dim);

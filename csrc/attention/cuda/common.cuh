@@ -26,6 +26,7 @@ template <int part, int parts>
 struct Depth {
   static constexpr int kPart = part, kParts = parts, kWhole = part * parts;
   static constexpr int kLaneElements = part / kWarpSize;  // of a part, per lane
+  static constexpr int kLoadsAhead = parts > 2 ? 1 : 4;   // of a thread, as registers allow
 };
 
 // Calls function(Depth<...>{}) with the smallest cut that holds `dim`, which was checked to be at most kMaxHeadDim.
@@ -83,7 +84,7 @@ __device__ void load_resident(ResidentTile<D>& tile, const Rows<const T>& matrix
 template <typename D, typename T>
 __device__ void load_stream(StreamTile<D>& tile, const Rows<const T>& matrix, int64_t first, int64_t count, int64_t dim,
                             int part) {
-#pragma unroll 4
+#pragma unroll D::kLoadsAhead
   for (int i = threadIdx.x; i < kColumns * D::kPart; i += kThreads) {
     const int row = i / D::kPart, d = i % D::kPart;
     const bool inside = first + row < count && part * D::kPart + d < dim;

@@ -88,21 +88,18 @@ __global__ void __launch_bounds__(kBackwardThreads, S::kResident)
     shared.place = find_keys(s, in.plan, in.key, in.value, blockIdx.x % heads, blockIdx.x / heads);
   }
   block_barrier();
-  const int split = shared.place.split, count = shared.place.count, tiles = static_cast<int>(in.plan.tiles);
-  const int64_t order = shared.place.order_offset;
-  const Rows<T> grad_key = out.key.of(shared.place.image, shared.place.number),
-                grad_value = out.value.of(shared.place.image, shared.place.number);
+  const int split = shared.place.split, tiles = static_cast<int>(in.plan.tiles);
 
   QuerySums<S> kept;
   fetch_group(shared, in, 0);
-  fetch_keys(shared.stage[0], shared, in, split, count);
+  fetch_keys(shared.stage[0], shared, in, split);
   if constexpr (!S::kKeepsSums) clear_groups<T, S>(shared, in, out.partial);
   int tile = split, at = 0;
-  for (; tile * kTileKeys < count; tile += in.splits) {
+  for (; tile * kTileKeys < shared.place.count; tile += in.splits) {
     wait_copies<0>();
     block_barrier();
     BackwardStage<S>& stage = shared.stage[at];
-    if (S::kStages > 1) fetch_keys(shared.stage[S::kStages - 1 - at], shared, in, tile + in.splits, count);
+    if (S::kStages > 1) fetch_keys(shared.stage[S::kStages - 1 - at], shared, in, tile + in.splits);
     KeySums<S> sums;
     if constexpr (S::kKeepsSums) {
       differentiate_group<T, S>(sums, shared, stage, in, 0);
@@ -111,18 +108,18 @@ __global__ void __launch_bounds__(kBackwardThreads, S::kResident)
       differentiate_groups<T, S>(sums, shared, stage, in, out.partial, tile, tile == split);
     }
     const int first = tile * kTileKeys, left = static_cast<int>(s.keys) - first;
-    store_keys<T, S>(grad_value, stage.value, sums.value, 1.f, in, order, first, left);
-    store_keys<T, S>(grad_key, stage.value, sums.key, in.scale, in, order, first, left);
+    store_keys<T, S>(out.value, stage.value, sums.value, 1.f, in, shared.place, first, left);
+    store_keys<T, S>(out.key, stage.value, sums.key, in.scale, in, shared.place, first, left);
     if (S::kStages > 1) {
       at = S::kStages - 1 - at;
     } else {
       block_barrier();
-      fetch_keys(stage, shared, in, tile + in.splits, count);
+      fetch_keys(stage, shared, in, tile + in.splits);
     }
   }
   wait_copies<0>();
   for (; tile < tiles; tile += in.splits)
-    store_zeros<T, S>(grad_key, grad_value, in, order, tile * kTileKeys, static_cast<int>(s.keys) - tile * kTileKeys);
+    store_zeros<T, S>(out, in, shared.place, tile * kTileKeys, static_cast<int>(s.keys) - tile * kTileKeys);
   if constexpr (S::kKeepsSums)
     store_queries(kept, partial_of_block(shared, in, out.partial), 0, in.queries(), in.dim());
 }

@@ -18,7 +18,8 @@ struct BackwardShape {
   static constexpr int kStages = dim <= 64 ? 2 : 1;                    // tiles of keys in shared memory
   static constexpr int kResident = dim <= 32 ? 3 : dim <= 64 ? 2 : 1;  // blocks on a multiprocessor
   static constexpr bool kKeepsSums = dim <= 64 && one_group;
-  static constexpr bool kHoldsRows = dim <= 64;          // a warp's keys and values stay in registers for a tile
+  // A warp's keys and values stay in registers for a tile.
+  static constexpr bool kHoldsRows = dim <= 32 || (dim <= 64 && !kKeepsSums);
   static constexpr int kWarpTiles = kGroup / kTileKeys;  // of 16 queries
   static constexpr int kSteps = dim / 16, kTiles = dim / 8;
   static constexpr int kSumTiles = kKeepsSums || dim <= 32 ? kTiles : 4;  // of dq, in registers at a time
@@ -69,6 +70,7 @@ __device__ void find_deltas(BackwardShared<T, S>& shared, const Rows<const T>& g
     const auto *left = reinterpret_cast<const Chunk*>(grad.at(first + row)),
                *right = reinterpret_cast<const Chunk*>(output.at(first + row));
     float sum = 0.f;
+#pragma unroll 1
     for (int chunk = 0; first + row < queries && chunk < chunks; ++chunk)
       sum += multiply_chunks<T>(left[chunk], right[chunk]);
     shared.delta[row] = sum;
@@ -110,7 +112,8 @@ __device__ void fetch_group_words(BackwardStage<S>& stage, const BackwardShared<
 // Starts to fetch a tile of keys with the first group's words; nothing beyond the count.
 template <typename T, typename S>
 __device__ void fetch_keys(BackwardStage<S>& stage, const BackwardShared<T, S>& shared, const BackwardInputs<T>& in,
-                           int tile, int count) {
+                           int tile) {
+  const int count = shared.place.count;
   if (tile * kTileKeys < count) {
     TileKeys keys;
     keys.load(in.plan, shared.place.order_offset, tile, count);
@@ -180,8 +183,10 @@ __device__ __forceinline__ void add_queries(float (&sums)[S::kTiles][4], const u
 
 // Where a query's bits for the lane's two keys are.
 struct LaneKeys {
-  int column = fragment_row() / 2;
-  uint32_t first = 1u << (warp_index() * 4 + fragment_row() % 2), second = first << 2;
+  uint32_t first = 1u << (warp_index() * 4 + fragment_row() % 2);
+
+  __device__ uint32_t second() const { return first << 2; }
+  __device__ int column() const { return fragment_row() / 2; }
 };
 
 // Bits of the lane's four queries from `first` on. Returns, alike in the whole warp, whether any of the 16 x 16 pairs
@@ -193,9 +198,9 @@ __device__ __forceinline__ bool find_bits(uint32_t (&bits)[2][2], const Backward
   for (int tile = 0; tile < 2; ++tile)
 #pragma unroll
     for (int e = 0; e < 2; ++e)
-      bits[tile][e] = bits_of_column(stage.words[first + tile * 8 + fragment_column() + e], mine.column);
+      bits[tile][e] = bits_of_column(stage.words[first + tile * 8 + fragment_column() + e], mine.column());
   const uint32_t any = bits[0][0] | bits[0][1] | bits[1][0] | bits[1][1];
-  return ballot((any & (mine.first | mine.second)) != 0) != 0;
+  return ballot((any & (mine.first | mine.second())) != 0) != 0;
 }
 
 // Scores become p, and products ds / scale.
@@ -210,7 +215,7 @@ __device__ __forceinline__ void differentiate(Square& scores, Square& products, 
     const float2 delta = *reinterpret_cast<const float2*>(shared.delta + query);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      const bool counts = bits[tile][e % 2] & (e < 2 ? mine.first : mine.second);
+      const bool counts = bits[tile][e % 2] & (e < 2 ? mine.first : mine.second());
       const float exponent = min_or_nan(fmaf(scores[tile][e], scale, e % 2 ? -lse.y : -lse.x), 0.f);  // p is at most 1
       scores[tile][e] = exp2_fast(counts ? exponent : -INFINITY);
       const float change = scores[tile][e] * (products[tile][e] - (e % 2 ? delta.y : delta.x));
@@ -245,9 +250,9 @@ __device__ __forceinline__ void differentiate_square(KeySums<S>& sums, const Key
 // Writes factor * sums to the gradients of the warp's keys, of the `left` that the tile has from a position of the
 // order on; through the warp's rows of `scratch`.
 template <typename T, typename S>
-__device__ void store_keys(const Rows<T>& grad, MatrixTile<kTileKeys, S::kDim>& scratch,
+__device__ void store_keys(const Heads<T>& grad, MatrixTile<kTileKeys, S::kDim>& scratch,
                            const float (&sums)[S::kTiles][4], float factor, const BackwardInputs<T>& in,
-                           int64_t order_offset, int position, int left) {
+                           const KeyPlace<T>& place, int position, int left) {
   constexpr int kRowChunks = MatrixTile<kTileKeys, S::kDim>::kRowChunks;
   const int first = warp_index() * kFragmentRows;
   warp_barrier();
@@ -260,22 +265,23 @@ __device__ void store_keys(const Rows<T>& grad, MatrixTile<kTileKeys, S::kDim>& 
   warp_barrier();
   const int chunk = lane_index() % kRowChunks;
   if (chunk * kChunkElements >= in.dim()) return;
-  const ChunkColumn<T> chunks(grad, chunk);
+  const ChunkColumn<T> chunks(grad.of(place.image, place.number), chunk);
 #pragma unroll 1
   for (int row = first + lane_index() / kRowChunks; row < first + kFragmentRows; row += kWarpSize / kRowChunks)
-    if (row < left) *chunks.at(in.plan.key_at(order_offset, position + row)) = scratch.at(row, chunk);
+    if (row < left) *chunks.at(in.plan.key_at(place.order_offset, position + row)) = scratch.at(row, chunk);
 }
 
 // Zeros for the keys of a tile that nobody attends.
 template <typename T, typename S>
-__device__ void store_zeros(const Rows<T>& grad_key, const Rows<T>& grad_value, const BackwardInputs<T>& in,
-                            int64_t order_offset, int position, int left) {
+__device__ void store_zeros(const BackwardOutputs<T>& out, const BackwardInputs<T>& in, const KeyPlace<T>& place,
+                            int position, int left) {
   constexpr int kRowChunks = S::kDim / kChunkElements;
   const int chunk = threadIdx.x % kRowChunks;
   if (chunk * kChunkElements >= in.dim()) return;
-  const ChunkColumn<T> key_chunks(grad_key, chunk), value_chunks(grad_value, chunk);
+  const ChunkColumn<T> key_chunks(out.key.of(place.image, place.number), chunk),
+      value_chunks(out.value.of(place.image, place.number), chunk);
   for (int row = threadIdx.x / kRowChunks; row < kTileKeys && row < left; row += kBackwardThreads / kRowChunks) {
-    const unsigned key = in.plan.key_at(order_offset, position + row);
+    const unsigned key = in.plan.key_at(place.order_offset, position + row);
     *key_chunks.at(key) = Chunk{};
     *value_chunks.at(key) = Chunk{};
   }
