@@ -13,14 +13,15 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from tmt.data import IGNORE, LabelSet, colourise, lookup_table, normalise
+from tmt.data import IGNORE, LabelSet, lookup_table, normalise
 from tmt.data.files import read_image, walk_files
 from tmt.errors import ConfigError, DataError
 from tmt.inference.sliding_window import Segmentation, segment
 from tmt.model.factory import label_set_of
 from tmt.runtime.files import read_json, write_json
 from tmt.settings import InferenceConfig, PredictConfig
-from tmt.visualize.panels import heat, save
+from tmt.visualize.drawing import heat, overlay
+from tmt.visualize.panels import save
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 KINDS = ("labels", "overlay", "transferability", "confidence")
@@ -209,8 +210,7 @@ class Painter:
             case "labels":
                 return label_ids()[prediction] if self.ids == "label" else prediction
             case "overlay":
-                mixed = (1 - self.opacity) * image + self.opacity * colourise(prediction, self.label_set)
-                return mixed.round().astype(np.uint8)
+                return overlay(image, prediction, self.label_set, self.opacity)
             case "transferability":
                 return heat(found.transferability.cpu().numpy())
             case "confidence":
