@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tmt.data.labels import CITYSCAPES19
-from tmt.report.scenes import Scene
-from tmt.report.study import arrow
+from tmt.report.formats import Table
+from tmt.report.qualitative import Scene
+from tmt.report.scores import arrow
 from tmt.report.style import Chart
-from tmt.report.table import Table
 
 CSS = """
 :root{color-scheme:light dark;--ink:#24292f;--soft:#57606a;--page:#fff;--card:#f6f8fa;--line:#d0d7de;--link:#0550ae;

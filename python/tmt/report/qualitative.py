@@ -1,6 +1,6 @@
 """Pictures of what the models of a study see, kept in the report's folder so that they need no models a second time."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -8,24 +8,27 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from tmt.data import IGNORE, LabelSet, colourise, normalise
 from tmt.data.files import Sample
 from tmt.inference.sliding_window import enlarge, segment
 from tmt.model import TMTForSemanticSegmentation
-from tmt.model.decoder import LEVELS
-from tmt.report.jobs import JobFolder, NotThere, estimators_of, tell_left_out
-from tmt.report.study import Column, Pair, StudyView, arrow, titles
+from tmt.report.attention import attend
+from tmt.report.models import NotThere, estimators_of, judge, target_images, target_model, tell_left_out
+from tmt.report.scores import COMPARED, arrow, estimators, seeds_of, titles
 from tmt.runtime.files import read_json, write_atomically, write_json
-from tmt.visualize.panels import heat, outline, spread
+from tmt.settings import InferenceConfig
+from tmt.studies import Pair, Study, Variant
+from tmt.visualize.drawing import glowing, heat, marked, outline, tinted
+from tmt.visualize.panels import Panel, spread
 
 LARGEST = 320
 """Width of a picture in pixels, at most: a page has hundreds."""
 SHOWN_CLASSES = ("car", "truck", "bus", "person", "road", "sidewalk", "building")
 """Classes whose query is looked at: the first of them that an image has enough of."""
 LEAST_SHARE = 0.02
-PLAIN_TINT, TMT_TINT = (214, 69, 61), (59, 125, 216)
+RED, BLUE = (214, 69, 61), (59, 125, 216)
+PLAIN_TINT, TMT_TINT = RED, BLUE
 """Attention masks: red for plain attention, blue for TMT, as in the paper."""
 
 
@@ -56,7 +59,7 @@ class Scene:
     """Of the results whose models were drawn."""
 
 
-def scenes_of(study: StudyView, folder: Path, images: int = 1, say: Callable[[str], None] = print) -> list[Scene]:
+def scenes_of(study: Study, folder: Path, images: int = 1, say: Callable[[str], None] = print) -> list[Scene]:
     """The scenes of every pair: drawn where the models are there and the results are others than when last drawn.
 
     folder: where pictures and their index are kept. images: how many a pair, evenly spread over the validation split.
@@ -98,22 +101,22 @@ def read_scenes(index: Path) -> list[Scene]:
     ]
 
 
-def _seed(study: StudyView, pair: Pair) -> int | None:
+def _seed(study: Study, pair: Pair) -> int | None:
     """The seed with the most methods, the first of those."""
     counts: dict[int, int] = {}
-    for column in study.with_role("method"):
-        for seed in study.seeds_of(column.name, pair):
+    for column in study.with_role(*COMPARED):
+        for seed in seeds_of(study, column.name, pair):
             counts[seed] = counts.get(seed, 0) + 1
     return max(sorted(counts), key=counts.__getitem__) if counts else None
 
 
-def _mark(study: StudyView, pair: Pair, seed: int | None, images: int) -> tuple[object, ...]:
+def _mark(study: Study, pair: Pair, seed: int | None, images: int) -> tuple[object, ...]:
     if seed is None:
         return ()
-    results = [study.result(column.name, pair, seed) for column in study.with_role("method")]
+    results = [study.targets.get((column.name, pair, seed)) for column in study.with_role(*COMPARED)]
     marks = [f"{result.id} {result.last.get('score')}" for result in results if result]
-    estimators = [r.id for r in study.estimators if ((r.source, r.target), r.seed) == (pair, seed)]
-    return images, *marks, *estimators
+    judges = [r.id for r in estimators(study) if (r.pair, r.seed) == (pair, seed)]
+    return images, *marks, *judges
 
 
 @dataclass(frozen=True)
@@ -126,19 +129,19 @@ class _Album:
     image: str
     mark: tuple[object, ...]
 
-    def scene(self, group: str, note: str, panels: Iterable[tuple[str, str, np.ndarray, bool]]) -> Scene:
-        """Write panels, each a caption, an alternative text, pixels (H, W, 3) and whether it is a photograph."""
+    def scene(self, group: str, note: str, panels: Iterable[Panel]) -> Scene:
+        """Write panels that belong side by side."""
         pictures = []
-        for i, (caption, alt, pixels, photograph) in enumerate(panels):
-            stem = f"{group}-{'-'.join(self.pair)}-{self.image}-{i}"
-            pictures.append(Picture(write_picture(self.folder, stem, pixels, photograph), caption, alt))
+        for i, panel in enumerate(panels):
+            file = write_picture(self.folder, f"{group}-{'-'.join(self.pair)}-{self.image}-{i}", panel)
+            pictures.append(Picture(file, panel.caption, panel.alt))
         return Scene(group, *self.pair, self.seed, self.image, note, tuple(pictures), self.mark)
 
 
-def write_picture(folder: Path, stem: str, pixels: np.ndarray, photograph: bool) -> str:
-    """Write pixels (H, W, 3) uint8 as small JPEG or as PNG of few colours; returns the file's name."""
+def write_picture(folder: Path, stem: str, panel: Panel) -> str:
+    """Write a panel as small JPEG or as PNG of few colours; returns the file's name."""
     folder.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(pixels)
+    picture, photograph = Image.fromarray(panel.pixels), panel.photograph
     if picture.width > LARGEST:
         size = (LARGEST, round(picture.height * LARGEST / picture.width))
         picture = picture.resize(size, Image.Resampling.BOX if photograph else Image.Resampling.NEAREST)
@@ -151,26 +154,21 @@ def write_picture(folder: Path, stem: str, pixels: np.ndarray, photograph: bool)
     return name
 
 
-def _draw(
-    study: StudyView, pair: Pair, seed: int, images: int, mark: tuple[object, ...], folder: Path
-) -> Iterator[Scene]:
-    columns = [c for c in study.with_role("method") if study.result(c.name, pair, seed)]
-    jobs = {c.name: JobFolder(study.folder, study.result(c.name, pair, seed)) for c in columns}
+def _draw(study: Study, pair: Pair, seed: int, images: int, mark: tuple[object, ...], folder: Path) -> Iterator[Scene]:
+    columns = [c for c in study.with_role(*COMPARED) if (c.name, pair, seed) in study.targets]
+    jobs = {c.name: study.jobs[study.targets[c.name, pair, seed].id] for c in columns}
     first = next(iter(jobs.values()))
-    dataset = first.target_images()
-    models = {name: job.model(dataset.label_set) for name, job in jobs.items()}
-    estimators = estimators_of(study, pair, seed)
-    judges = {regions: job.judge(dataset.label_set) for regions, job in estimators.items()}
-    for regions in ("superpixel", "grid") if judges else ():  # for want of a discriminator of its own, the other's
-        if regions not in judges:
-            judges[regions] = next(iter(estimators.values())).judge(dataset.label_set, regions)
+    dataset = target_images(study, first)
+    models = {name: target_model(job, dataset.label_set) for name, job in jobs.items()}
+    judges = _judges(study, pair, seed, dataset.label_set)
+    trained = estimators_of(study, pair, seed)
     for index in spread(images, len(dataset)):
         sample = dataset[index]
         album = _Album(folder, pair, seed, sample.name.replace("/", "_"), mark)
         view = _View(sample, dataset.label_set, first.config.evaluation)
         yield album.scene("segmentation", "", view.predictions(judges, models, titles(columns)))
         if judges:
-            yield album.scene("transferability", "", view.maps(judges, estimators))
+            yield album.scene("transferability", "", view.maps(judges, trained))
             yield album.scene("regions", "", view.partitions(judges))
         looked_at = [c for c in columns if c.stage in ("full", "tmt")]
         chosen = view.chosen_class()
@@ -179,7 +177,14 @@ def _draw(
             yield album.scene("attention", note, view.attention(chosen, looked_at, models, titles(columns)))
 
 
-Panel = tuple[str, str, np.ndarray, bool]
+def _judges(study: Study, pair: Pair, seed: int, label_set: LabelSet) -> dict[str, TMTForSemanticSegmentation]:
+    """The source model by the regions that it judges; for want of a discriminator of their own, with the other's."""
+    trained = estimators_of(study, pair, seed)
+    found = {regions: judge(study, job, label_set) for regions, job in trained.items()}
+    for regions in ("superpixel", "grid") if trained else ():
+        if regions not in found:
+            found[regions] = judge(study, next(iter(trained.values())), label_set, regions)
+    return found
 
 
 @dataclass(frozen=True)
@@ -188,7 +193,7 @@ class _View:
 
     sample: Sample
     label_set: LabelSet
-    inference: object
+    inference: InferenceConfig
 
     @property
     def pixels(self) -> Tensor:
@@ -198,10 +203,11 @@ class _View:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width."""
-        return self.sample.label.shape
+        height, width = self.sample.label.shape
+        return height, width
 
     def photograph(self) -> Panel:
-        return "image", f"validation image {self.sample.name}", self.sample.image, True
+        return Panel("image", self.sample.image, True, f"validation image {self.sample.name}")
 
     def predict(self, model: TMTForSemanticSegmentation) -> np.ndarray:
         """(H, W) uint8 train ids."""
@@ -209,7 +215,8 @@ class _View:
 
     def _labels(self, caption: str, labels: np.ndarray) -> Panel:
         shown = np.where(self.sample.label == IGNORE, IGNORE, labels)
-        return caption, f"{caption}: classes of the pixels in their colours", colourise(shown, self.label_set), False
+        alt = f"{caption}: classes of the pixels in their colours"
+        return Panel(caption, colourise(shown, self.label_set), alt=alt)
 
     def predictions(
         self, judges: dict[str, TMTForSemanticSegmentation], models: dict[str, TMTForSemanticSegmentation],
@@ -228,13 +235,13 @@ class _View:
         labelled = self.sample.label != IGNORE
         return float((prediction == self.sample.label)[labelled].mean()) if labelled.any() else 0.0
 
-    def maps(self, judges: dict[str, TMTForSemanticSegmentation], own: dict[str, object]) -> Iterator[Panel]:
+    def maps(self, judges: dict[str, TMTForSemanticSegmentation], own: Mapping[str, object]) -> Iterator[Panel]:
         """Fig. 5: T of superpixels and patches before fine-tuning, and where the source model is wrong."""
         yield self.photograph()
         prediction = self.predict(next(iter(judges.values())))
         wrong = (prediction != self.sample.label) & (self.sample.label != IGNORE)
-        painted = np.where(wrong[..., None], np.array([214, 69, 61], np.uint8), (self.sample.image // 3 + 150))
-        yield "source model wrong (red)", "where the source model is wrong", painted.astype(np.uint8), True
+        painted = marked(self.sample.image, wrong, RED)
+        yield Panel("source model wrong (red)", painted, True, "where the source model is wrong")
         for regions, model in sorted(judges.items(), reverse=True):
             transfer, _ = _judged(model, self.pixels, self.size)
             low, high = float(transfer.min()), float(transfer.max())
@@ -242,20 +249,19 @@ class _View:
             other = "" if regions in own else ", discriminator of the other regions"
             scaled = (transfer - low) / max(high - low, 1e-6)
             caption = f"T, {name}{other}: {low:.2f} (blue) to {high:.2f} (red)"
-            yield caption, f"transferability of {name}, between {low:.2f} and {high:.2f}", heat(scaled), False
+            yield Panel(caption, heat(scaled), alt=f"transferability of {name}, between {low:.2f} and {high:.2f}")
 
     def partitions(self, judges: dict[str, TMTForSemanticSegmentation]) -> Iterator[Panel]:
         """Fig. 1d: the borders of superpixels and of equal patches."""
         for regions, model in sorted(judges.items(), reverse=True):
             _, labels = _judged(model, self.pixels, self.size)
             name = {"superpixel": "superpixels", "grid": "equal patches"}[regions]
-            yield name, f"borders of {name} over the image", outline(self.sample.image, labels), True
+            yield Panel(name, outline(self.sample.image, labels), True, f"borders of {name} over the image")
             ids = labels[self.sample.label != IGNORE], self.sample.label[self.sample.label != IGNORE]
-            yield (
+            yield Panel(
                 f"{name}: best segmentation they allow, {100 * _purity(*ids):.1f}\u00a0% right",
-                f"each of the {name} in the colour of its most frequent class",
                 colourise(_majority(labels, self.sample.label, len(self.label_set)), self.label_set),
-                False,
+                alt=f"each of the {name} in the colour of its most frequent class",
             )
 
     def chosen_class(self) -> int | None:
@@ -268,7 +274,7 @@ class _View:
         return large[0] if large else int(counts.argmax())
 
     def attention(
-        self, chosen: int, columns: Sequence[Column], models: dict[str, TMTForSemanticSegmentation],
+        self, chosen: int, columns: Sequence[Variant], models: dict[str, TMTForSemanticSegmentation],
         names: dict[str, str],
     ) -> Iterator[Panel]:  # fmt: skip
         """Figs. 1b, 1c and 6: where the query may attend, where it does, and its mask."""
@@ -277,22 +283,18 @@ class _View:
             look = attend(models[column.name], self.pixels, self.sample.label == chosen, chosen)
             tint = TMT_TINT if column.uses_transferability else PLAIN_TINT
             name = names[column.name]
-            yield (
+            layer = f"layer {look.layer + 1}"
+            yield Panel(
                 f"{name}: may attend ({100 * look.allowed.mean():.0f}\u00a0%)",
-                f"{name}: attention mask of the query, layer {look.layer + 1}",
                 tinted(self.sample.image, _enlarged(look.allowed, self.size), tint), True,
+                f"{name}: attention mask of the query, {layer}",
             )  # fmt: skip
-            weights = look.weights / max(float(look.weights.max()), 1e-12)
-            yield (
-                f"{name}: attends",
-                f"{name}: attention map of the query, layer {look.layer + 1}",
-                glowing(self.sample.image, _enlarged(weights, self.size)), True,
-            )  # fmt: skip
-            yield (
-                f"{name}: mask, IoU {100 * look.iou:.0f}\u00a0%",
-                f"{name}: mask that the query predicts",
-                tinted(self.sample.image, _enlarged(look.mask, self.size), tint), True,
-            )  # fmt: skip
+            weights = _enlarged(look.weights / max(float(look.weights.max()), 1e-12), self.size)
+            alt = f"{name}: attention map of the query, {layer}"
+            yield Panel(f"{name}: attends", glowing(self.sample.image, weights), True, alt)
+            mask = tinted(self.sample.image, _enlarged(look.mask, self.size), tint)
+            alt = f"{name}: mask that the query predicts"
+            yield Panel(f"{name}: mask, IoU {100 * look.iou:.0f}\u00a0%", mask, True, alt)
 
 
 @torch.no_grad()
@@ -324,71 +326,5 @@ def _purity(regions: np.ndarray, labels: np.ndarray) -> float:
     return float(most.sum() / len(labels))
 
 
-@dataclass(frozen=True)
-class Look:
-    """One query of one decoder layer; h x w is the layer's resolution."""
-
-    layer: int
-    query: int
-    allowed: np.ndarray
-    """(h, w) float, 1 where the query may attend."""
-    weights: np.ndarray
-    """(h, w) float, attention, mean over heads."""
-    mask: np.ndarray
-    """(H/4, W/4) float, 1 where the predicted mask is."""
-    iou: float
-    """Of the predicted mask and the class."""
-
-
-@torch.no_grad()
-def attend(model: TMTForSemanticSegmentation, pixels: Tensor, region: np.ndarray, index: int) -> Look:
-    """The query that fits a class best, in the last decoder layer of the finest level.
-
-    pixels (1, 3, H, W), normalised; region (H, W) bool, where the class is; index: the class. The query is that of the
-    highest class probability times IoU.
-    """
-    outputs = model(pixel_values=pixels.to(model.device), output_attentions=True)
-    masks = (outputs.masks_queries_logits[0] > 0).float().cpu()  # (Q, H/4, W/4)
-    truth = (
-        interpolate(torch.from_numpy(region.astype(np.float32))[None, None], size=masks.shape[-2:], mode="area")[0]
-        > 0.5
-    )
-    common = (masks * truth).sum((1, 2))
-    iou = common / ((masks + truth) > 0).sum((1, 2)).clamp(min=1)
-    probability = outputs.class_queries_logits[0].softmax(-1)[:, index].cpu()
-    query = int((probability * iou).argmax())
-    layers = len(outputs.cross_attentions)
-    layer = max((i for i in range(layers) if i % LEVELS == LEVELS - 1), default=layers - 1)
-    weights = outputs.cross_attentions[layer][0, :, query].float().cpu()  # (heads, S)
-    size = _level_size(weights.shape[-1], pixels.shape[-2:])
-    return Look(
-        layer, query, (weights > 0).any(0).float().view(size).numpy(), weights.mean(0).view(size).numpy(),
-        masks[query].numpy(), float(iou[query]),
-    )  # fmt: skip
-
-
-def _level_size(positions: int, size: Sequence[int]) -> tuple[int, int]:
-    """Height and width of a decoder level with so many positions."""
-    for stride in (8, 16, 32):
-        height, width = (-(-side // stride) for side in size)
-        if height * width == positions:
-            return height, width
-    raise ValueError(f"attend: {positions} positions are no level of an image of {tuple(size)}")
-
-
 def _enlarged(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return enlarge(torch.from_numpy(np.ascontiguousarray(values))[None].double(), size)[0].numpy()
-
-
-def tinted(image: np.ndarray, share: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    """The image (H, W, 3) in pale grey, coloured where share (H, W) is 1."""
-    grey = image.mean(-1, keepdims=True) * 0.6 + 90
-    return (grey + 0.55 * share[..., None] * (np.array(colour) - grey)).clip(0, 255).astype(np.uint8)
-
-
-def glowing(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The image (H, W, 3) in dark grey, from red to yellow where values (H, W) in [0, 1] are high."""
-    grey = image.mean(-1, keepdims=True) * 0.45
-    root = np.sqrt(values)[..., None]
-    glow = np.concatenate([np.full_like(root, 255), 255 * values[..., None], np.zeros_like(root)], axis=-1)
-    return (grey + root * (glow - grey)).clip(0, 255).astype(np.uint8)

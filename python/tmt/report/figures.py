@@ -2,17 +2,32 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from tmt.report import distance
 from tmt.report.comparisons import Comparison, class_gains, comparisons
-from tmt.report.scores import WHICH, fraction_points
+from tmt.report.formats import interval, number, signed
+from tmt.report.scores import (
+    COMPARED,
+    EVALUATIONS,
+    RULE_TITLES,
+    WHICH,
+    arrow,
+    as_number,
+    estimators,
+    origin,
+    scores_by_seed,
+    seeds_of,
+    titles,
+)
 from tmt.report.statistics import summarise
-from tmt.report.study import EVALUATIONS, RULE_TITLES, Column, Pair, StudyView, arrow, titles
 from tmt.report.style import COLOURS, FAINT, INK, MARKERS, Chart, canvas, labels_down, legend_below, to_svg, zero_line
-from tmt.report.table import interval, number, signed
+from tmt.report.tables import fraction_points
 from tmt.report.understanding import Finding, region_title
+from tmt.studies import Pair, Result, Study, Variant
 
 FEW = 8
 """Pairs that a legend can name; more are drawn alike."""
@@ -23,25 +38,26 @@ ROW = 0.24
 """Inches of a row in charts of many."""
 
 
-def colours_of(columns: Sequence[Column]) -> dict[str, str]:
+def colours_of(columns: Sequence[Variant]) -> dict[str, str]:
     """One colour a column, the same in all charts."""
     return {column.name: COLOURS[i % len(COLOURS)] for i, column in enumerate(columns)}
 
 
-def over_pairs_charts(study: StudyView) -> list[Chart]:
+def over_pairs_charts(study: Study) -> list[Chart]:
     """TMT against every method: mean difference over pairs with its interval."""
     charts = []
     for which in EVALUATIONS:
         found = [one for one in comparisons(study, "miou", which) if one.over_pairs.count]
         if not found:
             continue
-        names = titles(study.columns)
+        names = titles(study.variants)
         rows = [f"{names[one.first.name]} − {names[one.second.name]}" for one in found]
         with canvas(1.1 + 0.34 * len(rows)) as (figure, axes):
             for y, one in enumerate(found):
+                over = one.over_pairs
                 dots = [test.difference for test in one.by_pair.values() if test.count]
                 axes.plot(dots, [y + 0.18] * len(dots), "|", color=FAINT, markersize=7)
-                _whisker(axes, one.over_pairs.difference, one.over_pairs.low, one.over_pairs.high, y, COLOURS[0])
+                _whisker(axes, (over.difference, over.low, over.high), y, COLOURS[0])
             labels_down(axes, rows)
             zero_line(axes)
             _bend(axes)
@@ -52,13 +68,13 @@ def over_pairs_charts(study: StudyView) -> list[Chart]:
         )
         caption = (
             f"mIoU of TMT minus each method, {WHICH[which]}, in percentage points: mean over pairs with Student's 95 % "
-            f"interval where there are pairs enough; ticks are the pairs. {said}. {study.origin}"
+            f"interval where there are pairs enough; ticks are the pairs. {said}. {origin(study)}"
         )
         charts.append(Chart(f"tests-over-pairs-{which}", caption, f"Differences over pairs: {said}", to_svg(figure)))
     return charts
 
 
-def _bend(axes) -> None:
+def _bend(axes: Axes) -> None:
     """The scale of differences: one far from the others leaves those room, being drawn on a logarithmic scale."""
     axes.set_xlabel("difference of mIoU, points")
     if max(map(abs, axes.get_xlim())) <= 2 * NEAR:
@@ -71,7 +87,7 @@ def _bend(axes) -> None:
     axes.set_xlabel(f"difference of mIoU, points\n(logarithmic beyond {NEAR:g})")
 
 
-def by_pair_charts(study: StudyView) -> list[Chart]:
+def by_pair_charts(study: Study) -> list[Chart]:
     """TMT against full fine-tuning, pair by pair."""
     charts = []
     for one in comparisons(study):
@@ -80,14 +96,14 @@ def by_pair_charts(study: StudyView) -> list[Chart]:
             continue
         with canvas(1.1 + ROW * len(known)) as (figure, axes):
             for y, test in enumerate(known.values()):
-                _whisker(axes, test.difference, test.low, test.high, y, COLOURS[0])
+                _whisker(axes, (test.difference, test.low, test.high), y, COLOURS[0])
             labels_down(axes, [f"{arrow(pair)} ({test.count})" for pair, test in known.items()])
             zero_line(axes)
             axes.set_xlabel("difference of mIoU, points")
         caption = (
             f"mIoU of {_name(study, one.first)} minus {one.second.title}, {WHICH['last']}, mask rule of TMT: "
             f"{one.first.mask_rule}; mean over (n) seeds that both have, with Student's 95 % interval from three seeds "
-            f"on. {len(known)} of {len(study.pairs)} pairs. {study.origin}"
+            f"on. {len(known)} of {len(study.pairs)} pairs. {origin(study)}"
         )
         charts.append(
             Chart(f"difference-{one.first.name}-{one.second.name}", caption, _pairs_said(one), to_svg(figure))
@@ -95,8 +111,8 @@ def by_pair_charts(study: StudyView) -> list[Chart]:
     return charts
 
 
-def _name(study: StudyView, column: Column) -> str:
-    return titles(study.columns)[column.name]
+def _name(study: Study, column: Variant) -> str:
+    return titles(study.variants)[column.name]
 
 
 def _pairs_said(one: Comparison) -> str:
@@ -104,15 +120,17 @@ def _pairs_said(one: Comparison) -> str:
     return "Difference of mIoU by pair: " + "; ".join(parts)
 
 
-def _whisker(axes, middle: float, low: float, high: float, y: float, colour: str, marker: str = "o") -> None:
+def _whisker(axes: Axes, values: tuple[float, float, float], y: float, colour: str, marker: str = "o") -> None:
+    """A mark at the first value, with a bar from the second to the third where there are such."""
+    middle, low, high = values
     if not math.isnan(low):
         axes.plot([low, high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
     axes.plot([middle], [y], marker, color=colour)
 
 
-def training_charts(study: StudyView) -> list[Chart]:
+def training_charts(study: Study) -> list[Chart]:
     """mIoU during training on each pair."""
-    columns = study.with_role("method")
+    columns = study.with_role(*COMPARED)
     colours = colours_of(columns)
     charts = []
     for pair in study.pairs:
@@ -129,7 +147,7 @@ def training_charts(study: StudyView) -> list[Chart]:
             legend_below(axes)
         caption = (
             f"{arrow(pair)}: mIoU in percent on the target's validation images during training, mean over (n) seeds, "
-            f"at the steps that all of them were evaluated at. {study.origin}"
+            f"at the steps that all of them were evaluated at. {origin(study)}"
         )
         ends = "; ".join(
             f"{titles(columns)[name]} {line[1][-1]:.1f} at step {line[0][-1]}" for name, line in lines.items()
@@ -140,15 +158,15 @@ def training_charts(study: StudyView) -> list[Chart]:
     return charts
 
 
-def _mean_curve(study: StudyView, column: str, pair: Pair) -> tuple[list[int], list[float], int]:
+def _mean_curve(study: Study, column: str, pair: Pair) -> tuple[list[int], list[float], int]:
     """Steps, mean scores and number of seeds."""
-    curves = [dict(study.result(column, pair, seed).curve) for seed in study.seeds_of(column, pair)]
+    curves = [dict(study.targets[column, pair, seed].curve) for seed in seeds_of(study, column, pair)]
     curves = [curve for curve in curves if curve]
     steps = sorted(set.intersection(*map(set, curves))) if curves else []
     return steps, [float(np.mean([curve[step] for curve in curves])) for step in steps], len(curves)
 
 
-def class_charts(study: StudyView) -> list[Chart]:
+def class_charts(study: Study) -> list[Chart]:
     """What TMT gains by class over full fine-tuning."""
     charts = []
     for one in comparisons(study):
@@ -168,7 +186,7 @@ def class_charts(study: StudyView) -> list[Chart]:
         caption = (
             f"IoU by class of {_name(study, one.first)} minus {one.second.title}, {WHICH['last']}, in percentage "
             f"points: bars are means over the (n) pairs whose ground truth has the class, dots the pairs, each a mean "
-            f"over the seeds that both have. {study.origin}"
+            f"over the seeds that both have. {origin(study)}"
         )
         said = "; ".join(f"{name} {signed(float(np.mean(values)), 1)}" for name, values in gains.items())
         name = f"classes-{one.first.name}-{one.second.name}"
@@ -176,7 +194,7 @@ def class_charts(study: StudyView) -> list[Chart]:
     return charts
 
 
-def fraction_charts(study: StudyView) -> list[Chart]:
+def fraction_charts(study: Study) -> list[Chart]:
     """Figure 7: mIoU against p_T, a line a pair and their mean."""
     charts = []
     for rule, columns in fraction_points(study).items():
@@ -197,10 +215,10 @@ def fraction_charts(study: StudyView) -> list[Chart]:
             axes.set_xlabel("p_T, percent of positions left out")
             axes.set_ylabel("mIoU, percent")
             legend_below(axes, 2)
-        seeds = sorted({len(study.seeds_of(column.name, pair)) for column in columns for pair in lines})
+        seeds = sorted({len(seeds_of(study, column.name, pair)) for column in columns for pair in lines})
         caption = (
             f"mIoU in percent against p_T, {RULE_TITLES[rule]}, {WHICH['last']}; means over seeds "
-            f"(n from {seeds[0]} to {seeds[-1]}). {study.origin}"
+            f"(n from {seeds[0]} to {seeds[-1]}). {origin(study)}"
         )
         said = "; ".join(f"{arrow(pair)} {', '.join(number(v, 1) for v in line)}" for pair, line in lines.items())
         alt = f"mIoU at p_T {', '.join(f'{v:g}' for v in x)} percent: {said}"
@@ -208,41 +226,54 @@ def fraction_charts(study: StudyView) -> list[Chart]:
     return charts
 
 
-def _means(study: StudyView, columns: Sequence[Column], pair: Pair) -> list[float]:
-    return [summarise(list(study.scores(column.name, pair, "miou").values())).mean for column in columns]
+def _means(study: Study, columns: Sequence[Variant], pair: Pair) -> list[float]:
+    return [summarise(list(scores_by_seed(study, column.name, pair, "miou").values())).mean for column in columns]
 
 
-def estimator_chart(study: StudyView) -> Chart | None:
+def estimator_chart(study: Study) -> Chart | None:
     """Accuracy, and on a second scale the proxy A-distance, of every discriminator."""
-    known = [result for result in study.estimators if (result.estimator or {}).get("accuracy") is not None]
+    known = [result for result in estimators(study) if not math.isnan(_accuracy(result))]
     if not known:
         return None
-    pairs = [pair for pair in study.pairs if any((r.source, r.target) == pair for r in known)]
+    pairs = [pair for pair in study.pairs if any(r.pair == pair for r in known)]
     kinds = list(dict.fromkeys(str(result.regions) for result in known))
     with canvas(1.7 + ROW * len(pairs)) as (figure, axes):
         for i, kind in enumerate(kinds):
-            own = [r for r in known if str(r.regions) == kind and (r.source, r.target) in pairs]
-            rows = [pairs.index((r.source, r.target)) + 0.12 * (i - (len(kinds) - 1) / 2) for r in own]
-            values = [100 * r.estimator["accuracy"] for r in own]
+            own = [r for r in known if str(r.regions) == kind and r.pair in pairs]
+            rows = [pairs.index(r.pair) + 0.12 * (i - (len(kinds) - 1) / 2) for r in own]
+            values = list(map(_accuracy, own))
             axes.plot(values, rows, MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)], label=kind, alpha=0.8)
         labels_down(axes, [arrow(pair) for pair in pairs])
-        low = min(50.0, *(100 * result.estimator["accuracy"] for result in known))
+        low = min(50.0, *map(_accuracy, known))
         axes.set_xlim(low - 2, 101)
         axes.set_xlabel("held-out accuracy, percent (50: chance)")
-        top = axes.secondary_xaxis("top", functions=(lambda a: 4 * a / 100 - 2, lambda d: 25 * (d + 2)))
+        top = axes.secondary_xaxis("top", functions=(_distance, _percent))
         top.set_xlabel("proxy A-distance")
         legend_below(axes)
     caption = (
         "Accuracy of the domain discriminator on held-out validation images, in percent, and the proxy A-distance that "
-        f"follows from it, 2(1 − 2ε); a mark a seed, by kind of regions. Near 100, T says little. {study.origin}"
+        f"follows from it, 2(1 − 2ε); a mark a seed, by kind of regions. Near 100, T says little. {origin(study)}"
     )
-    said = "; ".join(
-        f"{arrow((r.source, r.target))} {r.regions} seed {r.seed} {100 * r.estimator['accuracy']:.1f}" for r in known
-    )
+    said = "; ".join(f"{arrow(r.pair)} {r.regions} seed {r.seed} {_accuracy(r):.1f}" for r in known)
     return Chart("estimators", caption, f"Discriminator accuracy: {said}", to_svg(figure))
 
 
-def distance_chart(study: StudyView) -> Chart | None:
+def _accuracy(result: Result) -> float:
+    """Held-out accuracy of a discriminator in percent; nan where it is not known."""
+    return 100 * as_number((result.estimator or {}).get("accuracy"))
+
+
+def _distance(accuracy: Any) -> Any:
+    """Proxy A-distance of an accuracy in percent."""
+    return 4 * accuracy / 100 - 2
+
+
+def _percent(distance: Any) -> Any:
+    """Accuracy in percent of a proxy A-distance."""
+    return 25 * (distance + 2)
+
+
+def distance_chart(study: Study) -> Chart | None:
     """What the source model loses from home to the target, against how far apart the domains are."""
     found = distance.gaps(study)
     if not found:
@@ -258,7 +289,7 @@ def distance_chart(study: StudyView) -> Chart | None:
     caption = (
         "Percentage points of mIoU that the source model loses from its own domain to the target, against the proxy "
         f"A-distance of the two; a mark a pair, means over seeds; Spearman's ρ with a bootstrap over pairs. "
-        f"{study.origin}"
+        f"{origin(study)}"
     )
     alt = "; ".join(
         f"{arrow(gap.pair)} {kind} distance {gap.distance:.2f}, lost {gap.lost:.1f}"
@@ -280,17 +311,17 @@ def understanding_charts(findings: Sequence[Finding], origin: str) -> list[Chart
 
 
 def _correlations(findings: Sequence[Finding], origin: str, what: str, value: Callable) -> Chart:
-    rows = list(dict.fromkeys((f.source, f.target) for f in findings))
+    rows = list(dict.fromkeys(f.pair for f in findings))
     kinds = list(dict.fromkeys(map(region_title, findings)))
     slots: dict[tuple, int] = {}
     with canvas(1.4 + 2 * ROW * len(rows)) as (figure, axes):
         for finding in findings:
-            pair, title = (finding.source, finding.target), region_title(finding)
+            pair, title = finding.pair, region_title(finding)
             slot = slots[pair] = slots.get(pair, -1) + 1
-            each = sum((f.source, f.target) == pair for f in findings)
+            each = sum(f.pair == pair for f in findings)
             y = rows.index(pair) + 0.7 * ((slot + 0.5) / each - 0.5)
             i = kinds.index(title)
-            _whisker(axes, *value(finding.correlation), y, COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
+            _whisker(axes, value(finding.correlation), y, COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
         for i, title in enumerate(kinds):
             axes.plot([], [], f"-{MARKERS[i % len(MARKERS)]}", color=COLOURS[i % len(COLOURS)], label=title)
         labels_down(axes, [arrow(pair) for pair in rows])
@@ -302,8 +333,7 @@ def _correlations(findings: Sequence[Finding], origin: str, what: str, value: Ca
         f"95 % interval by bootstrap over images. Above 0, T points at what fails. {origin}"
     )
     said = "; ".join(
-        f"{arrow((f.source, f.target))} {region_title(f)} seed {f.seed} {signed(value(f.correlation)[0])}"
-        for f in findings
+        f"{arrow(f.pair)} {region_title(f)} seed {f.seed} {signed(value(f.correlation)[0])}" for f in findings
     )
     name = f"understanding-{what.replace(' ', '-')}"
     return Chart(name, caption, f"Correlation {what}: {said}", to_svg(figure))

@@ -11,11 +11,11 @@ import pytest
 from tests.studies import small
 from tmt.cli.study import listing, main
 from tmt.errors import ConfigError, DataError
-from tmt.studies import runner as runners
+from tmt.studies import lifecycle
 from tmt.studies.backends import Local, visible_gpus
+from tmt.studies.commands import commands_of
 from tmt.studies.lock import only_one, try_lock
 from tmt.studies.reuse import reuse
-from tmt.studies.runner import commands_of
 from tmt.studies.study import Study
 
 PAIR = {"pairs": [["gtav", "cityscapes"]]}
@@ -179,7 +179,7 @@ def test_full_disk_for_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(28, "No space left on device", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(runners, "write_json", write)
+        patch.setattr(lifecycle, "write_json", write)
         assert small.run(study, retries=0) == len(study.jobs)
         assert study.states()[SOURCE] == "failed"
     assert f"disk full ({study.result_file(SOURCE)}: No space left on device)" in study.failure(SOURCE)
@@ -193,7 +193,7 @@ def test_full_disk_for_the_record_of_a_failure(tmp_path: Path, monkeypatch: pyte
     def add(folder: Path, attempt: object) -> None:
         raise OSError(28, "No space left on device", str(folder))
 
-    monkeypatch.setattr(runners, "add_attempt", add)
+    monkeypatch.setattr(lifecycle, "add_attempt", add)
     assert small.run(study, retries=0) == 1 and study.states()[TMT] == "missing"
 
 
