@@ -91,7 +91,7 @@ def demangled(symbol: str) -> str:
 
 
 def name_and_instance(signature: str) -> tuple[str, str]:
-    """("attend", "BFloat16, 32") of "void tmt::attention::cuda::(anonymous namespace)::attend<c10::BFloat16, 32>(...)"."""
+    """("attend", "BFloat16, 32") of "void tmt::attention::cuda::attend<c10::BFloat16, 32>(...)"."""
     plain = re.sub(r"\(anonymous namespace\)::|tmt::(?:\w+::)?cuda::|c10::|^void ", "", signature)
     plain = re.sub(r"\((?:int|bool|long|unsigned)\)", "", plain).split("(")[0]
     name, _, instance = plain.partition("<")

@@ -141,11 +141,16 @@ def planted(fault, csrc):
     return csrc / f"{fault.unit}.cu"
 
 
+def place(unit):
+    """Of a file in its csrc."""
+    return unit.relative_to(emulated.sources_of(unit))
+
+
 def library(unit, sanitize):
     """All kernels with this unit, first, in the place of its like (what several units compile is taken from the first);
     sanitized, it alone: that takes long to compile.
     """
-    others = [] if sanitize else [other for other in emulated.kernel_units() if other.name != unit.name]
+    others = [] if sanitize else [other for other in emulated.kernel_units() if place(other) != place(unit)]
     return emulated.library([unit, *others], sanitize)
 
 

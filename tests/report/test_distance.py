@@ -5,8 +5,8 @@ import json
 import pytest
 
 from tests.report.made_up import VARIANTS, make_study
-from tmt.report import charts, distance
-from tmt.report.study import open_study
+from tmt.report import distance, figures
+from tmt.report.scores import open_study
 
 PAIRS = [("gtav", "cityscapes"), ("gtav", "synthia"), ("gtav", "mapillary"), ("gtav", "bdd100k")]
 PAIRS += [("synthia", "gtav"), ("synthia", "cityscapes")]
@@ -42,7 +42,7 @@ def test_correlation_over_pairs(folder):
     (found,) = distance.gaps(study).values()
     assert distance.correlation(found).rho == pytest.approx(1)
     assert "superpixel ρ +1.00" in distance.table(study).caption
-    assert "ρ +1.00" in charts.distance_chart(study).svg
+    assert "ρ +1.00" in figures.distance_chart(study).svg
     swapped = [found[1], found[0], *found[2:]]  # the same points in another order
     assert distance.correlation(swapped).rho == pytest.approx(1)
 
@@ -63,4 +63,4 @@ def test_nothing_to_say(folder):
     for path in (folder / "results").glob("estimator-*.json"):
         path.unlink()
     study = open_study(folder)
-    assert distance.table(study) is None and charts.distance_chart(study) is None
+    assert distance.table(study) is None and figures.distance_chart(study) is None

@@ -10,8 +10,8 @@ import yaml
 
 from tests.report.made_up import VARIANTS, make_study
 from tmt.cli.report import main
-from tmt.report.charts import over_pairs_charts
-from tmt.report.study import open_study
+from tmt.report.figures import over_pairs_charts
+from tmt.report.scores import kind_of_data, open_study
 from tmt.report.style import canvas, to_svg
 from tmt.report.write import write_report
 from tmt.studies.definition import find
@@ -182,7 +182,7 @@ def test_real_and_synthetic_domains_are_told_apart(tmp_path):
     folder = make_study(tmp_path / "study", pairs=[("gtav", "cityscapes")])
     path = folder / "study.yaml"
     path.write_text(path.read_text().replace("roots: {}", "roots: {cityscapes: /data/cityscapes}"))
-    assert open_study(folder).kind == "real: cityscapes; synthetic: gtav"
+    assert kind_of_data(open_study(folder)) == "real: cityscapes; synthetic: gtav"
 
 
 def test_no_study_is_one_line_and_code_2(tmp_path, capsys):
@@ -201,6 +201,4 @@ def test_studies_of_tmt_alone(tmp_path, name):
     ids = check(text).ids
     assert ("ablations" in ids, "fraction" in ids) == (name == "table2", name == "figure7")
     assert "gains" not in ids
-    assert [c.name for c in open_study(folder).columns if c.role == "method"] == [
-        "tmt" if name == "table2" else "tmt_p0.3"
-    ]
+    assert [v.name for v in open_study(folder).with_role("method")] == ["tmt" if name == "table2" else "tmt_p0.3"]

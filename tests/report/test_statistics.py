@@ -9,11 +9,11 @@ from scipy import stats
 from tmt.report.statistics import (
     bootstrap_mean,
     holm,
+    paired_over_pairs,
+    paired_over_seeds,
+    paired_within_pairs,
     spearman,
     summarise,
-    test_over_pairs,
-    test_over_seeds,
-    test_within_pairs,
 )
 
 
@@ -31,7 +31,7 @@ def test_one_value_has_no_deviation_and_none_has_no_mean():
 
 def test_t_test_by_hand():
     """Differences 1, 2, 3: mean 2, standard error 1 / sqrt 3, t = 2 sqrt 3 with 2 degrees of freedom."""
-    found = test_over_seeds([1.0, 2.0, 3.0])
+    found = paired_over_seeds([1.0, 2.0, 3.0])
     t = 2 * math.sqrt(3)
     assert found.p == pytest.approx(1 - t / math.sqrt(2 + t * t))  # the closed form for 2 degrees of freedom
     assert (found.high - found.low) / 2 == pytest.approx(4.302652729911275 / math.sqrt(3))
@@ -42,7 +42,7 @@ def test_t_test_by_hand():
 def test_over_pairs_is_scipys_paired_tests():
     random = np.random.default_rng(0)
     ours, theirs = random.normal(1, 1, 20), random.normal(0, 1, 20)
-    found = test_over_pairs(ours - theirs)
+    found = paired_over_pairs(ours - theirs)
     related = stats.ttest_rel(ours, theirs)
     assert found.p == pytest.approx(related.pvalue)
     assert (found.low, found.high) == pytest.approx(tuple(related.confidence_interval(0.95)))
@@ -52,7 +52,7 @@ def test_over_pairs_is_scipys_paired_tests():
 def test_five_pairs_could_never_be_significant_by_ranks():
     """Which is why no test over pairs is made below six."""
     assert stats.wilcoxon([1, 2, 3, 4, 5]).pvalue == 0.0625
-    found = test_over_pairs([1.0, 2.0, 3.0, 4.0, 5.0])
+    found = paired_over_pairs([1.0, 2.0, 3.0, 4.0, 5.0])
     assert not found.made
     assert found.test == "not enough pairs (5 of 6)"
     assert found.difference == 3.0
@@ -60,7 +60,7 @@ def test_five_pairs_could_never_be_significant_by_ranks():
 
 def test_within_one_pair_is_the_test_over_its_seeds():
     values = [1.0, 2.0, 4.0, 1.5]
-    found, plain = test_within_pairs([values]), test_over_seeds(values)
+    found, plain = paired_within_pairs([values]), paired_over_seeds(values)
     assert (found.difference, found.low, found.high, found.p) == pytest.approx(
         (plain.difference, plain.low, plain.high, plain.p)
     )
@@ -74,7 +74,7 @@ def test_within_pairs_is_the_linear_model_of_pair_means():
     means, squares, *_ = np.linalg.lstsq(design, values, rcond=None)
     contrast = np.full(4, 0.25)
     variance = squares[0] / 6 * contrast @ np.linalg.inv(design.T @ design) @ contrast
-    found = test_within_pairs([*differences, [], [math.nan]])
+    found = paired_within_pairs([*differences, [], [math.nan]])
     assert found.difference == pytest.approx(contrast @ means)
     assert (found.high - found.low) / 2 == pytest.approx(stats.t.ppf(0.975, 6) * math.sqrt(variance))
     assert found.p == pytest.approx(2 * stats.t.sf(abs(found.difference) / math.sqrt(variance), 6))
@@ -83,20 +83,20 @@ def test_within_pairs_is_the_linear_model_of_pair_means():
 
 @pytest.mark.parametrize("values", [[], [[], []], [[1.0], [2.0], [3.0], [4.0]], [[1.0, 2.0, 3.0], [1.0]]])
 def test_not_enough_seeds_within_pairs(values):
-    found = test_within_pairs(values)
+    found = paired_within_pairs(values)
     assert found.test.startswith("not enough seeds") and not found.made
     assert math.isnan(found.p)
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, 2.0], [1.0, 2.0, math.nan]])
 def test_not_enough_seeds(values):
-    found = test_over_seeds(values)
+    found = paired_over_seeds(values)
     assert found.test.startswith("not enough seeds")
     assert all(map(math.isnan, (found.low, found.high, found.p)))
 
 
 def test_equal_differences_make_no_test():
-    found = test_over_seeds([0.5, 0.5, 0.5])
+    found = paired_over_seeds([0.5, 0.5, 0.5])
     assert (found.test, found.difference, found.made) == ("no spread, no test", 0.5, False)
 
 

@@ -12,9 +12,10 @@ from tests.report.test_page import check
 from tests.report.trained import train_study
 from tmt.data import IGNORE, normalise
 from tmt.report import understanding
-from tmt.report.jobs import estimators_of
-from tmt.report.scenes import attend, read_scenes
-from tmt.report.study import open_study
+from tmt.report.attention import attend
+from tmt.report.models import estimators_of, judge, target_images
+from tmt.report.qualitative import read_scenes
+from tmt.report.scores import open_study
 from tmt.report.understanding import RegionFailures, correlation_of, failures, region_failures
 from tmt.report.write import write_report
 
@@ -67,8 +68,8 @@ def test_regions_of_a_model_one_by_one(folder, regions):
     """Every region, its T and its share of wrong pixels, by loops over pixels."""
     study = open_study(folder)
     job = estimators_of(study, PAIR, 0)["superpixel"]
-    images = job.target_images()
-    model = job.judge(images.label_set, regions)
+    images = target_images(study, job)
+    model = judge(study, job, images.label_set, regions)
     assert model.config.transferability is False
     assert model.config.regions == regions
     found = region_failures(model, images, least_pixels=1)
@@ -155,8 +156,8 @@ def test_the_query_that_is_looked_at(folder):
     """Its attention is a distribution that is 0 where it may not attend."""
     study = open_study(folder)
     job = estimators_of(study, PAIR, 0)["superpixel"]
-    sample = job.target_images()[0]
-    model = job.judge(job.target_images().label_set)
+    images = target_images(study, job)
+    sample, model = images[0], judge(study, job, images.label_set)
     look = attend(model, normalise(sample.image)[None], sample.label == 0, 0)
     assert look.weights.shape == look.allowed.shape == (8, 16)
     assert look.weights.sum() == pytest.approx(1, abs=1e-5)

@@ -9,7 +9,7 @@ from tmt.runtime.signals import Stop
 from tmt.studies.backends import Local
 from tmt.studies.definition import read
 from tmt.studies.lock import only_one
-from tmt.studies.runner import Runner
+from tmt.studies.scheduler import Scheduler
 from tmt.studies.study import Study
 
 SMALL = {
@@ -42,13 +42,13 @@ def begin(folder: Path, **changes: object) -> Study:
     return Study.begin(read(write(folder / "small.yaml", **changes)), folder / "out")
 
 
-def runner(study: Study, **options: object) -> Runner:
+def scheduler(study: Study, **options: object) -> Scheduler:
     """A call of a study with stub jobs, two at a time."""
     stub = lambda job: [[*STUB, str(job.folder / "config.yaml")]]  # noqa: E731
-    return Runner(study, Local(2), Stop(), **{"commands": stub, **options})
+    return Scheduler(study, Local(2), Stop(), **{"commands": stub, **options})
 
 
 def run(study: Study, **options: object) -> int:
     """Run a study with stub jobs; the number of jobs that are not done in the end."""
     with only_one(study.folder):
-        return runner(study, **options).run()
+        return scheduler(study, **options).run()

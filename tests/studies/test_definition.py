@@ -43,6 +43,30 @@ def test_good(tmp_path: Path) -> None:
     assert tmt.config.model.hidden == 64, "the base is the preset demo"
 
 
+def test_roles(tmp_path: Path) -> None:
+    """Those that are given, and for the others what their settings suggest."""
+    variants = {
+        "full": {}, "full_few": {"stage": "full", "settings": {"target.images": 1}},
+        "tmt": {}, "other_rule": {"stage": "tmt", "settings": {"model.mask_rule": "none"}},
+        "wo_tma": {"stage": "tmt", "settings": {"model.transfer_mode": "bias"}},
+        "tenth": {"stage": "tmt", "settings": {"model.transfer_fraction": 0.1, "model.mask_rule": "none"}},
+        "given": {"stage": "tmt", "role": "ablation", "settings": {"model.transfer_fraction": 0.1}},
+        "given_full": {"stage": "full", "role": "baseline", "settings": {"target.images": 1}},
+    }  # fmt: skip
+    found = read(small.write(tmp_path / "a.yaml", variants=variants))
+    assert {variant.name: variant.role for variant in found.variants} == {
+        "full": "baseline", "full_few": "ablation", "tmt": "method", "other_rule": "method", "wo_tma": "ablation",
+        "tenth": "fraction", "given": "ablation", "given_full": "baseline",
+    }  # fmt: skip
+    assert study(tmp_path, to_yaml(found)).variants == found.variants
+
+
+@pytest.mark.parametrize("name", studies())
+def test_shipped_studies_say_every_role(name: str) -> None:
+    text = (STUDIES / f"{name}.yaml").read_text()
+    assert text.count("role: ") == len(read(STUDIES / f"{name}.yaml").variants)
+
+
 def test_every_pair_without_pairs(tmp_path: Path) -> None:
     found = study(tmp_path, GOOD.replace("pairs:\n  - [gtav, cityscapes]\n", ""))
     assert len(found.pairs) == len(set(found.pairs)) == 6 and all(source != target for source, target in found.pairs)
@@ -60,6 +84,8 @@ def test_every_pair_without_pairs(tmp_path: Path) -> None:
         ("stage: tmt", "stage: tnt", 12, ["variants.tmt.stage", "'tnt'", "did you mean tmt?", "full"]),
         ("stage: tmt", "stage: source", 12, ["variants.tmt.stage", "'source'"]),
         ("stage: tmt", "stages: tmt", 12, ["variants.tmt.stages", "unknown key", "did you mean stage?"]),
+        ("stage: tmt", "stage: tmt\n    role: metod", 13, ["variants.tmt.role", "'metod'", "did you mean method?"]),
+        ("{title: Full, ", "{title: Full, role: method, ", 9, ["variants.full.role", "one of baseline, ablation,"]),
         ("variants:", "variant:", 8, ["variant", "did you mean variants?"]),
         ("title: TMT", "title: [TMT]", 11, ["variants.tmt.title", "text"]),
         ("  full: ", "  'full x': ", 9, ["variants.full x", "letters"]),

@@ -10,9 +10,14 @@ from tmt.errors import DataError, TMTError
 from tmt.settings import DatasetName
 
 if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
     from tmt.data.check import Report
+    from tmt.data.spec import DatasetSpec
 
 SHOWN = 200  # faults printed; the report holds all
+OPACITY = 0.55  # of the labels in the contact sheet
 DATASETS = get_args(DatasetName)
 DOMAINS = tuple(name for name in DATASETS if name != "folders")
 
@@ -85,25 +90,59 @@ def default_workers() -> int:
 def check(values: argparse.Namespace) -> int:
     """Runs `check`; returns 0, or 1 where something is wrong."""
     from tmt.data.check import check_dataset
+    from tmt.data.spec import DatasetSpec
     from tmt.visualize.contact_sheet import contact_sheet
 
     splits = [name for name in values.splits.split(",") if name]
     out = Path(values.out or f"runs/check/{values.dataset}")
-    options = {"mapping": values.mapping, "version": values.version}
+    spec = DatasetSpec(values.dataset, values.root, values.mapping, values.version)
     report = check_dataset(
-        values.dataset, values.root, splits, workers=values.workers, partial=values.partial, **options
-    )
+        spec.name, spec.root, splits, workers=values.workers, partial=values.partial, mapping=spec.mapping,
+        version=spec.version,
+    )  # fmt: skip
     print_report(report)
     try:
         out.mkdir(parents=True, exist_ok=True)
         report.write(out / "report.json")
-        if picture := contact_sheet(values.dataset, values.root, list(report.splits), **options):
-            picture.save(out / "contact.png")
+        if rows := [row for split in report.splits for row in labelled_rows(spec, split)]:
+            contact_sheet(rows, 320, 160).save(out / "contact.png")
     except OSError as error:
         raise DataError(f"check: out {out} must be a writable folder, got {error.strerror}; choose another") from error
     verdict = f"{len(report.faults)} faults" if report.faults else "clean"
     print(f"{report.dataset} {report.root}: {verdict}, {len(report.warnings)} warnings; see {out}")
     return 1 if report.faults else 0
+
+
+def labelled_rows(spec: "DatasetSpec", split: str, each: int = 8) -> "list[tuple[str, list[np.ndarray]]]":
+    """Up to `each` images of a split, two a row, each beside itself under its labels' colours; none where it cannot be
+    read."""
+    from tmt.data.check import some_samples
+    from tmt.visualize.drawing import overlay
+
+    try:
+        listing = spec.list(split)
+    except DataError:
+        return []
+    rows, samples = [], list(some_samples(listing, each))
+    for i in range(0, len(samples), 2):
+        shown = samples[i : i + 2]
+        pictures = [(s.image, overlay(s.image, s.label, listing.label_set, OPACITY)) for s in shown]
+        rows.append((f"{split}: {', '.join(s.name for s in shown)}", [one for two in pictures for one in two]))
+    return rows
+
+
+def domains_picture(scenes: int, first: int, distance: float) -> "Image.Image":
+    """Scenes from number `first` on of every synthetic domain, a row each, in few enough colours to be a small file."""
+    from PIL import Image
+
+    from tmt.synthetic import render
+    from tmt.visualize.contact_sheet import contact_sheet
+
+    rows = []
+    for name in DOMAINS:
+        shown = [render(name, 0, first + i, (96, 192), distance)[0] for i in range(scenes)]
+        rows.append((f"{name} (synthetic)", shown))
+    return contact_sheet(rows, 192, 96).quantize(255, dither=Image.Dither.NONE)
 
 
 def print_report(report: "Report") -> None:
@@ -126,8 +165,6 @@ def print_report(report: "Report") -> None:
 
 def picture(values: argparse.Namespace) -> int:
     """Runs `picture`."""
-    from tmt.visualize.contact_sheet import domains_picture
-
     if values.scenes < 1 or values.first < 0:
         raise DataError(f"picture: scenes must be at least 1 and first 0, got {values.scenes} and {values.first}")
     try:

@@ -23,27 +23,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def score(argv: Sequence[str]) -> None:
     """Evaluate the last weights of the source model in the folder `argv[0]` on the domains `argv[1:]`."""
-    from tmt.data import open_dataset
+    from tmt.data.spec import DatasetSpec
     from tmt.inference.evaluation import evaluate
     from tmt.model.factory import freeze, open_model
     from tmt.runtime.distributed import join
     from tmt.runtime.files import write_json
     from tmt.runtime.signals import listen
 
-    if len(argv) < 2 or not all("=" in domain for domain in argv[1:]):
+    if len(argv) < 2:
         raise ConfigError(f"score: arguments must be JOB DATASET=FOLDER ..., got {' '.join(argv)}")
-    folder = Path(argv[0])
+    folder, specs = Path(argv[0]), [DatasetSpec.parse(text) for text in argv[1:]]
     config = from_yaml(folder / "config.yaml")
     results = {}
     with join(config.device) as world, listen() as stop:
         model = open_model(outcome(folder, "source")).to(world.device)
         freeze(model)
-        for name, root in (text.split("=", 1) for text in argv[1:]):
-            domain, mapping, version = (*name.split(":"), "", "")[:3]
-            dataset = open_dataset(domain, root, "val", mapping=mapping or "strict", version=version or None)
-            result = evaluate(model, dataset, world, config.evaluation, stop)
-            world.say(f"on {domain} val: {result.headline()}")
-            results[domain] = result.to_dict()
+        for spec in specs:
+            result = evaluate(model, spec.open("val"), world, config.evaluation, stop)
+            world.say(f"on {spec.name} val: {result.headline()}")
+            results[spec.name] = result.to_dict()
         if world.main:
             write_json(folder / SCORED, results)
 

@@ -4,6 +4,7 @@ python -m tmt.experiments                              the studies that come wit
 python -m tmt.experiments table1                       run what is missing of it, in runs/table1
 python -m tmt.experiments table1 --list                what is done, running, missing and failed
 python -m tmt.experiments table2 --from runs/table1    what is the same there is not trained again
+python -m tmt.experiments runs/table1 --export results/table1    keep its results in one table, without the models
 python -m tmt.experiments my.yaml --root cityscapes=PATH --root gtav=PATH --out runs/mine
 python -m tmt.experiments table1 --backend ray --address auto --gpus 0.5
 
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from tmt.cli.command import command
 from tmt.errors import ConfigError, TrainingError
@@ -25,11 +27,14 @@ from tmt.studies import definition as definitions
 from tmt.studies.definition import STUDIES, Definition, find, studies
 from tmt.studies.study import STATES, Study
 
+if TYPE_CHECKING:  # imports torch
+    from tmt.studies.backends import Backend
+
 
 class _Parser(argparse.ArgumentParser):
     """Mistakes as one line."""
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
@@ -43,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add("--out", help="the study's folder (default: runs/NAME)")
     add("--list", action="store_true", help="only say what is done, running, missing and failed")
     add("--commands", action="store_true", help="only print the commands of the jobs that are not done")
+    add("--export", metavar="DIR", help="only write the results, one table and study.yaml, to DIR, to be kept")
     add("--only", default="*", metavar="PATTERN", help="run the jobs whose id matches, and what these need")
     add("--from", dest="other", metavar="DIR", help="first take over what another study trained with the same settings")
     add("--root", action="append", default=[], metavar="DATASET=PATH", help="folder of a real dataset (repeat)")
@@ -97,6 +103,10 @@ def run(argv: Sequence[str]) -> None:
     study = open_study(options)
     if options.list:
         print(listing(study))
+    elif options.export:
+        from tmt.studies.export import export
+
+        print(f"{export(study, options.export)} of {len(study.jobs)} jobs written to {options.export}")
     elif options.commands:
         print_commands(study, options)
     else:
@@ -149,7 +159,7 @@ def listing(study: Study) -> str:
 
 def print_commands(study: Study, options: argparse.Namespace) -> None:
     """The commands of all jobs that are not done; the study writes the settings they name when it runs."""
-    from tmt.studies.runner import commands_of
+    from tmt.studies.commands import commands_of
 
     for job in study.jobs.values():
         if fnmatch(job.id, options.only) and not study.done(job.id):
@@ -160,16 +170,17 @@ def print_commands(study: Study, options: argparse.Namespace) -> None:
 
 def _run(study: Study, options: argparse.Namespace) -> None:
     from tmt.runtime.signals import listen
+    from tmt.studies.commands import commands_of
     from tmt.studies.lock import only_one
     from tmt.studies.reuse import reuse
-    from tmt.studies.runner import Runner, commands_of
+    from tmt.studies.scheduler import Scheduler
 
     with only_one(study.folder), listen() as stop:
         if options.other:
             print(f"{len(reuse(study, options.other))} jobs taken over from {options.other}")
         backend = _backend(study, options)
         try:
-            failed = Runner(
+            failed = Scheduler(
                 study, backend, stop, options.retry, options.keep, options.only,
                 lambda job: commands_of(job, study, options.processes),
             ).run()  # fmt: skip
@@ -182,7 +193,7 @@ def _run(study: Study, options: argparse.Namespace) -> None:
         )
 
 
-def _backend(study: Study, options: argparse.Namespace) -> object:
+def _backend(study: Study, options: argparse.Namespace) -> "Backend":
     from tmt.studies.backends import Local, RayCluster, visible_gpus
 
     threads = study.definition.threads

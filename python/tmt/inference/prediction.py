@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tmt.data import IGNORE, LabelSet, colourise, lookup_table, normalise
+from tmt.data import IGNORE, LabelSet, lookup_table, normalise
 from tmt.data.files import read_image, walk_files
 from tmt.errors import ConfigError, DataError
 from tmt.inference.sliding_window import Segmentation, segment
@@ -21,7 +21,8 @@ from tmt.model import TMTForSemanticSegmentation, present
 from tmt.model.factory import label_set_of
 from tmt.runtime.files import read_json, write_json
 from tmt.settings import InferenceConfig, PredictConfig
-from tmt.visualize.panels import heat, save
+from tmt.visualize.drawing import heat, overlay
+from tmt.visualize.panels import save
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 KINDS = ("labels", "overlay", "transferability", "confidence")
@@ -210,8 +211,7 @@ class Painter:
             case "labels":
                 return label_ids()[prediction] if self.ids == "label" else prediction
             case "overlay":
-                mixed = (1 - self.opacity) * image + self.opacity * colourise(prediction, self.label_set)
-                return mixed.round().astype(np.uint8)
+                return overlay(image, prediction, self.label_set, self.opacity)
             case "transferability":
                 return heat(present(found.transferability).cpu().numpy())
             case "confidence":

@@ -3,19 +3,31 @@
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
-from tmt.report.scores import METRICS, WHICH, which_short
-from tmt.report.statistics import PairedTest, holm, summarise, test_over_pairs, test_over_seeds, test_within_pairs
-from tmt.report.study import EVALUATIONS, Column, Pair, StudyView, arrow, titles
-from tmt.report.table import Table, interval, p_value, signed
+from tmt.report.formats import Table, interval, p_value, signed
+from tmt.report.scores import (
+    EVALUATIONS,
+    METRICS,
+    WHICH,
+    arrow,
+    class_names,
+    origin,
+    scores_by_seed,
+    seeds_of,
+    titles,
+    which_short,
+)
+from tmt.report.statistics import PairedTest, holm, paired_over_pairs, paired_over_seeds, paired_within_pairs, summarise
+from tmt.studies import Pair, Study, Variant
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One column against another: a paired test for each pair of domains, and one over the pairs."""
 
-    first: Column
-    second: Column
+    first: Variant
+    second: Variant
     metric: str
     evaluation: str
     by_pair: dict[Pair, PairedTest]
@@ -23,32 +35,27 @@ class Comparison:
     within_pairs: PairedTest
 
 
-def compare(study: StudyView, first: Column, second: Column, metric: str, evaluation: str) -> Comparison:
+def compare(study: Study, first: Variant, second: Variant, metric: str, evaluation: str) -> Comparison:
     """First minus second, over the seeds that both have."""
     differences = {}
     for pair in study.pairs:
-        ours, theirs = (study.scores(column.name, pair, metric, evaluation) for column in (first, second))
+        ours, theirs = (scores_by_seed(study, column.name, pair, metric, evaluation) for column in (first, second))
         differences[pair] = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
-    by_pair = {pair: test_over_seeds(values) for pair, values in differences.items()}
-    over = test_over_pairs([test.difference for test in by_pair.values()])
-    within = test_within_pairs(list(differences.values()))
+    by_pair = {pair: paired_over_seeds(values) for pair, values in differences.items()}
+    over = paired_over_pairs([test.difference for test in by_pair.values()])
+    within = paired_within_pairs(list(differences.values()))
     return Comparison(first, second, metric, evaluation, by_pair, over, within)
 
 
-def comparisons(study: StudyView, metric: str = "miou", evaluation: str = "last") -> list[Comparison]:
+def comparisons(study: Study, metric: str = "miou", evaluation: str = "last") -> list[Comparison]:
     """TMT under each mask rule against every other method, in the study's order."""
-    plain = [column for column in study.with_role("method") if not column.uses_transferability]
-    return [compare(study, first, second, metric, evaluation) for first in _ours(study) for second in plain]
+    others, ours = study.with_role("baseline"), study.with_role("method")
+    return [compare(study, first, second, metric, evaluation) for first in ours for second in others]
 
 
-def _ours(study: StudyView) -> list[Column]:
-    """TMT, once for each mask rule."""
-    return [column for column in study.with_role("method") if column.uses_transferability]
-
-
-def ablations(study: StudyView, metric: str = "miou", evaluation: str = "last") -> list[Comparison]:
+def ablations(study: Study, metric: str = "miou", evaluation: str = "last") -> list[Comparison]:
     """TMT against each ablation of the same mask rule, or of any where there is none of the same."""
-    ours = _ours(study)
+    ours = study.with_role("method")
     found = []
     for column in (one for one in study.with_role("ablation") if one.uses_transferability):
         whole = next((full for full in ours if full.mask_rule == column.mask_rule), ours[0] if ours else None)
@@ -57,25 +64,31 @@ def ablations(study: StudyView, metric: str = "miou", evaluation: str = "last") 
     return found
 
 
-def rules(study: StudyView, metric: str = "miou", evaluation: str = "last") -> list[Comparison]:
+def rules(study: Study, metric: str = "miou", evaluation: str = "last") -> list[Comparison]:
     """TMT under each mask rule against TMT under every later one, in the study's order."""
-    return [compare(study, *two, metric, evaluation) for two in itertools.combinations(_ours(study), 2)]
+    return [compare(study, *two, metric, evaluation) for two in itertools.combinations(study.with_role("method"), 2)]
 
 
-def gains(study: StudyView, metric: str = "miou", evaluation: str = "last") -> list[Comparison]:
+def gains(study: Study, metric: str = "miou", evaluation: str = "last") -> list[Comparison]:
     """Every column against full fine-tuning, plain and with as many target images and steps."""
     found = []
-    for column in study.columns:
-        plain = next((one for one in study.columns if one.stage == "full" and one.settings == column.budget), column)
+    for column in study.variants:
+        wanted = budget(study, column)
+        plain = next((one for one in study.variants if one.stage == "full" and study.changed(one) == wanted), column)
         if plain is not column:
             found.append(compare(study, column, plain, metric, evaluation))
     return found
 
 
-def over_pairs_table(study: StudyView, found: list[Comparison], name: str, what: str) -> Table:
+def budget(study: Study, variant: Variant) -> dict[str, object]:
+    """What a variant changes of the images and steps that a target model has."""
+    return {name: value for name, value in study.changed(variant).items() if name.startswith("target.")}
+
+
+def over_pairs_table(study: Study, found: list[Comparison], name: str, what: str) -> Table:
     """One row a comparison: the test over pairs."""
     corrected = holm([comparison.over_pairs.p for comparison in found])
-    names = titles(study.columns)
+    names = titles(study.variants)
     rows = []
     for comparison, p_holm in zip(found, corrected, strict=True):
         test = comparison.over_pairs
@@ -93,7 +106,7 @@ def over_pairs_table(study: StudyView, found: list[Comparison], name: str, what:
         "once, by its mean over the seeds that both have. Two-sided paired t-test with Student's interval, and "
         "Wilcoxon's signed-rank test; Holm's correction over this table's rows. Pairs that share a domain are not "
         "independent, so the intervals are somewhat too narrow. "
-        f"{study.origin}"
+        f"{origin(study)}"
     )
     return Table(name, f"{what}: {_score_short(found)}, over pairs", caption, header, tuple(rows))
 
@@ -104,15 +117,15 @@ def _rules(comparison: Comparison) -> str:
     return ", ".join(dict.fromkeys(column.mask_rule for column in compared))
 
 
-def gain_tables(study: StudyView) -> list[Table]:
+def gain_tables(study: Study) -> list[Table]:
     """What every variant gains over full fine-tuning on each pair, for studies that vary more than the method."""
     varied = study.with_role("ablation", "fraction")
     found = {which: gains(study, "miou", which) for which in EVALUATIONS if varied}
     return [_gain_table(study, own, which) for which, own in found.items() if own]
 
 
-def _gain_table(study: StudyView, found: list[Comparison], which: str) -> Table:
-    names = titles(study.columns)
+def _gain_table(study: Study, found: list[Comparison], which: str) -> Table:
+    names = titles(study.variants)
     rows = []
     for one in found:
         test = one.within_pairs
@@ -125,7 +138,7 @@ def _gain_table(study: StudyView, found: list[Comparison], which: str) -> Table:
         f"Difference of {_score_name(found)} from full fine-tuning with as many target images and steps, in percentage "
         "points, paired by seed: mean over seeds on each pair, and over the pairs. Student's 95 % interval and "
         "two-sided p from the spread of seeds within pairs: what other seeds would give on these pairs, not what other "
-        f"pairs would; not corrected for the number of rows. {study.origin}"
+        f"pairs would; not corrected for the number of rows. {origin(study)}"
     )
     header = (
         "variant", "mask rule", "compared with", *map(arrow, study.pairs), "mean", "95 % interval", "p", "higher in",
@@ -133,9 +146,9 @@ def _gain_table(study: StudyView, found: list[Comparison], which: str) -> Table:
     return Table(f"gains-{which}", f"Gains over full fine-tuning: {_score_short(found)}", caption, header, tuple(rows))
 
 
-def by_pair_table(study: StudyView, comparison: Comparison, name: str) -> Table:
+def by_pair_table(study: Study, comparison: Comparison, name: str) -> Table:
     """One row a pair: the test over seeds."""
-    names = titles(study.columns)
+    names = titles(study.variants)
     corrected = holm([test.p for test in comparison.by_pair.values()])
     rows = [
         (
@@ -148,7 +161,7 @@ def by_pair_table(study: StudyView, comparison: Comparison, name: str) -> Table:
         f"{names[comparison.first.name]} minus {names[comparison.second.name]} (mask rule of the first: "
         f"{comparison.first.mask_rule}): difference of {_score_name([comparison])} in percentage points, paired "
         f"by seed. Two-sided paired t-test, Student's 95 % interval, Holm's correction over this table's rows. "
-        f"{study.origin}"
+        f"{origin(study)}"
     )
     header = ("source → target", "seeds", "mean", "95 % interval", "p (t)", "p (t, Holm)", "test")
     title = (
@@ -167,7 +180,7 @@ def _score_name(found: list[Comparison]) -> str:
     return f"{dict(METRICS)[found[0].metric]} ({WHICH[found[0].evaluation]})"
 
 
-def test_tables(study: StudyView) -> list[Table]:
+def paired_tables(study: Study) -> list[Table]:
     """All paired tests: over pairs for each score and evaluation, over seeds for the mIoU."""
     found = []
     for which in EVALUATIONS:
@@ -191,18 +204,15 @@ def test_tables(study: StudyView) -> list[Table]:
     return found
 
 
-test_tables.__test__ = False  # pytest collects by name, wherever it is imported
-
-
-def class_gains(study: StudyView, first: Column, second: Column) -> dict[str, dict[Pair, float]]:
+def class_gains(study: Study, first: Variant, second: Variant) -> dict[str, dict[Pair, float]]:
     """IoU of first minus second in percentage points, by class and pair: mean over the seeds that both have.
 
     A class that is not in a pair's ground truth, or in no model's result, is left out there.
     """
-    gains: dict[str, dict[Pair, float]] = {name: {} for name in study.class_names()}
+    gains: dict[str, dict[Pair, float]] = {name: {} for name in class_names(study)}
     for pair in study.pairs:
-        seeds = set(study.seeds_of(first.name, pair)) & set(study.seeds_of(second.name, pair))
-        results = [[study.result(column.name, pair, seed).last for column in (first, second)] for seed in sorted(seeds)]
+        seeds = set(seeds_of(study, first.name, pair)) & set(seeds_of(study, second.name, pair))
+        results = [[study.targets[one.name, pair, seed].last for one in (first, second)] for seed in sorted(seeds)]
         for i, name in enumerate(gains):
             found = [_class_iou(ours, i) - _class_iou(theirs, i) for ours, theirs in results]
             summary = summarise(found)
@@ -211,7 +221,7 @@ def class_gains(study: StudyView, first: Column, second: Column) -> dict[str, di
     return gains
 
 
-def _class_iou(scores: dict[str, object], index: int) -> float:
+def _class_iou(scores: dict[str, Any], index: int) -> float:
     """IoU of a class; nan where it is not in the ground truth."""
     value = scores["iou"][index] if scores["pixels"][index] else None
     return math.nan if value is None else float(value)

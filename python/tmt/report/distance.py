@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tmt.report.formats import Table, interval, number, signed
+from tmt.report.scores import arrow, as_number, estimators, origin
 from tmt.report.statistics import LEAST_PAIRS, RankCorrelation, spearman
-from tmt.report.study import Pair, StudyView, arrow, as_number
-from tmt.report.table import Table, interval, number, signed
+from tmt.studies import Pair, Study
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,18 @@ class Gap:
         return self.home - self.away
 
 
-def gaps(study: StudyView) -> dict[str, list[Gap]]:
+def gaps(study: Study) -> dict[str, list[Gap]]:
     """By kind of regions, each pair that is known, in the study's order."""
-    kinds = dict.fromkeys(str(result.regions) for result in study.estimators)
+    kinds = dict.fromkeys(str(result.regions) for result in estimators(study))
     found = {kind: [gap for pair in study.pairs if (gap := _gap(study, pair, kind))] for kind in kinds}
     return {kind: known for kind, known in found.items() if known}
 
 
-def _gap(study: StudyView, pair: Pair, kind: str) -> Gap | None:
+def _gap(study: Study, pair: Pair, kind: str) -> Gap | None:
     rows = []
-    for result in study.estimators:
-        source = study.source(pair[0], result.seed)
-        if (result.source, result.target, str(result.regions)) == (*pair, kind) and source:
+    for result in estimators(study):
+        source = study.sources.get((pair[0], result.seed))
+        if (result.pair, str(result.regions)) == (pair, kind) and source:
             distance = as_number((result.estimator or {}).get("proxy_a_distance"))
             away = as_number((source.on or {}).get(pair[1], {}).get("miou"))
             rows.append((distance, as_number(source.last.get("miou")), away))
@@ -64,7 +65,7 @@ def said(known: list[Gap]) -> str:
     return f"ρ {signed(found.rho)} ({interval(found.low, found.high)}, n = {found.count})"
 
 
-def table(study: StudyView) -> Table | None:
+def table(study: Study) -> Table | None:
     """Each pair's distance and loss."""
     found = gaps(study)
     rows = tuple(
@@ -82,6 +83,6 @@ def table(study: StudyView) -> Table | None:
         "The proxy A-distance of source and target, and the mIoU in percent of the source model on its own domain and "
         "on the target; means over seeds. Spearman's ρ of distance and loss over pairs, 95 % interval by bootstrap "
         "over pairs, which are not independent where they share a domain: "
-        f"{'; '.join(f'{kind} {said(known)}' for kind, known in found.items())}. {study.origin}"
+        f"{'; '.join(f'{kind} {said(known)}' for kind, known in found.items())}. {origin(study)}"
     )
     return Table("distance", "Distance of the domains and what the source model loses", caption, header, rows)

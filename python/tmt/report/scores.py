@@ -1,124 +1,123 @@
-"""The tables of a study's scores: methods, ablations, p_T, estimators, attention."""
+"""The scores of a study, finished or not: one of them, those of a cell of a table, and what they are of.
+
+Nothing here needs a model; a score that is not there is nan.
+"""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
+from pathlib import Path
 
+from tmt.errors import DataError
 from tmt.inference.metrics import HEADLINES
-from tmt.report.statistics import Summary, summarise
-from tmt.report.study import EVALUATIONS, SOURCE_ONLY, Column, StudyView, arrow, titles
-from tmt.report.table import MISSING, Table, number, to_csv
+from tmt.studies import Pair, Result, Study, Variant
 
 METRICS = HEADLINES[:3]
+EVALUATIONS = ("last", "best")
 WHICH = {"last": "last evaluation", "best": "best evaluation on the validation split"}
+RULE_TITLES = {"uncertain": "uncertain rule", "foreground": "foreground rule", "none": "no mask rule"}
+SOURCE_ONLY = "source"
+"""The column of the source model as it is."""
+COMPARED = ("baseline", "method")
+"""Roles of what Table 1 compares."""
 
 
-def cell(summary: Summary) -> str:
-    """Mean, deviation and number of seeds; the deviation is left out where one seed has none."""
-    if not summary.count:
-        return MISSING
-    spread = "" if math.isnan(summary.std) else f" ± {summary.std:.2f}"
-    return f"{summary.mean:.2f}{spread} ({summary.count})"
+def open_study(folder: str | Path) -> Study:
+    """Read a study's folder. Raises ConfigError where it is none or a result is damaged, DataError without results."""
+    study = Study.open(folder)
+    if not study.targets:
+        raise DataError(
+            f"{folder}: must hold the results of a finished target model, got {len(study.finished)} results of sources "
+            "and estimators; let python -m tmt.experiments finish one"
+        )
+    return study
 
 
-def score_table(
-    study: StudyView, columns: Sequence[Column], metric: str, evaluation: str, name: str, source_only: bool = False
-) -> Table:
-    """Pairs by columns; the last row is the mean over the pairs that every column has."""
-    title = dict(METRICS)[metric]
-    named = {SOURCE_ONLY: "source only"} if source_only else {}
-    named |= titles(columns)
-    found = {
-        (pair, column): summarise(list(study.scores(column, pair, metric, evaluation).values()))
+def seeds_of(study: Study, column: str, pair: Pair) -> list[int]:
+    """Seeds with a score of a variant, or of the source model as it is, on a pair."""
+    if column == SOURCE_ONLY:
+        return sorted(seed for domain, seed in study.sources if domain == pair[0])
+    return sorted(seed for name, where, seed in study.targets if (name, where) == (column, pair))
+
+
+def score(study: Study, column: str, pair: Pair, seed: int, metric: str, evaluation: str = "last") -> float:
+    """One score in percent; nan where it is missing. The source model was scored on targets at its end only."""
+    if column == SOURCE_ONLY:
+        source = study.sources.get((pair[0], seed))
+        scores = (source.on or {}).get(pair[1]) if source and evaluation == "last" else None
+    else:
+        result = study.targets.get((column, pair, seed))
+        scores = getattr(result, evaluation) if result else None
+    return as_number((scores or {}).get(metric))
+
+
+def scores_by_seed(study: Study, column: str, pair: Pair, metric: str, evaluation: str = "last") -> dict[int, float]:
+    """Scores by seed, those that are there."""
+    found = {seed: score(study, column, pair, seed, metric, evaluation) for seed in seeds_of(study, column, pair)}
+    return {seed: value for seed, value in found.items() if not math.isnan(value)}
+
+
+def class_names(study: Study) -> tuple[str, ...]:
+    """The classes that results are about."""
+    return next((tuple(r.last["classes"]) for r in study.finished.values() if r.last.get("classes")), ())
+
+
+def estimators(study: Study) -> list[Result]:
+    """The finished estimators, in the order of the plan."""
+    return [result for result in study.finished.values() if result.kind == "estimator"]
+
+
+def missing(study: Study) -> list[str]:
+    """Planned target models without a result, in words."""
+    return [
+        f"{variant.title}, {arrow(pair)}, seed {seed}"
+        for variant in study.variants
         for pair in study.pairs
-        for column in named
-    }
-    rows = [(arrow(pair), *(cell(found[pair, column]) for column in named)) for pair in study.pairs]
-    judged = [column for column in named if any(found[pair, column].count for pair in study.pairs)]
-    common = [pair for pair in study.pairs if judged and all(found[pair, column].count for column in judged)]
-    means = {column: summarise([found[pair, column].mean for pair in common]).mean for column in named}
-    counted = f"mean over {len(common)} of {len(study.pairs)} pairs"
-    rows.append((counted, *(number(means[column]) for column in named)))
-    highest = [_highest([found[pair, column].mean for column in named]) for pair in study.pairs]
-    highest.append(_highest(list(means.values())))
-    best = frozenset((y, x + 1) for y, places in enumerate(highest) for x in places)
-    caption = (
-        f"{title} in percent, {WHICH[evaluation]}, on the target's validation images; mean ± standard deviation over "
-        f"(n) seeds. The last row takes the pairs that every column with results has. {rules(columns)} Bold: highest "
-        f"of a row. {study.origin}"
-    )
-    return Table(
-        name, f"{title}, {which_short(evaluation)}", caption, ("source → target", *named.values()), tuple(rows), best
-    )
-
-
-def _highest(values: list[float]) -> list[int]:
-    known = [value for value in values if not math.isnan(value)]
-    return [i for i, value in enumerate(values) if value == max(known)] if len(known) > 1 else []
-
-
-def rules(columns: Sequence[Column]) -> str:
-    """Which mask rule each column has, as a sentence."""
-    by_rule: dict[str, list[str]] = {}
-    for column in columns:
-        by_rule.setdefault(column.mask_rule, []).append(column.title)
-    parts = [f"{rule} ({', '.join(dict.fromkeys(names))})" for rule, names in by_rule.items()]
-    return f"Mask rule: {'; '.join(parts)}."
-
-
-def method_tables(study: StudyView) -> list[Table]:
-    """Table 1: one table for each score and evaluation."""
-    columns = study.with_role("method")
-    return [
-        score_table(study, columns, metric, which, f"table1-{metric}-{which}", source_only=which == "last")
-        for which in EVALUATIONS
-        for metric, _ in METRICS
+        for seed in variant.seeds
+        if (variant.name, pair, seed) not in study.targets
     ]
 
 
-def ablation_tables(study: StudyView) -> list[Table]:
-    """Table 2: rows are the whole method and its parts, columns the pairs, as in the paper."""
-    parts = study.with_role("ablation")
-    if not parts:
-        return []
-    columns = [column for column in study.with_role("method") if column.stage in ("tmt", "full")] + parts
-    return [
-        _turned(score_table(study, columns, metric, which, f"table2-{metric}-{which}"))
-        for which in EVALUATIONS
-        for metric, _ in METRICS
-    ]
+def planned(study: Study) -> int:
+    """Number of target models of the whole study."""
+    return sum(len(variant.seeds) for variant in study.variants) * len(study.pairs)
 
 
-def _turned(table: Table) -> Table:
-    """Rows and columns exchanged; what stands out does so in its column."""
-    grid = [table.header, *table.rows]
-    rows = tuple(tuple(row[x] for row in grid) for x in range(1, len(table.header)))
-    best = frozenset((x - 1, y + 1) for y, x in table.best)
-    caption = table.caption.replace("last row", "last column").replace("of a row", "of a column")
-    header = ("variant", *(row[0] for row in table.rows))
-    return Table(table.name, table.title, caption, header, rows, best)
+def revisions(study: Study) -> list[str]:
+    """The code's revisions that results were made with."""
+    return sorted({result.revision for result in study.finished.values() if result.revision})
 
 
-def fraction_points(study: StudyView) -> dict[str, list[Column]]:
-    """By mask rule, TMT's columns in order of p_T; rules with one p_T only are left out."""
-    points: dict[str, list[Column]] = {}
-    for column in study.with_role("method", "fraction"):
-        if column.uses_transferability:
-            points.setdefault(column.mask_rule, []).append(column)
-    ordered = {rule: sorted(columns, key=lambda c: c.transfer_fraction) for rule, columns in points.items()}
-    return {rule: columns for rule, columns in ordered.items() if len(columns) > 1}
+def origin(study: Study) -> str:
+    """What every number is of, for captions."""
+    known = ", ".join(dict.fromkeys(map(short, revisions(study)))) or "unknown"
+    return f"Data: {kind_of_data(study)}. Code: revision {known}."
 
 
-def fraction_tables(study: StudyView) -> list[Table]:
-    """Figure 7 in numbers: scores by p_T."""
-    tables = []
-    for rule, columns in fraction_points(study).items():
-        for which in EVALUATIONS:
-            table = score_table(study, columns, "miou", which, f"figure7-{rule}-{which}")
-            header = (table.header[0], *(f"p_T = {column.transfer_fraction:g}" for column in columns))
-            tables.append(
-                Table(table.name, f"{table.title}, by p_T ({rule} rule)", table.caption, header, table.rows, table.best)
-            )
-    return tables
+def kind_of_data(study: Study) -> str:
+    """What the images are: synthetic, real, or which of them."""
+    domains = {domain for pair in study.pairs for domain in pair}
+    real = study.definition.roots.keys()
+    if not domains & real:
+        return "synthetic street scenes (drawn by this package, not the real datasets of these names)"
+    if domains <= real:
+        return "real datasets"
+    return f"real: {', '.join(sorted(domains & real))}; synthetic: {', '.join(sorted(domains - real))}"
+
+
+def as_number(value: float | None) -> float:
+    """A JSON number, None being nan."""
+    return math.nan if value is None else float(value)
+
+
+def short(revision: str) -> str:
+    """The beginning of a revision, and whether there were changes on top."""
+    head, _, changed = revision.partition("-")
+    return f"{head[:12]}-{changed}" if len(head) == 40 and changed else head[:12] if len(head) == 40 else revision
+
+
+def arrow(pair: Pair) -> str:
+    """A pair of domains in words."""
+    return f"{pair[0]} → {pair[1]}"
 
 
 def which_short(evaluation: str) -> str:
@@ -126,89 +125,14 @@ def which_short(evaluation: str) -> str:
     return f"{evaluation} evaluation"
 
 
-def estimator_table(study: StudyView) -> Table | None:
-    """How well each discriminator tells the domains apart."""
-    if not study.estimators:
-        return None
-    rows = [
-        (
-            arrow((result.source, result.target)), result.regions or MISSING, f"{result.seed}",
-            _of(result, "accuracy", lambda value: f"{100 * value:.1f}"), _of(result, "proxy_a_distance"),
-            _of(result, "transferability_source_mean"), _of(result, "transferability_target_mean"),
-            _of(result, "transferability_target_std"),
-        )
-        for result in study.estimators
-    ]  # fmt: skip
-    header = (
-        "source → target", "regions", "seed", "accuracy %", "proxy A-distance", "T on source", "T on target",
-        "std of T on target",
-    )  # fmt: skip
-    caption = (
-        "The domain discriminator on validation images of both domains: mean accuracy over the two domains (50 is "
-        "chance), proxy A-distance 2(1 − 2ε) (0 alike, 2 told apart), and the transferability T of regions. Where the "
-        f"accuracy is near 100, T is near 0 all over the target and says little. {study.origin}"
-    )
-    return Table("estimators", "Domain discriminators", caption, header, tuple(rows))
+def titles(variants: Iterable[Variant]) -> dict[str, str]:
+    """Names in tables: the title, and the mask rule where TMT is there under several."""
+    variants = list(variants)
+    several = len({variant.mask_rule for variant in variants if variant.uses_transferability}) > 1
 
+    def title(variant: Variant) -> str:
+        said = any(name in variant.title for name in (variant.mask_rule, RULE_TITLES[variant.mask_rule]))
+        ambiguous = several and variant.uses_transferability and not said
+        return f"{variant.title} ({variant.mask_rule})" if ambiguous else variant.title
 
-def _of(result: object, name: str, shown: Callable[[float], str] = number) -> str:
-    value = (result.estimator or {}).get(name)
-    return MISSING if value is None else shown(float(value))
-
-
-def attention_table(study: StudyView) -> Table | None:
-    """What the masked attention let through, where TMT logged it."""
-    rows = []
-    for column in study.columns:
-        logged = [
-            r
-            for r in study.results
-            if r.kind == "target" and r.variant == column.name and r.allowed_fraction and column.uses_transferability
-        ]
-        if logged:
-            allowed = [_mean(result.allowed_fraction) for result in logged]
-            fallback = [_mean(result.fallback_rate or ()) for result in logged]
-            rows.append((
-                column.title, column.mask_rule, f"{len(logged)}", number(100 * _mean(allowed), 1),
-                number(100 * min(allowed), 1), number(100 * max(allowed), 1), number(100 * _mean(fallback), 1),
-            ))  # fmt: skip
-    if not rows:
-        return None
-    header = (
-        "variant", "mask rule", "models", "allowed %", "least", "most", "fallback %",
-    )  # fmt: skip
-    caption = (
-        "Share of positions that queries may attend before the fallback, and share of queries with nowhere to attend "
-        "that fell back: means over decoder layers and models, from the last logged training step; least and most "
-        f"allowed of any model. {study.origin}"
-    )
-    return Table("attention", "What masked attention lets through", caption, header, tuple(rows))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return summarise(list(values)).mean
-
-
-def all_scores_csv(study: StudyView) -> str:
-    """Every score of every model, one a row: the numbers behind all tables."""
-    rows = []
-    for result in study.results:
-        if result.kind == "target":
-            for which in EVALUATIONS:
-                for metric, _ in HEADLINES:
-                    scores = getattr(result, which)
-                    rows.append((
-                        result.id, result.source, result.target, result.variant, result.mask_rule, result.seed, which,
-                        scores.get("step"), metric, scores.get(metric), scores.get("images"), result.revision,
-                    ))  # fmt: skip
-        for domain, scores in (result.on or {}).items():
-            for metric, _ in HEADLINES:
-                rows.append((
-                    result.id, result.source, domain, SOURCE_ONLY, result.mask_rule, result.seed, "last",
-                    scores.get("step"), metric, scores.get(metric), scores.get("images"), result.revision,
-                ))  # fmt: skip
-    header = (
-        "job", "source", "target", "variant", "mask_rule", "seed", "evaluation", "step", "metric", "percent", "images",
-        "revision",
-    )  # fmt: skip
-    return to_csv(header, rows)
+    return {variant.name: title(variant) for variant in variants}

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -17,7 +18,7 @@ COLOURS = ("#3b7dd8", "#d6453d", "#2e9e6b", "#e08a00", "#9467bd", "#1a9fb0", "#a
 MARKERS = "osD^vPX*<>"
 WIDTH = 4.3
 """Inches: on a phone the text is still readable."""
-SETTINGS = {
+SETTINGS: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # names are names, whatever they hold
     "svg.hashsalt": "tmt.report",

@@ -5,9 +5,10 @@ keeps what it finds, so that the page can be made again without the models.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +17,15 @@ from torch import Tensor
 from tmt.data import IGNORE, Dataset, normalise
 from tmt.inference.sliding_window import WHOLE, enlarge, plan, segment
 from tmt.model import TMTForSemanticSegmentation
-from tmt.report.jobs import JobFolder, NotThere, estimators_of, tell_left_out
+from tmt.report.formats import Table, interval, signed
+from tmt.report.models import NotThere, estimators_of, judge, target_images, tell_left_out
+from tmt.report.scores import arrow, estimators
 from tmt.report.statistics import bootstrap_mean, spearman, summarise
-from tmt.report.study import StudyView, arrow
-from tmt.report.table import Table, interval, signed
 from tmt.runtime.files import read_json, write_json
 from tmt.settings import InferenceConfig
+from tmt.studies import Pair, Study
+from tmt.studies.export import REPORTED
+from tmt.studies.jobs import Job
 
 LEAST_PIXELS = 16
 """A region with fewer labelled pixels has no share of wrong ones worth the name."""
@@ -82,7 +86,8 @@ def region_failures(
         pixels = normalise(sample.image)[None].to(model.device)
         prediction = segment(model, pixels, inference).prediction().cpu()
         truth = torch.from_numpy(sample.label.astype(np.int64))
-        for one in plan(tuple(truth.shape), replace(inference, scales=(1.0,), flip=False)):
+        height, width = sample.label.shape
+        for one in plan((height, width), replace(inference, scales=(1.0,), flip=False)):
             inside = (one.rows.slice, one.columns.slice)
             judged = _judge(model, pixels[(..., *inside)], truth[inside], prediction[inside], least_pixels)
             parts.append((*judged, index))
@@ -96,7 +101,7 @@ def _judge(
     """pixels (1, 3, H, W), truth and prediction (H, W) -> 1 - T (r,) and error (r,) of the regions that count."""
     features, labels = model.region_features(pixels)
     novelty = torch.sigmoid(model.estimator(features).double()).flatten().cpu()  # 1 - T = E
-    regions = enlarge(labels, tuple(truth.shape))[0].cpu()  # (H, W)
+    regions = enlarge(labels, (truth.shape[0], truth.shape[1]))[0].cpu()  # (H, W)
     return failures(novelty.numpy(), regions.numpy(), truth.numpy(), prediction.numpy(), least)
 
 
@@ -158,62 +163,69 @@ class Finding:
     """Of the source model and the discriminator: what is kept is used as long as they are the same."""
     correlation: Correlation
 
+    @property
+    def pair(self) -> Pair:
+        """Source and target."""
+        return self.source, self.target
 
-def of_study(study: StudyView, file: Path, say=print) -> list[Finding]:
+
+def of_study(study: Study, file: Path, say: Callable[[str], None] = print) -> list[Finding]:
     """The correlations of every pair and seed that has an estimator.
 
-    Those kept in `file` are used where they belong to the study's present results; the others are computed where the
-    job folders are there, and `file` is written again.
+    Those kept in `file`, in the study's own report or in its table are used where they belong to the study's present
+    results; the others are computed where the job folders are there. `file` is written where it holds others.
     """
-    kept = {_key(finding): finding for finding in read_findings(file)}
+    in_table = [_finding(tree) for tree in study.findings()]
+    kept = {_key(one): one for one in (*in_table, *read_findings(study.folder / REPORTED), *read_findings(file))}
     found: list[Finding] = []
     failed: list[tuple[str, NotThere]] = []
-    places = {(study.pairs.index((r.source, r.target)), r.seed) for r in study.estimators}
+    places = {(study.pairs.index(r.pair), r.seed) for r in estimators(study)}
     for pair, seed in ((study.pairs[place], seed) for place, seed in sorted(places)):
         try:
             found += list(_find(study, pair, seed, kept))
         except NotThere as error:
             mark = list(_source_mark(study, pair, seed))
-            of_pair = [f for f in kept.values() if (f.source, f.target, f.seed) == (*pair, seed)]
+            of_pair = [f for f in kept.values() if (f.pair, f.seed) == (pair, seed)]
             same = [finding for finding in of_pair if list(finding.fingerprint[:1]) == mark]
             found += same
             if not same:
                 failed.append((f"{arrow(pair)} seed {seed}", error))
     tell_left_out("correlation", failed, say)
-    if found and found != list(kept.values()):
+    if found and found != read_findings(file):
         write_json(file, [_tree(finding) for finding in found])
     return found
 
 
 def _key(finding: Finding) -> tuple[object, ...]:
-    return finding.source, finding.target, finding.seed, finding.regions, finding.trained_on, *finding.fingerprint
+    return *finding.pair, finding.seed, finding.regions, finding.trained_on, *finding.fingerprint
 
 
-def _source_mark(study: StudyView, pair: tuple[str, str], seed: int) -> tuple[object, ...]:
-    source = study.source(pair[0], seed)
+def _source_mark(study: Study, pair: Pair, seed: int) -> tuple[object, ...]:
+    source = study.sources.get((pair[0], seed))
     return (source.last.get("score") if source else None,)
 
 
-def _find(study: StudyView, pair: tuple[str, str], seed: int, kept: dict) -> Iterator[Finding]:
+def _find(study: Study, pair: Pair, seed: int, kept: dict) -> Iterator[Finding]:
     """Superpixels and patches, each judged by a discriminator trained on them or, for want of one, by the other's."""
     jobs = estimators_of(study, pair, seed)
     for regions in ("superpixel", "grid"):
         trained_on = regions if regions in jobs else next(iter(jobs))
         job = jobs[trained_on]
-        mark = (*_source_mark(study, pair, seed), job.result.id, (job.result.estimator or {}).get("accuracy"))
+        accuracy = (study.finished[job.id].estimator or {}).get("accuracy")
+        mark = (*_source_mark(study, pair, seed), job.id, accuracy)
         one = Finding(*pair, seed, regions, trained_on, mark, _NONE)
-        yield kept.get(_key(one)) or replace(one, correlation=_compute(job, regions))
+        yield kept.get(_key(one)) or replace(one, correlation=_compute(study, job, regions))
 
 
-def _compute(job: JobFolder, regions: str) -> Correlation:
-    images = job.target_images()
-    return correlate(job.judge(images.label_set, regions), images, job.config.evaluation)
+def _compute(study: Study, job: Job, regions: str) -> Correlation:
+    images = target_images(study, job)
+    return correlate(judge(study, job, images.label_set, regions), images, job.config.evaluation)
 
 
-_NONE = Correlation(*[math.nan] * 6, 0, 0, ())
+_NONE = Correlation(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, 0, 0, ())
 
 
-def _tree(finding: Finding) -> dict[str, object]:
+def _tree(finding: Finding) -> dict[str, Any]:
     tree = asdict(finding)
     numbers = tree["correlation"]
     tree["correlation"] = {name: None if _is_nan(value) else value for name, value in numbers.items()}
@@ -231,8 +243,10 @@ def read_findings(file: Path) -> list[Finding]:
     return [_finding(tree) for tree in read_json(file)]
 
 
-def _finding(tree: dict) -> Finding:
-    numbers = {name: math.nan if value is None else value for name, value in tree["correlation"].items()}
+def _finding(tree: dict[str, Any]) -> Finding:
+    numbers: dict[str, Any] = {
+        name: math.nan if value is None else value for name, value in tree["correlation"].items()
+    }
     numbers["bins"] = tuple(tuple(part) for part in numbers["bins"])
     return Finding(**{**tree, "fingerprint": tuple(tree["fingerprint"]), "correlation": Correlation(**numbers)})
 
@@ -264,7 +278,7 @@ def table(findings: Sequence[Finding], origin: str) -> Table:
     for finding in findings:
         one = finding.correlation
         rows.append((
-            arrow((finding.source, finding.target)), region_title(finding), f"{finding.seed}", f"{one.images}",
+            arrow(finding.pair), region_title(finding), f"{finding.seed}", f"{one.images}",
             f"{one.regions}", signed(one.rho), interval(one.low, one.high), signed(one.within),
             interval(one.within_low, one.within_high),
         ))  # fmt: skip

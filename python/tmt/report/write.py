@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from tmt.report import charts, comparisons, distance, page, scores, understanding
-from tmt.report.scenes import Scene, scenes_of
-from tmt.report.study import StudyView, open_study
+from tmt.report import comparisons, distance, figures, html, tables, understanding
+from tmt.report.formats import Table
+from tmt.report.qualitative import Scene, scenes_of
+from tmt.report.scores import kind_of_data, missing, open_study, origin, planned, revisions
 from tmt.report.style import Chart
-from tmt.report.table import Table
 from tmt.runtime.files import check_writable, write_text
+from tmt.studies import Study
 
 GROUPS = {
     "segmentation": "Image, ground truth and what each model predicts (paper, Fig. 4), with the share of labelled "
@@ -34,7 +35,7 @@ def write_report(folder: Path, out: Path, images: int = 1) -> Path:
     parts = _tables(study, findings)
     drawn = _charts(study, findings)
     _write_tables(out, [table for group in parts.values() for table in group])
-    write_text(out / "tables" / "scores.csv", scores.all_scores_csv(study))
+    write_text(out / "tables" / "scores.csv", tables.all_scores_csv(study))
     for chart in (one for group in drawn.values() for one in group):
         write_text(out / "charts" / f"{chart.name}.svg", chart.svg)
     write_text(out / "report.md", _markdown(study, parts))
@@ -42,31 +43,31 @@ def write_report(folder: Path, out: Path, images: int = 1) -> Path:
     return out / "index.html"
 
 
-def _tables(study: StudyView, findings: list[understanding.Finding]) -> dict[str, list[Table]]:
-    told_apart = (scores.estimator_table(study), distance.table(study))
-    attention = scores.attention_table(study)
+def _tables(study: Study, findings: list[understanding.Finding]) -> dict[str, list[Table]]:
+    told_apart = (tables.estimator_table(study), distance.table(study))
+    attention = tables.attention_table(study)
     return {
-        "methods": scores.method_tables(study),
-        "tests": comparisons.test_tables(study),
+        "methods": tables.method_tables(study),
+        "tests": comparisons.paired_tables(study),
         "gains": comparisons.gain_tables(study),
-        "ablations": scores.ablation_tables(study),
-        "fraction": scores.fraction_tables(study),
+        "ablations": tables.ablation_tables(study),
+        "fraction": tables.fraction_tables(study),
         "estimators": [table for table in told_apart if table],
         "attention": [attention] if attention else [],
-        "understanding": [understanding.table(findings, study.origin)] if findings else [],
+        "understanding": [understanding.table(findings, origin(study))] if findings else [],
     }
 
 
-def _charts(study: StudyView, findings: list[understanding.Finding]) -> dict[str, list[Chart]]:
-    told_apart = (charts.estimator_chart(study), charts.distance_chart(study))
+def _charts(study: Study, findings: list[understanding.Finding]) -> dict[str, list[Chart]]:
+    told_apart = (figures.estimator_chart(study), figures.distance_chart(study))
     return {
-        "tests": charts.over_pairs_charts(study),
-        "pairs": charts.by_pair_charts(study),
-        "fraction": charts.fraction_charts(study),
-        "classes": charts.class_charts(study),
-        "training": charts.training_charts(study),
+        "tests": figures.over_pairs_charts(study),
+        "pairs": figures.by_pair_charts(study),
+        "fraction": figures.fraction_charts(study),
+        "classes": figures.class_charts(study),
+        "training": figures.training_charts(study),
         "estimators": [chart for chart in told_apart if chart],
-        "understanding": charts.understanding_charts(findings, study.origin),
+        "understanding": figures.understanding_charts(findings, origin(study)),
     }
 
 
@@ -76,70 +77,71 @@ def _write_tables(out: Path, tables: list[Table]) -> None:
         write_text(out / "tables" / f"{table.name}.tex", table.to_latex())
 
 
-def facts(study: StudyView) -> dict[str, str]:
+def facts(study: Study) -> dict[str, str]:
     """What every number of the report is about."""
-    images = sorted({int(r.last["images"]) for r in study.results if r.kind == "target" and r.last.get("images")})
-    steps = sorted({r.steps for r in study.results if r.kind == "target" and r.steps})
-    done = study.planned - len(study.missing())
-    hours = sum(result.seconds or 0 for result in study.results) / 3600
+    targets = study.targets.values()
+    images = sorted({int(result.last["images"]) for result in targets if result.last.get("images")})
+    steps = sorted({result.steps for result in targets if result.steps})
+    hours = sum(result.seconds or 0 for result in study.finished.values()) / 3600
+    whole = planned(study)
     return {
         "Study": study.name,
-        "Data": study.kind,
-        "Target models": f"{done} of {study.planned} are there",
+        "Data": kind_of_data(study),
+        "Target models": f"{whole - len(missing(study))} of {whole} are there",
         "Scores": "percent, over all labelled pixels of the target's validation images; mIoU over the classes in the "
         "ground truth",
         "Validation images": ", ".join(map(str, images)) or "not said by the results",
         "Target training steps": ", ".join(map(str, steps)) or "not said by the results",
-        "Revision of the code": ", ".join(study.revisions) or "not said by the results",
+        "Revision of the code": ", ".join(revisions(study)) or "not said by the results",
         "Training time": f"{hours:.1f} hours in all",
     }
 
 
-def _markdown(study: StudyView, parts: dict[str, list[Table]]) -> str:
+def _markdown(study: Study, parts: dict[str, list[Table]]) -> str:
     about = "\n".join(f"- {name}: {value}" for name, value in facts(study).items())
     body = "\n\n".join(table.to_markdown() for group in parts.values() for table in group)
     return f"# {study.title}\n\n{about}\n\n{_missing_text(study)}\n\n{body}\n"
 
 
-def _missing_text(study: StudyView) -> str:
-    missing = study.missing()
-    if not missing:
+def _missing_text(study: Study) -> str:
+    found = missing(study)
+    if not found:
         return "Every planned target model is there."
-    more = f"; and {len(missing) - 12} more" if len(missing) > 12 else ""
-    return f"Missing, {len(missing)} of {study.planned} target models: {'; '.join(missing[:12])}{more}."
+    more = f"; and {len(found) - 12} more" if len(found) > 12 else ""
+    return f"Missing, {len(found)} of {planned(study)} target models: {'; '.join(found[:12])}{more}."
 
 
 def _page(
-    study: StudyView, parts: dict[str, list[Table]], drawn: dict[str, list[Chart]], scenes: list[Scene],
+    study: Study, parts: dict[str, list[Table]], drawn: dict[str, list[Chart]], scenes: list[Scene],
     findings: list[understanding.Finding], pictures: Path,
 ) -> str:  # fmt: skip
-    head = page.facts(facts(study)) + _note(_missing_text(study))
+    head = html.facts(facts(study)) + _note(_missing_text(study))
     first, more = drawn["training"][:6], drawn["training"][6:]
-    folded = page.folded(f"Training curves of {len(more)} more pairs", page.charts(more)) if more else ""
-    training = (page.charts(first) + folded) if first else ""
-    shown = {name: page.charts(group) if group else "" for name, group in drawn.items()}
+    folded = html.folded(f"Training curves of {len(more)} more pairs", html.charts(more)) if more else ""
+    training = (html.charts(first) + folded) if first else ""
+    shown = {name: html.charts(group) if group else "" for name, group in drawn.items()}
     tests = parts["tests"]
-    return page.page(
+    return html.page(
         study.title,
         head,
         [
-            page.section("methods", "Methods (Table 1)", page.tables(parts["methods"])),
-            page.section("tests", "Paired tests of TMT", shown["tests"], shown["pairs"], page.tables(tests, shown=2)),
-            page.section("gains", "Gains over full fine-tuning", page.tables(parts["gains"])),
-            page.section("ablations", "Ablations (Table 2)", page.tables(parts["ablations"])),
-            page.section("fraction", "Share left out, p_T (Fig. 7)", shown["fraction"], page.tables(parts["fraction"])),
-            page.section("classes", "Gains by class", shown["classes"]),
-            page.section("training", "Training curves", training),
-            page.section(
-                "estimators", "Discriminators", shown["estimators"], page.tables(parts["estimators"], shown=0)
+            html.section("methods", "Methods (Table 1)", html.tables(parts["methods"])),
+            html.section("tests", "Paired tests of TMT", shown["tests"], shown["pairs"], html.tables(tests, shown=2)),
+            html.section("gains", "Gains over full fine-tuning", html.tables(parts["gains"])),
+            html.section("ablations", "Ablations (Table 2)", html.tables(parts["ablations"])),
+            html.section("fraction", "Share left out, p_T (Fig. 7)", shown["fraction"], html.tables(parts["fraction"])),
+            html.section("classes", "Gains by class", shown["classes"]),
+            html.section("training", "Training curves", training),
+            html.section(
+                "estimators", "Discriminators", shown["estimators"], html.tables(parts["estimators"], shown=0)
             ),
-            page.section("attention-table", "Masked attention", page.tables(parts["attention"])),
-            page.section(
+            html.section("attention-table", "Masked attention", html.tables(parts["attention"])),
+            html.section(
                 "understanding",
                 "Does T point at what fails?",
                 _note(understanding.verdict(findings)),
                 shown["understanding"],
-                page.tables(parts["understanding"]),
+                html.tables(parts["understanding"]),
             ),
             *_scene_sections(scenes, pictures),
         ],
@@ -147,7 +149,7 @@ def _page(
 
 
 def _note(text: str) -> str:
-    return f'<p class="note">{page.text(text)}</p>' if text else ""
+    return f'<p class="note">{html.text(text)}</p>' if text else ""
 
 
 def _scene_sections(scenes: list[Scene], pictures: Path) -> list[tuple[str, str, str]]:
@@ -159,9 +161,9 @@ def _scene_sections(scenes: list[Scene], pictures: Path) -> list[tuple[str, str,
     }
     sections = []
     for group, title in titles.items():
-        own = [page.scene(scene, pictures) for scene in scenes if scene.group == group]
-        intro = f"<p>{page.text(GROUPS[group])} Images are evenly spread over the validation split, not chosen.</p>"
-        colours = page.legend() if group in ("segmentation", "regions") else ""
-        more = page.folded(f"{len(own) - 3} more", "\n".join(own[3:])) if len(own) > 3 else ""
-        sections.append(page.section(group, title, intro, colours, *own[:3], more) if own else (group, title, ""))
+        own = [html.scene(scene, pictures) for scene in scenes if scene.group == group]
+        intro = f"<p>{html.text(GROUPS[group])} Images are evenly spread over the validation split, not chosen.</p>"
+        colours = html.legend() if group in ("segmentation", "regions") else ""
+        more = html.folded(f"{len(own) - 3} more", "\n".join(own[3:])) if len(own) > 3 else ""
+        sections.append(html.section(group, title, intro, colours, *own[:3], more) if own else (group, title, ""))
     return sections

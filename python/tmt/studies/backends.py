@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tmt.errors import ConfigError
 from tmt.studies.lock import try_lock
@@ -27,6 +27,7 @@ class Handle(Protocol):
 
     def wait(self) -> int:
         """Wait for its end; the exit code."""
+        ...
 
 
 class Backend(Protocol):
@@ -111,7 +112,7 @@ class RayCluster:
 
     def __init__(self, slots: int | None, address: str | None, cpus: float, gpus: float):
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]  # the extra sweep
         except ImportError as error:
             raise ConfigError(
                 "backend: ray is not installed; pip install 'transferable-mask-transformer[sweep]', or use "
@@ -144,8 +145,9 @@ def _room(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
 
 @dataclass
 class _RayHandle:
-    ray: object
-    task: object
+    ray: Any
+    """The package, which may not be installed."""
+    task: Any
 
     def poll(self) -> int | None:
         ready, _ = self.ray.wait([self.task], timeout=0)

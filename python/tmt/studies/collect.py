@@ -33,6 +33,7 @@ def result_of(job: Job, seconds: float) -> dict[str, object]:
         "mask_rule": done.get("mask_rule"),
         "seed": job.seed,
         "regions": job.regions,
+        "needs": list(job.needs),
         "steps": job.fit.steps,
         "seconds": round(seconds + sum(attempt.seconds for attempt in read_attempts(job.folder)), 1),
         "revision": json.loads((job.folder / "run.json").read_text(encoding="utf-8"))["revision"],

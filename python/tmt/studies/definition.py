@@ -10,24 +10,27 @@ A study file is YAML:
     roots: {cityscapes: PATH}       folders of real datasets; the other domains are drawn
     threads: 1                      of a job on the CPU: part of the study, because sums round differently with others
     variants:
-      full: {title: Full, stage: full, seeds: [0, 1, 2]}
-      tmt: {title: TMT, stage: tmt, seeds: [0], settings: {model.transfer_fraction: 0.3}}
+      full: {title: Full, stage: full, role: baseline, seeds: [0, 1, 2]}
+      tmt: {title: TMT, stage: tmt, role: method, seeds: [0]}
+      tmt_p0.1: {title: p_T 10 %, stage: tmt, role: fraction, settings: {model.transfer_fraction: 0.1}}
 
-A variant with a `base` of its own gets source models and estimators of its own. Nothing here imports torch.
+A variant without a role has the one that its settings suggest (`suggested_role`). A variant with a `base` of its own
+gets source models and estimators of its own. Nothing here imports torch.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from itertools import permutations
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import yaml
 
 from tmt.errors import ConfigError
 from tmt.settings import AFFECTS, Config, DatasetName, Stage, arguments
+from tmt.studies.variant import ROLES, SET_PER_JOB, Pair, Variant, changed, settings_of, suggested_role
 
 STUDIES = Path(__file__).parent / "presets"
 DOMAINS = tuple(name for name in get_args(DatasetName) if name != "folders")
@@ -35,30 +38,8 @@ RESERVED = ("source", "estimator")
 """Stages that are no variants: what target models start from."""
 STAGES = tuple(stage for stage in get_args(Stage) if stage not in RESERVED)
 KEYS = ("name", "title", "base", "settings", "domains", "pairs", "roots", "threads", "variants")
-VARIANT_KEYS = ("title", "stage", "seeds", "base", "settings")
+VARIANT_KEYS = ("title", "stage", "role", "seeds", "base", "settings")
 SETTINGS = tuple(arguments.flatten(asdict(Config())))
-
-SET_PER_JOB = frozenset(
-    {"out", "resume", "stages", "source_model", "estimator_weights", "seed", "pictures"}
-    | {"data.source", "data.target", "data.source_root", "data.target_root", "data.synthetic_folder"}
-)
-"""Settings that each job gets from its place in the study."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One method, or one ablation of it: a column of a table."""
-
-    name: str
-    title: str
-    """Name in tables."""
-    stage: str
-    """Stage of `tmt.train` that trains it."""
-    seeds: tuple[int, ...]
-    config: Config
-    """All settings but those that each job gets from its place in the study."""
-    own_base: bool = False
-    """Whether it starts from source models of its own, of another base than the study's."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +49,7 @@ class Definition:
     name: str
     title: str
     domains: tuple[str, ...]
-    pairs: tuple[tuple[str, str], ...]
-    """Source and target."""
+    pairs: tuple[Pair, ...]
     roots: dict[str, str]
     """Folders of real datasets; the domains without one are drawn."""
     threads: int
@@ -108,11 +88,12 @@ class _Reader:
         try:
             node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
             self._note(node, ())
-            self.tree = yaml.SafeLoader("").construct_document(node) if node is not None else None
+            tree = yaml.SafeLoader("").construct_document(node) if node is not None else None
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: cannot be read as a study file ({' '.join(str(error).split())})") from error
-        if not isinstance(self.tree, dict):
+        if not isinstance(tree, dict):
             raise ConfigError(f"{path}: must be a study file, a mapping with the keys {', '.join(KEYS)}")
+        self.tree: dict[str, Any] = tree
 
     def _note(self, node: yaml.Node | None, place: tuple[object, ...]) -> None:
         """Remember the line of everything in the file, by its place as a tuple of keys and positions."""
@@ -178,7 +159,7 @@ class _Reader:
         return value
 
     def _one_of(self, place: tuple[object, ...], value: object, allowed: Sequence[str]) -> str:
-        if value not in allowed:
+        if not isinstance(value, str) or value not in allowed:
             raise self.error(place, f"must be one of {', '.join(allowed)}, got {value!r}{_hint(str(value), allowed)}")
         return value
 
@@ -186,10 +167,10 @@ class _Reader:
         given = self._list(("domains",), self.tree.get("domains", list(DOMAINS)))
         return tuple(self._one_of(("domains", i), domain, DOMAINS) for i, domain in enumerate(given))
 
-    def _pairs(self, domains: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    def _pairs(self, domains: tuple[str, ...]) -> tuple[Pair, ...]:
         if self.tree.get("pairs", "all") == "all":
             if len(domains) < 2:
-                raise self.error(("domains",), f"must be at least two, got {domains[0]} alone")
+                raise self.error(("domains",), f"must be at least two, got {', '.join(domains)} alone")
             return tuple(permutations(domains, 2))
         pairs = self._list(("pairs",), self.tree["pairs"])
         for i, pair in enumerate(pairs):
@@ -219,8 +200,8 @@ class _Reader:
             )
         return ["--config", base if base in arguments.presets() else str(file)]
 
-    def _at(self, place: tuple[object, ...]) -> dict:
-        tree = self.tree
+    def _at(self, place: tuple[object, ...]) -> dict[str, Any]:
+        tree: Any = self.tree
         for key in place:
             tree = tree[key]
         return tree
@@ -271,7 +252,8 @@ class _Reader:
         given = self.tree.get("variants")
         if not isinstance(given, dict) or not given:
             raise self.error(("variants",), f"must be a mapping of at least one variant's name to it, got {given!r}")
-        return tuple(self._variant(name, shared) for name in given)
+        variants = tuple(self._variant(name, shared) for name in given)
+        return tuple(one if one.role else replace(one, role=suggested_role(one, variants, shared)) for one in variants)
 
     def _variant(self, name: str, shared: Config) -> Variant:
         place = ("variants", name)
@@ -285,20 +267,27 @@ class _Reader:
         settings = self._settings(place, shared=not own)
         base = self._base(place) if own else self._base(())
         config = self._config(base, {**self._settings(()), **settings}, place)
+        stage = self._one_of((*place, "stage"), tree.get("stage", name), STAGES)
         return Variant(
             name=name,
             title=self._text((*place, "title"), tree.get("title", name)),
-            stage=self._one_of((*place, "stage"), tree.get("stage", name), STAGES),
+            stage=stage,
+            role=self._role((*place, "role"), tree.get("role"), stage),
             seeds=self._seeds(place, tree.get("seeds", [0])),
             config=replace(config, data=shared.data),  # the domains are drawn once for all variants
             own_base=own,
         )
 
+    def _role(self, place: tuple[object, ...], role: object, stage: str) -> str:
+        """The role that is given; empty where none is."""
+        return "" if role is None else self._one_of(place, role, ROLES if stage == "tmt" else ("baseline", "ablation"))
+
     def _seeds(self, place: tuple[object, ...], value: object) -> tuple[int, ...]:
-        for i, seed in enumerate(self._list((*place, "seeds"), value)):
+        seeds = self._list((*place, "seeds"), value)
+        for i, seed in enumerate(seeds):
             if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
                 raise self.error((*place, "seeds", i), f"must be a whole number of at least 0, got {seed!r}")
-        return tuple(value)
+        return tuple(seeds)
 
 
 def _placeless(config: Config) -> Config:
@@ -329,12 +318,11 @@ def to_yaml(definition: Definition) -> str:
     settings = settings_of(definition.config)
     variants = {}
     for variant in definition.variants:
-        tree = {"title": variant.title, "stage": variant.stage, "seeds": list(variant.seeds)}
-        own = settings_of(variant.config)
-        changed = {name: value for name, value in own.items() if value != settings[name]}
+        tree: dict[str, object] = {"title": variant.title, "stage": variant.stage, "role": variant.role}
+        tree["seeds"] = list(variant.seeds)
         if variant.own_base:
             tree["base"] = "defaults"
-        variants[variant.name] = {**tree, "settings": changed}
+        variants[variant.name] = {**tree, "settings": changed(variant.config, definition.config)}
     content = {
         "name": definition.name,
         "title": definition.title,
@@ -346,16 +334,6 @@ def to_yaml(definition: Definition) -> str:
         "settings": settings,
     }
     return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
-
-
-def settings_of(config: Config) -> dict[str, object]:
-    """All settings but those that jobs get from their place in the study, by name, as plain YAML values."""
-    flat = arguments.flatten(asdict(config))
-    return {name: _plain(value) for name, value in flat.items() if name not in SET_PER_JOB}
-
-
-def _plain(value: object) -> object:
-    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 def changes(old: Definition, new: Definition) -> list[str]:
@@ -373,5 +351,5 @@ def changes(old: Definition, new: Definition) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _compare(place: str, old: dict[str, object], new: dict[str, object]) -> list[str]:
+def _compare(place: str, old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
     return [f"{place}.{name}: {value} -> {new[name]}" for name, value in old.items() if value != new[name]]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tmt.errors import ConfigError
-from tmt.runtime.files import read_json, replace_folder, write_json
+from tmt.runtime.files import replace_folder, write_json
 from tmt.studies.jobs import Job
 from tmt.studies.study import Study
 
@@ -26,14 +26,19 @@ def reuse(study: Study, other: str | Path) -> list[str]:
         if match is None or study.done(job.id):
             continue
         if match.folder.is_dir():
-            job.folder.parent.mkdir(parents=True, exist_ok=True)
-            replace_folder(
-                job.folder, lambda part, match=match: shutil.copytree(match.folder, part, dirs_exist_ok=True)
-            )
-        content = read_json(theirs.result_file(match.id))
-        write_json(study.result_file(job.id), {**content, "id": job.id, "variant": job.variant, "regions": job.regions})
+            _copy(match.folder, job.folder)
+        named = {"id": job.id, "variant": job.variant, "regions": job.regions, "needs": list(job.needs)}
+        write_json(study.result_file(job.id), {**theirs.row(match.id), **named})
         taken.append(job.id)
     return taken
+
+
+def _copy(folder: Path, to: Path) -> None:
+    def fill(part: Path) -> None:
+        shutil.copytree(folder, part, dirs_exist_ok=True)
+
+    to.parent.mkdir(parents=True, exist_ok=True)
+    replace_folder(to, fill)
 
 
 def _check(study: Study, theirs: Study) -> None:

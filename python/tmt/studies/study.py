@@ -1,7 +1,9 @@
-"""A study's folder: study.yaml, data, a folder a job, and a small file of results for each job that is done."""
+"""A study's folder: study.yaml, data, a folder a job, and the results of each job that is done.
 
-import json
-from dataclasses import dataclass, fields
+These are a small file a job, or a line of a table where only the results were kept (tmt.studies.export).
+"""
+
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -9,48 +11,13 @@ from tmt.errors import ConfigError
 from tmt.runtime.files import remove_leftovers, write_text
 from tmt.studies import definition as definitions
 from tmt.studies.attempts import LOG, read_attempts
-from tmt.studies.definition import Definition, Variant
+from tmt.studies.definition import Definition, Pair, Variant
 from tmt.studies.jobs import Job, drawn_root, job_folder, plan
 from tmt.studies.lock import held
+from tmt.studies.results import FINDINGS, Result, Row, read_file, read_table, to_result
 
 STATES = ("done", "running", "missing", "failed", "blocked")
 """`blocked`: something that it needs has failed."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished job measured. Scores are in percent, as in tmt.inference.metrics."""
-
-    id: str
-    kind: str
-    """`source`, `estimator` or `target`."""
-    source: str
-    target: str | None
-    variant: str
-    """The variant's name in the study; of sources and estimators, the kind."""
-    stage: str
-    mask_rule: str | None
-    seed: int
-    last: dict
-    """Scores of the last weights."""
-    best: dict
-    """Scores of the best evaluation during training, with its `step`."""
-    seconds: float
-    """Wall time of all attempts at the job that came to an end."""
-    revision: str
-    steps: int
-    estimator: dict | None = None
-    """Of an estimator: held-out accuracy, proxy A-distance and how transferability spreads."""
-    curve: tuple[tuple[int, float], ...] = ()
-    """Step and score of each evaluation during training."""
-    allowed_fraction: tuple[float, ...] | None = None
-    """Per layer, as logged last in training."""
-    fallback_rate: tuple[float, ...] | None = None
-    """Per layer, as logged last in training."""
-    on: dict[str, dict] | None = None
-    """Of a source model: its scores on every domain of the study, its own among them."""
-    regions: str | None = None
-    """How the regions that transferability is judged on are made; None where it plays no part."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +82,7 @@ class Study:
         return self.definition.variants
 
     @property
-    def pairs(self) -> tuple[tuple[str, str], ...]:
+    def pairs(self) -> tuple[Pair, ...]:
         """Source and target."""
         return self.definition.pairs
 
@@ -123,11 +90,6 @@ class Study:
     def domains(self) -> tuple[str, ...]:
         """All domains, sources and targets."""
         return self.definition.domains
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seeds of all variants."""
-        return tuple(sorted({seed for variant in self.variants for seed in variant.seeds}))
 
     @cached_property
     def jobs(self) -> dict[str, Job]:
@@ -143,16 +105,63 @@ class Study:
         return Path(self.definition.roots.get(domain, drawn_root(self.folder, domain)))
 
     def result_file(self, job: str) -> Path:
-        """The file whose presence says that a job is done."""
+        """The file of a job's results, written at its end."""
         return self.folder / "results" / f"{job}.json"
+
+    @cached_property
+    def _table(self) -> dict[str, Row]:
+        return read_table(self.folder)
 
     def done(self, job: str) -> bool:
         """Whether a job's results are there."""
-        return self.result_file(job).is_file()
+        return job in self._table or self.result_file(job).is_file()
+
+    def row(self, job: str) -> Row:
+        """A finished job's results as they are kept: its file or, where there is none, its line of the table."""
+        path = self.result_file(job)
+        if path.is_file() or job not in self._table:
+            return read_file(path)
+        return {name: value for name, value in self._table[job].items() if name != FINDINGS}
 
     def results(self) -> list[Result]:
         """The results of all jobs that are done, in the order of the plan. Raises ConfigError for a damaged file."""
-        return [read_result(self.result_file(job)) for job in self.jobs if self.done(job)]
+        done = [job for job in self.jobs.values() if self.done(job.id)]
+        return [to_result(self.row(job.id), self.result_file(job.id), job.needs) for job in done]
+
+    @cached_property
+    def finished(self) -> dict[str, Result]:
+        """`results` by job, as they are when first asked for: what a report is made from."""
+        return {result.id: result for result in self.results()}
+
+    @cached_property
+    def targets(self) -> dict[tuple[str, Pair, int], Result]:
+        """The finished target models by variant, pair and seed."""
+        found = [result for result in self.finished.values() if result.kind == "target"]
+        return {(one.variant, one.pair, one.seed): one for one in found}
+
+    @cached_property
+    def sources(self) -> dict[tuple[str, int], Result]:
+        """The finished source models by domain and seed, without those that a variant has of its own."""
+        own = {variant.name for variant in self.variants if variant.own_base}
+        theirs = {need for job in self.jobs.values() if job.variant in own for need in job.needs}
+        found = [one for one in self.finished.values() if one.kind == "source" and one.id not in theirs]
+        return {(one.source, one.seed): one for one in found}
+
+    def variant(self, name: str) -> Variant:
+        """A variant by its name."""
+        return next(variant for variant in self.variants if variant.name == name)
+
+    def changed(self, variant: Variant) -> dict[str, object]:
+        """The settings that a variant has other than the study, by name."""
+        return definitions.changed(variant.config, self.definition.config)
+
+    def with_role(self, *roles: str) -> list[Variant]:
+        """The variants of these roles, in the order of the study file."""
+        return [variant for variant in self.variants if variant.role in roles]
+
+    def findings(self) -> list[Row]:
+        """What the report had found out, with the models, about the jobs of the table."""
+        return [finding for row in self._table.values() for finding in row.get(FINDINGS, ())]
 
     def lock_file(self, job: str) -> Path:
         """The file that is locked as long as a process works in the job's folder."""
@@ -179,17 +188,3 @@ class Study:
         attempts = read_attempts(folder)
         count = f"{len(attempts)} attempts" if len(attempts) > 1 else "1 attempt"
         return f"{job}: {attempts[-1].message if attempts else 'failed'} ({count}; log: {folder / LOG})"
-
-
-def read_result(path: Path) -> Result:
-    """One job's results. Raises ConfigError for a file that is damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        known = {item.name: content[item.name] for item in fields(Result) if item.name in content}
-        for name in ("allowed_fraction", "fallback_rate"):
-            known[name] = known.get(name) and tuple(known[name])
-        return Result(**{**known, "curve": tuple((step, score) for step, score in content.get("curve", ()))})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path}: is not a job's results ({error}); remove it, and the study makes it anew"
-        ) from error

@@ -9,15 +9,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tmt.data import IGNORE, LabelSet, colourise
 from tmt.runtime.files import write_atomically
+from tmt.visualize.drawing import heat, outline
 
 PANEL_WIDTH = 480
 GAP = 8
 CAPTION_HEIGHT = 24
 SWATCH = 17  # a legend's colour and the gap to its name
 LEGEND_FONT = ImageFont.load_default(13)
-BORDER_COLOUR = (255, 230, 0)
-# Transferability from 0 (divergent, blue) to 1 (transferable, red); even steps of lightness up to the middle.
-HEAT = np.array([(33, 60, 140), (90, 150, 205), (235, 235, 225), (240, 150, 90), (165, 30, 40)], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,10 @@ class Panel:
     caption: str
     pixels: np.ndarray
     """(H, W, 3) uint8."""
+    photograph: bool = False
+    """Whether it has the colours and the smoothness of one, and may be shrunk and compressed as such."""
+    alt: str = ""
+    """What it shows, for those who cannot see it."""
 
 
 @dataclass(frozen=True)
@@ -41,29 +43,12 @@ class View:
     """(H, W) int64 region of each pixel; None for plain Mask2Former, and where several passes were averaged."""
 
 
-def heat(values: np.ndarray) -> np.ndarray:
-    """Values (H, W) in [0, 1] as colours (H, W, 3) uint8, blue to red."""
-    position = np.clip(values, 0, 1) * (len(HEAT) - 1)
-    channels = [np.interp(position, np.arange(len(HEAT)), HEAT[:, channel]) for channel in range(3)]
-    return np.stack(channels, axis=-1).astype(np.uint8)
-
-
-def outline(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
-    """The image (H, W, 3) uint8 with the borders between regions (H, W) drawn in."""
-    border = np.zeros(regions.shape, dtype=bool)
-    border[:, 1:] |= regions[:, 1:] != regions[:, :-1]
-    border[1:] |= regions[1:] != regions[:-1]
-    drawn = image.copy()
-    drawn[border] = BORDER_COLOUR
-    return drawn
-
-
 def panels_of(image: np.ndarray, label: np.ndarray | None, views: dict[str, View], label_set: LabelSet) -> list[Panel]:
     """Image and ground truth, each view's prediction, then the maps of the last view that has them.
 
     image (H, W, 3) uint8; label (H, W) train ids; views by the caption of their prediction.
     """
-    panels = [Panel("image", image)]
+    panels = [Panel("image", image, photograph=True)]
     if label is not None:
         panels.append(Panel("ground truth", colourise(label, label_set)))
     for caption, view in views.items():
@@ -91,14 +76,11 @@ def compose(panels: Sequence[Panel], columns: int, label_set: LabelSet) -> Image
     for i, panel in enumerate(panels):
         left, top = GAP + i % columns * cell[0], GAP + i // columns * cell[1]
         ImageDraw.Draw(sheet).text((left, top), panel.caption, "black", ImageFont.load_default(16))
-        resized = Image.fromarray(panel.pixels).resize((PANEL_WIDTH, height), _method(panel))
+        method = Image.Resampling.BICUBIC if panel.photograph else Image.Resampling.NEAREST
+        resized = Image.fromarray(panel.pixels).resize((PANEL_WIDTH, height), method)
         sheet.paste(resized, (left, top + CAPTION_HEIGHT))
     _draw_legend(sheet, bottom, lines, label_set)
     return sheet
-
-
-def _method(panel: Panel) -> Image.Resampling:
-    return Image.Resampling.BICUBIC if panel.caption == "image" else Image.Resampling.NEAREST
 
 
 def legend_lines(names: Sequence[str], width: int) -> list[range]:

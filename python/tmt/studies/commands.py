@@ -1,0 +1,36 @@
+"""What a job runs: commands of this package, and what they find in their environment."""
+
+import os
+import sys
+
+from tmt.data.spec import DatasetSpec
+from tmt.studies.jobs import Job
+from tmt.studies.process import Commands
+from tmt.studies.study import Study
+
+
+def commands_of(job: Job, study: Study, processes: int = 1) -> Commands:
+    """The commands of a job, to be run one after another; with several processes, under torchrun."""
+    launcher = [sys.executable, "-m"]
+    if processes > 1:
+        launcher += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
+    train = [*launcher, "tmt.train", "--config", str(job.folder / "config.yaml"), "--resume"]
+    if job.kind != "source":
+        return [train]
+    datasets = [str(_dataset(study, name)) for name in study.domains]
+    return [train, [*launcher, "tmt.cli.score", str(job.folder), *datasets]]
+
+
+def _dataset(study: Study, domain: str) -> DatasetSpec:
+    data = study.definition.config.data
+    return DatasetSpec(domain, study.root(domain), data.mapillary_mapping, data.mapillary_version)
+
+
+def environment_of(study: Study) -> dict[str, str]:
+    """What a job's processes find in their environment, beside what they inherit."""
+    threads = str(study.definition.threads)
+    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    if os.environ.get("PYTHONPATH"):  # a worker may have another working directory
+        paths = os.environ["PYTHONPATH"].split(os.pathsep)
+        environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in paths)
+    return environment
