@@ -24,16 +24,16 @@ class Made(Settings):
 
 
 BAD = [
-    ("count", 0, "a whole number at least 1, got 0"),
-    ("count", 1.0, "a whole number at least 1, got 1.0"),
-    ("count", True, "a whole number at least 1, got True"),
+    ("count", 0, "a whole number of at least 1, got 0"),
+    ("count", 1.0, "a whole number of at least 1, got 1.0"),
+    ("count", True, "a whole number of at least 1, got True"),
     ("rate", 0.0, "a number above 0, got 0.0"),
     ("rate", float("nan"), "a number above 0, got nan"),
     ("rate", "1", "a number above 0, got '1'"),
-    ("share", 1.5, "a number at least 0 and at most 1 or none, got 1.5"),
-    ("sides", (1, 0), "2 values, each a whole number at least 1, got (1, 0)"),
-    ("sides", (1,), "2 values, each a whole number at least 1, got (1,)"),
-    ("sides", [1, 2], "2 values, each a whole number at least 1, got [1, 2]"),
+    ("share", 1.5, "a number of at least 0 and at most 1 or none, got 1.5"),
+    ("sides", (1, 0), "2 values, each a whole number of at least 1, got (1, 0)"),
+    ("sides", (1,), "2 values, each a whole number of at least 1, got (1,)"),
+    ("sides", [1, 2], "2 values, each a whole number of at least 1, got [1, 2]"),
     ("factors", (1.0, -1.0), "a tuple, each a number above 0, got (1.0, -1.0)"),
     ("kind", "c", "one of a, b, got 'c'"),
     ("choice", "d", "one of c or none, got 'd'"),

@@ -35,7 +35,7 @@ class Range:
         return self.above < value and self.at_least <= value <= self.at_most
 
     def __str__(self) -> str:
-        limits = (("above", self.above), ("at least", self.at_least), ("at most", self.at_most))
+        limits = (("above", self.above), ("of at least", self.at_least), ("at most", self.at_most))
         return " and ".join(f"{word} {limit:g}" for word, limit in limits if math.isfinite(limit))
 
 
