@@ -182,26 +182,27 @@ def _score_name(found: list[Comparison]) -> str:
 
 def paired_tables(study: Study) -> list[Table]:
     """All paired tests: over pairs for each score and evaluation, over seeds for the mIoU."""
-    found = []
-    for which in EVALUATIONS:
-        for metric, _ in METRICS:
-            against, parts = comparisons(study, metric, which), ablations(study, metric, which)
-            for rule in dict.fromkeys(one.first.mask_rule for one in against):
-                own = [one for one in against if one.first.mask_rule == rule]
-                name = f"tests-over-pairs-{rule}-{metric}-{which}"
-                found.append(over_pairs_table(study, own, name, f"TMT ({rule} rule) against the other methods"))
-            between = rules(study, metric, which)
-            if between:
-                name = f"rule-tests-over-pairs-{metric}-{which}"
-                found.append(over_pairs_table(study, between, name, "TMT's mask rules against each other"))
-            if parts:
-                name = f"ablation-tests-over-pairs-{metric}-{which}"
-                found.append(over_pairs_table(study, parts, name, "TMT against its ablations"))
+    found = [
+        table for which in EVALUATIONS for metric, _ in METRICS for table in _over_pairs_tables(study, metric, which)
+    ]
     for which in EVALUATIONS:
         for one in comparisons(study, "miou", which):
             name = f"tests-over-seeds-{one.first.name}-{one.second.name}-{which}"
             found.append(by_pair_table(study, one, name))
     return found
+
+
+def _over_pairs_tables(study: Study, metric: str, which: str) -> list[Table]:
+    against, end = comparisons(study, metric, which), f"{metric}-{which}"
+    kinds = {
+        f"tests-over-pairs-{rule}-{end}": (
+            [one for one in against if one.first.mask_rule == rule], f"TMT ({rule} rule) against the other methods"
+        )
+        for rule in dict.fromkeys(one.first.mask_rule for one in against)
+    }  # fmt: skip
+    kinds[f"rule-tests-over-pairs-{end}"] = rules(study, metric, which), "TMT's mask rules against each other"
+    kinds[f"ablation-tests-over-pairs-{end}"] = ablations(study, metric, which), "TMT against its ablations"
+    return [over_pairs_table(study, found, name, what) for name, (found, what) in kinds.items() if found]
 
 
 def class_gains(study: Study, first: Variant, second: Variant) -> dict[str, dict[Pair, float]]:

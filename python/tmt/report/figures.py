@@ -36,6 +36,8 @@ NEAR = 2.0
 FAR_TICKS = (-80, -20, -5, -2, -1, 0, 1, 2, 5, 20, 80)
 ROW = 0.24
 """Inches of a row in charts of many."""
+Curve = tuple[list[int], list[float], int]
+"""Steps, mean scores and number of seeds."""
 
 
 def colours_of(columns: Sequence[Variant]) -> dict[str, str]:
@@ -45,33 +47,31 @@ def colours_of(columns: Sequence[Variant]) -> dict[str, str]:
 
 def over_pairs_charts(study: Study) -> list[Chart]:
     """TMT against every method: mean difference over pairs with its interval."""
-    charts = []
-    for which in EVALUATIONS:
-        found = [one for one in comparisons(study, "miou", which) if one.over_pairs.count]
-        if not found:
-            continue
-        names = titles(study.variants)
-        rows = [f"{names[one.first.name]} − {names[one.second.name]}" for one in found]
-        with canvas(1.1 + 0.34 * len(rows)) as (figure, axes):
-            for y, one in enumerate(found):
-                over = one.over_pairs
-                dots = [test.difference for test in one.by_pair.values() if test.count]
-                axes.plot(dots, [y + 0.18] * len(dots), "|", color=FAINT, markersize=7)
-                _whisker(axes, (over.difference, over.low, over.high), y, COLOURS[0])
-            labels_down(axes, rows)
-            zero_line(axes)
-            _bend(axes)
-        said = "; ".join(
-            f"{row} {signed(one.over_pairs.difference)} ({interval(one.over_pairs.low, one.over_pairs.high)}, "
-            f"n = {one.over_pairs.count})"
-            for row, one in zip(rows, found, strict=True)
-        )
-        caption = (
-            f"mIoU of TMT minus each method, {WHICH[which]}, in percentage points: mean over pairs with Student's 95 % "
-            f"interval where there are pairs enough; ticks are the pairs. {said}. {origin(study)}"
-        )
-        charts.append(Chart(f"tests-over-pairs-{which}", caption, f"Differences over pairs: {said}", to_svg(figure)))
-    return charts
+    found = {which: comparisons(study, "miou", which) for which in EVALUATIONS}
+    known = {which: [one for one in all_of_it if one.over_pairs.count] for which, all_of_it in found.items()}
+    return [_over_pairs_chart(study, which, own) for which, own in known.items() if own]
+
+
+def _over_pairs_chart(study: Study, which: str, found: list[Comparison]) -> Chart:
+    rows = [f"{_name(study, one.first)} − {_name(study, one.second)}" for one in found]
+    tests = [one.over_pairs for one in found]
+    with canvas(1.1 + 0.34 * len(rows)) as (figure, axes):
+        for y, (one, test) in enumerate(zip(found, tests, strict=True)):
+            dots = [pair.difference for pair in one.by_pair.values() if pair.count]
+            axes.plot(dots, [y + 0.18] * len(dots), "|", color=FAINT, markersize=7)
+            _whisker(axes, (test.difference, test.low, test.high), y, COLOURS[0])
+        labels_down(axes, rows)
+        zero_line(axes)
+        _bend(axes)
+    said = "; ".join(
+        f"{row} {signed(test.difference)} ({interval(test.low, test.high)}, n = {test.count})"
+        for row, test in zip(rows, tests, strict=True)
+    )
+    caption = (
+        f"mIoU of TMT minus each method, {WHICH[which]}, in percentage points: mean over pairs with Student's 95 % "
+        f"interval where there are pairs enough; ticks are the pairs. {said}. {origin(study)}"
+    )
+    return Chart(f"tests-over-pairs-{which}", caption, f"Differences over pairs: {said}", to_svg(figure))
 
 
 def _bend(axes: Axes) -> None:
@@ -131,35 +131,29 @@ def _whisker(axes: Axes, values: tuple[float, float, float], y: float, colour: s
 def training_charts(study: Study) -> list[Chart]:
     """mIoU during training on each pair."""
     columns = study.with_role(*COMPARED)
-    colours = colours_of(columns)
-    charts = []
-    for pair in study.pairs:
-        lines = {column.name: _mean_curve(study, column.name, pair) for column in columns}
-        lines = {name: line for name, line in lines.items() if line[0]}
-        if not lines:
-            continue
-        with canvas(2.9) as (figure, axes):
-            for name, (steps, values, count) in lines.items():
-                axes.plot(steps, values, "-o", color=colours[name], label=f"{titles(columns)[name]} ({count})")
-            axes.set_title(arrow(pair))
-            axes.set_xlabel("target training step")
-            axes.set_ylabel("mIoU, percent")
-            legend_below(axes)
-        caption = (
-            f"{arrow(pair)}: mIoU in percent on the target's validation images during training, mean over (n) seeds, "
-            f"at the steps that all of them were evaluated at. {origin(study)}"
-        )
-        ends = "; ".join(
-            f"{titles(columns)[name]} {line[1][-1]:.1f} at step {line[0][-1]}" for name, line in lines.items()
-        )
-        charts.append(
-            Chart(f"training-{'-'.join(pair)}", caption, f"Training curves, {arrow(pair)}: {ends}", to_svg(figure))
-        )
-    return charts
+    curves = {pair: {column.name: _mean_curve(study, column.name, pair) for column in columns} for pair in study.pairs}
+    known = {pair: {name: line for name, line in lines.items() if line[0]} for pair, lines in curves.items()}
+    return [_training_chart(study, columns, pair, lines) for pair, lines in known.items() if lines]
 
 
-def _mean_curve(study: Study, column: str, pair: Pair) -> tuple[list[int], list[float], int]:
-    """Steps, mean scores and number of seeds."""
+def _training_chart(study: Study, columns: list[Variant], pair: Pair, lines: dict[str, Curve]) -> Chart:
+    names, colours = titles(columns), colours_of(columns)
+    with canvas(2.9) as (figure, axes):
+        for name, (steps, values, count) in lines.items():
+            axes.plot(steps, values, "-o", color=colours[name], label=f"{names[name]} ({count})")
+        axes.set_title(arrow(pair))
+        axes.set_xlabel("target training step")
+        axes.set_ylabel("mIoU, percent")
+        legend_below(axes)
+    caption = (
+        f"{arrow(pair)}: mIoU in percent on the target's validation images during training, mean over (n) seeds, "
+        f"at the steps that all of them were evaluated at. {origin(study)}"
+    )
+    ends = "; ".join(f"{names[name]} {line[1][-1]:.1f} at step {line[0][-1]}" for name, line in lines.items())
+    return Chart(f"training-{'-'.join(pair)}", caption, f"Training curves, {arrow(pair)}: {ends}", to_svg(figure))
+
+
+def _mean_curve(study: Study, column: str, pair: Pair) -> Curve:
     curves = [dict(study.targets[column, pair, seed].curve) for seed in seeds_of(study, column, pair)]
     curves = [curve for curve in curves if curve]
     steps = sorted(set.intersection(*map(set, curves))) if curves else []
@@ -168,62 +162,66 @@ def _mean_curve(study: Study, column: str, pair: Pair) -> tuple[list[int], list[
 
 def class_charts(study: Study) -> list[Chart]:
     """What TMT gains by class over full fine-tuning."""
-    charts = []
-    for one in comparisons(study):
-        if one.second.stage != "full":
-            continue
-        gains = {name: list(by.values()) for name, by in class_gains(study, one.first, one.second).items() if by}
-        if not gains:
-            continue
-        with canvas(0.9 + ROW * len(gains)) as (figure, axes):
-            for y, values in enumerate(gains.values()):
-                mean = float(np.mean(values))
-                axes.barh(y, mean, height=0.62, color=COLOURS[0 if mean >= 0 else 1], alpha=0.55)
-                axes.plot(values, [y] * len(values), ".", color=INK, markersize=3)
-            labels_down(axes, [f"{name} ({len(values)})" for name, values in gains.items()])
-            zero_line(axes)
-            axes.set_xlabel("difference of IoU, points")
-        caption = (
-            f"IoU by class of {_name(study, one.first)} minus {one.second.title}, {WHICH['last']}, in percentage "
-            f"points: bars are means over the (n) pairs whose ground truth has the class, dots the pairs, each a mean "
-            f"over the seeds that both have. {origin(study)}"
-        )
-        said = "; ".join(f"{name} {signed(float(np.mean(values)), 1)}" for name, values in gains.items())
-        name = f"classes-{one.first.name}-{one.second.name}"
-        charts.append(Chart(name, caption, f"Gain by class: {said}", to_svg(figure)))
-    return charts
+    found = [one for one in comparisons(study) if one.second.stage == "full"]
+    gains = [(one, class_gains(study, one.first, one.second)) for one in found]
+    known = [(one, {name: list(by.values()) for name, by in gain.items() if by}) for one, gain in gains]
+    return [_class_chart(study, one, gain) for one, gain in known if gain]
+
+
+def _class_chart(study: Study, one: Comparison, gains: dict[str, list[float]]) -> Chart:
+    means = {name: float(np.mean(values)) for name, values in gains.items()}
+    with canvas(0.9 + ROW * len(gains)) as (figure, axes):
+        for y, (name, values) in enumerate(gains.items()):
+            axes.barh(y, means[name], height=0.62, color=COLOURS[0 if means[name] >= 0 else 1], alpha=0.55)
+            axes.plot(values, [y] * len(values), ".", color=INK, markersize=3)
+        labels_down(axes, [f"{name} ({len(values)})" for name, values in gains.items()])
+        zero_line(axes)
+        axes.set_xlabel("difference of IoU, points")
+    caption = (
+        f"IoU by class of {_name(study, one.first)} minus {one.second.title}, {WHICH['last']}, in percentage "
+        f"points: bars are means over the (n) pairs whose ground truth has the class, dots the pairs, each a mean "
+        f"over the seeds that both have. {origin(study)}"
+    )
+    alt = "Gain by class: " + "; ".join(f"{name} {signed(mean, 1)}" for name, mean in means.items())
+    return Chart(f"classes-{one.first.name}-{one.second.name}", caption, alt, to_svg(figure))
 
 
 def fraction_charts(study: Study) -> list[Chart]:
     """Figure 7: mIoU against p_T, a line a pair and their mean."""
-    charts = []
-    for rule, columns in fraction_points(study).items():
-        x = [100 * column.transfer_fraction for column in columns]
-        lines = {pair: _means(study, columns, pair) for pair in study.pairs}
-        lines = {pair: line for pair, line in lines.items() if sum(not math.isnan(v) for v in line) > 1}
-        whole = [line for line in lines.values() if not any(map(math.isnan, line))]
-        if not lines:
-            continue
-        with canvas(3.1) as (figure, axes):
-            for i, (pair, line) in enumerate(lines.items()):
-                few = len(lines) <= FEW
-                colour, label = (COLOURS[i], arrow(pair)) if few else (FAINT, "" if i else "one pair")
-                axes.plot(x, line, "-o", color=colour, label=label, linewidth=1, alpha=0.8 if few else 0.5)
-            if len(whole) > 1:
-                axes.plot(x, np.mean(whole, axis=0), "-", color=INK, linewidth=2.4, label=f"mean of {len(whole)} pairs")
-            axes.set_xticks(x)
-            axes.set_xlabel("p_T, percent of positions left out")
-            axes.set_ylabel("mIoU, percent")
-            legend_below(axes, 2)
-        seeds = sorted({len(seeds_of(study, column.name, pair)) for column in columns for pair in lines})
-        caption = (
-            f"mIoU in percent against p_T, {RULE_TITLES[rule]}, {WHICH['last']}; means over seeds "
-            f"(n from {seeds[0]} to {seeds[-1]}). {origin(study)}"
-        )
-        said = "; ".join(f"{arrow(pair)} {', '.join(number(v, 1) for v in line)}" for pair, line in lines.items())
-        alt = f"mIoU at p_T {', '.join(f'{v:g}' for v in x)} percent: {said}"
-        charts.append(Chart(f"figure7-{rule}", caption, alt, to_svg(figure)))
-    return charts
+    found = [_fraction_chart(study, rule, columns) for rule, columns in fraction_points(study).items()]
+    return [chart for chart in found if chart]
+
+
+def _fraction_chart(study: Study, rule: str, columns: list[Variant]) -> Chart | None:
+    x = [100 * column.transfer_fraction for column in columns]
+    lines = {pair: _means(study, columns, pair) for pair in study.pairs}
+    lines = {pair: line for pair, line in lines.items() if sum(not math.isnan(v) for v in line) > 1}
+    if not lines:
+        return None
+    with canvas(3.1) as (figure, axes):
+        _fraction_lines(axes, x, lines)
+    seeds = sorted({len(seeds_of(study, column.name, pair)) for column in columns for pair in lines})
+    caption = (
+        f"mIoU in percent against p_T, {RULE_TITLES[rule]}, {WHICH['last']}; means over seeds "
+        f"(n from {seeds[0]} to {seeds[-1]}). {origin(study)}"
+    )
+    said = "; ".join(f"{arrow(pair)} {', '.join(number(v, 1) for v in line)}" for pair, line in lines.items())
+    alt = f"mIoU at p_T {', '.join(f'{v:g}' for v in x)} percent: {said}"
+    return Chart(f"figure7-{rule}", caption, alt, to_svg(figure))
+
+
+def _fraction_lines(axes: Axes, x: list[float], lines: dict[Pair, list[float]]) -> None:
+    few = len(lines) <= FEW
+    for i, (pair, line) in enumerate(lines.items()):
+        colour, label = (COLOURS[i], arrow(pair)) if few else (FAINT, "" if i else "one pair")
+        axes.plot(x, line, "-o", color=colour, label=label, linewidth=1, alpha=0.8 if few else 0.5)
+    whole = [line for line in lines.values() if not any(map(math.isnan, line))]
+    if len(whole) > 1:
+        axes.plot(x, np.mean(whole, axis=0), "-", color=INK, linewidth=2.4, label=f"mean of {len(whole)} pairs")
+    axes.set_xticks(x)
+    axes.set_xlabel("p_T, percent of positions left out")
+    axes.set_ylabel("mIoU, percent")
+    legend_below(axes, 2)
 
 
 def _means(study: Study, columns: Sequence[Variant], pair: Pair) -> list[float]:

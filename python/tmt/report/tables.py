@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tmt.inference.metrics import HEADLINES
 from tmt.report.formats import MISSING, Table, number, to_csv
@@ -163,20 +164,8 @@ def _of(result: Result, name: str, shown: Callable[[float], str] = number) -> st
 
 def attention_table(study: Study) -> Table | None:
     """What the masked attention let through, where TMT logged it."""
-    rows = []
-    for column in study.variants:
-        logged = [
-            r
-            for r in study.finished.values()
-            if r.kind == "target" and r.variant == column.name and r.allowed_fraction and column.uses_transferability
-        ]
-        if logged:
-            allowed = [_mean(result.allowed_fraction or ()) for result in logged]
-            fallback = [_mean(result.fallback_rate or ()) for result in logged]
-            rows.append((
-                column.title, column.mask_rule, f"{len(logged)}", number(100 * _mean(allowed), 1),
-                number(100 * min(allowed), 1), number(100 * max(allowed), 1), number(100 * _mean(fallback), 1),
-            ))  # fmt: skip
+    rows = [_attention_row(study, variant) for variant in study.variants if variant.uses_transferability]
+    rows = [row for row in rows if row]
     if not rows:
         return None
     header = (
@@ -190,6 +179,17 @@ def attention_table(study: Study) -> Table | None:
     return Table("attention", "What masked attention lets through", caption, header, tuple(rows))
 
 
+def _attention_row(study: Study, variant: Variant) -> tuple[str, ...]:
+    """A variant's row; empty where it logged nothing."""
+    own = [result for result in study.targets.values() if result.variant == variant.name and result.allowed_fraction]
+    if not own:
+        return ()
+    allowed = [_mean(result.allowed_fraction or ()) for result in own]
+    fallback = [_mean(result.fallback_rate or ()) for result in own]
+    shares = (_mean(allowed), min(allowed), max(allowed), _mean(fallback))
+    return variant.title, variant.mask_rule, f"{len(own)}", *(number(100 * share, 1) for share in shares)
+
+
 def _mean(values: Sequence[float]) -> float:
     return summarise(list(values)).mean
 
@@ -200,20 +200,23 @@ def all_scores_csv(study: Study) -> str:
     for result in study.finished.values():
         if result.kind == "target":
             for which in EVALUATIONS:
-                for metric, _ in HEADLINES:
-                    scores = getattr(result, which)
-                    rows.append((
-                        result.id, result.source, result.target, result.variant, result.mask_rule, result.seed, which,
-                        scores.get("step"), metric, scores.get(metric), scores.get("images"), result.revision,
-                    ))  # fmt: skip
+                rows += _score_rows(result, result.target, result.variant, which, getattr(result, which))
         for domain, scores in (result.on or {}).items():
-            for metric, _ in HEADLINES:
-                rows.append((
-                    result.id, result.source, domain, SOURCE_ONLY, result.mask_rule, result.seed, "last",
-                    scores.get("step"), metric, scores.get(metric), scores.get("images"), result.revision,
-                ))  # fmt: skip
+            rows += _score_rows(result, domain, SOURCE_ONLY, "last", scores)
     header = (
         "job", "source", "target", "variant", "mask_rule", "seed", "evaluation", "step", "metric", "percent", "images",
         "revision",
     )  # fmt: skip
     return to_csv(header, rows)
+
+
+def _score_rows(
+    result: Result, target: str | None, variant: str, which: str, scores: dict[str, Any]
+) -> list[tuple[object, ...]]:
+    return [
+        (
+            result.id, result.source, target, variant, result.mask_rule, result.seed, which, scores.get("step"), metric,
+            scores.get(metric), scores.get("images"), result.revision,
+        )
+        for metric, _ in HEADLINES
+    ]  # fmt: skip

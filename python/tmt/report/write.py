@@ -116,36 +116,38 @@ def _page(
     findings: list[understanding.Finding], pictures: Path,
 ) -> str:  # fmt: skip
     head = html.facts(facts(study)) + _note(_missing_text(study))
-    first, more = drawn["training"][:6], drawn["training"][6:]
-    folded = html.folded(f"Training curves of {len(more)} more pairs", html.charts(more)) if more else ""
-    training = (html.charts(first) + folded) if first else ""
+    sections = _number_sections(parts, drawn, understanding.verdict(findings))
+    return html.page(study.title, head, [*sections, *_scene_sections(scenes, pictures)])
+
+
+def _number_sections(
+    parts: dict[str, list[Table]], drawn: dict[str, list[Chart]], verdict: str
+) -> list[tuple[str, str, str]]:
+    """What is said with tables and charts."""
+    told = {name: html.tables(group, shown={"tests": 2, "estimators": 0}.get(name, 1)) for name, group in parts.items()}
     shown = {name: html.charts(group) if group else "" for name, group in drawn.items()}
-    tests = parts["tests"]
-    return html.page(
-        study.title,
-        head,
-        [
-            html.section("methods", "Methods (Table 1)", html.tables(parts["methods"])),
-            html.section("tests", "Paired tests of TMT", shown["tests"], shown["pairs"], html.tables(tests, shown=2)),
-            html.section("gains", "Gains over full fine-tuning", html.tables(parts["gains"])),
-            html.section("ablations", "Ablations (Table 2)", html.tables(parts["ablations"])),
-            html.section("fraction", "Share left out, p_T (Fig. 7)", shown["fraction"], html.tables(parts["fraction"])),
-            html.section("classes", "Gains by class", shown["classes"]),
-            html.section("training", "Training curves", training),
-            html.section(
-                "estimators", "Discriminators", shown["estimators"], html.tables(parts["estimators"], shown=0)
-            ),
-            html.section("attention-table", "Masked attention", html.tables(parts["attention"])),
-            html.section(
-                "understanding",
-                "Does T point at what fails?",
-                _note(understanding.verdict(findings)),
-                shown["understanding"],
-                html.tables(parts["understanding"]),
-            ),
-            *_scene_sections(scenes, pictures),
-        ],
-    )
+    return [
+        html.section("methods", "Methods (Table 1)", told["methods"]),
+        html.section("tests", "Paired tests of TMT", shown["tests"], shown["pairs"], told["tests"]),
+        html.section("gains", "Gains over full fine-tuning", told["gains"]),
+        html.section("ablations", "Ablations (Table 2)", told["ablations"]),
+        html.section("fraction", "Share left out, p_T (Fig. 7)", shown["fraction"], told["fraction"]),
+        html.section("classes", "Gains by class", shown["classes"]),
+        html.section("training", "Training curves", _training(drawn["training"])),
+        html.section("estimators", "Discriminators", shown["estimators"], told["estimators"]),
+        html.section("attention-table", "Masked attention", told["attention"]),
+        html.section(
+            "understanding", "Does T point at what fails?", _note(verdict), shown["understanding"],
+            told["understanding"],
+        ),
+    ]  # fmt: skip
+
+
+def _training(drawn: list[Chart]) -> str:
+    """The first training curves, and the others folded up."""
+    first, more = drawn[:6], drawn[6:]
+    folded = html.folded(f"Training curves of {len(more)} more pairs", html.charts(more)) if more else ""
+    return (html.charts(first) + folded) if first else ""
 
 
 def _note(text: str) -> str:

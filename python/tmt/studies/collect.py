@@ -8,6 +8,7 @@ from typing import Literal
 
 from tmt.studies.attempts import ATTEMPTS, LOG, read_attempts
 from tmt.studies.jobs import Job
+from tmt.studies.results import Row
 
 Keep = Literal["all", "models", "nothing"]
 ALWAYS_KEPT = (LOG, ATTEMPTS, "config.yaml", "run.json", "metrics.jsonl", "done.json")
@@ -16,13 +17,8 @@ SCORED = "on.json"
 """What a source model scores on every domain, in its job's folder."""
 
 
-def result_of(job: Job, seconds: float) -> dict[str, object]:
+def result_of(job: Job, seconds: float) -> Row:
     """The fields of `Result`, from the folder of a job that has ended well. Raises OSError or ValueError."""
-    stage = job.folder / job.stage
-    done = json.loads((stage / "done.json").read_text(encoding="utf-8"))
-    lines = _lines(stage / "metrics.jsonl")
-    attention = next((line for line in reversed(lines) if "allowed_fraction" in line), {})
-    curve = {line["step"]: line["evaluation"]["score"] for line in lines if "evaluation" in line}
     return {
         "id": job.id,
         "kind": job.kind,
@@ -30,13 +26,24 @@ def result_of(job: Job, seconds: float) -> dict[str, object]:
         "target": job.target,
         "variant": job.variant,
         "stage": job.stage,
-        "mask_rule": done.get("mask_rule"),
         "seed": job.seed,
         "regions": job.regions,
         "needs": list(job.needs),
         "steps": job.fit.steps,
         "seconds": round(seconds + sum(attempt.seconds for attempt in read_attempts(job.folder)), 1),
         "revision": json.loads((job.folder / "run.json").read_text(encoding="utf-8"))["revision"],
+        **_measured(job),
+    }
+
+
+def _measured(job: Job) -> Row:
+    stage = job.folder / job.stage
+    done = json.loads((stage / "done.json").read_text(encoding="utf-8"))
+    lines = _lines(stage / "metrics.jsonl")
+    attention = next((line for line in reversed(lines) if "allowed_fraction" in line), {})
+    curve = {line["step"]: line["evaluation"]["score"] for line in lines if "evaluation" in line}
+    return {
+        "mask_rule": done.get("mask_rule"),
         "last": done["last"],
         "best": done["best"],
         "estimator": done["last"] if job.kind == "estimator" else None,

@@ -315,14 +315,6 @@ def _hint(value: str, allowed: Sequence[str]) -> str:
 
 def to_yaml(definition: Definition) -> str:
     """The study with everything resolved: no base, all settings, all pairs. `read` reads it back."""
-    settings = settings_of(definition.config)
-    variants = {}
-    for variant in definition.variants:
-        tree: dict[str, object] = {"title": variant.title, "stage": variant.stage, "role": variant.role}
-        tree["seeds"] = list(variant.seeds)
-        if variant.own_base:
-            tree["base"] = "defaults"
-        variants[variant.name] = {**tree, "settings": changed(variant.config, definition.config)}
     content = {
         "name": definition.name,
         "title": definition.title,
@@ -330,10 +322,16 @@ def to_yaml(definition: Definition) -> str:
         "pairs": [list(pair) for pair in definition.pairs],
         "roots": definition.roots,
         "threads": definition.threads,
-        "variants": variants,
-        "settings": settings,
+        "variants": {variant.name: _variant_tree(variant, definition.config) for variant in definition.variants},
+        "settings": settings_of(definition.config),
     }
     return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
+
+
+def _variant_tree(variant: Variant, shared: Config) -> dict[str, object]:
+    tree = {"title": variant.title, "stage": variant.stage, "role": variant.role, "seeds": list(variant.seeds)}
+    own_base = {"base": "defaults"} if variant.own_base else {}
+    return {**tree, **own_base, "settings": changed(variant.config, shared)}
 
 
 def changes(old: Definition, new: Definition) -> list[str]:
