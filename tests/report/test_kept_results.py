@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.report.made_up import make_study
-from tests.report.test_page import check
+from tests.report.test_html import check
+from tmt.cli.report import main
 from tmt.report.scores import missing, open_study
-from tmt.report.write import write_report
+from tmt.report.understanding import of_study
+from tmt.report.write import all_tables, markdown, write_report
 from tmt.studies import Study, definition
 from tmt.studies.export import REPORTED, export
 
@@ -23,8 +25,16 @@ def test_every_study_is_there() -> None:
 
 @pytest.mark.parametrize("name", KEPT)
 def test_the_report_again(name: str, tmp_path: Path) -> None:
-    write_report(RESULTS / name, tmp_path, images=0)
-    assert (tmp_path / "report.md").read_bytes() == (RESULTS / name / "report.md").read_bytes()
+    study = open_study(RESULTS / name)
+    findings = of_study(study, tmp_path / "understanding.json")
+    assert markdown(study, all_tables(study, findings)) == (RESULTS / name / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_command_makes_that_report(tmp_path: Path) -> None:
+    assert main([str(RESULTS / "figure7"), "--out", str(tmp_path), "--images", "0"]) == 0
+    assert (tmp_path / "report.md").read_bytes() == (RESULTS / "figure7" / "report.md").read_bytes()
+    for chart in (RESULTS / "figure7" / "charts").iterdir():
+        assert (tmp_path / "charts" / chart.name).is_file()
 
 
 @pytest.mark.parametrize("name", KEPT)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from tests.report.test_page import check
+from tests.report.test_html import check
 from tests.report.trained import train_study
 from tmt.data import IGNORE, normalise
 from tmt.report import understanding

@@ -1,7 +1,7 @@
 """Tables, tests, charts and pictures of a study.
 
     python -m tmt.report runs/table1                      writes runs/table1/report
-    python -m tmt.report runs/table1 --out results/table1 --images 2
+    python -m tmt.report results/table1 --out DIR --images 0    of results that were kept without models (--export)
 
 The folder gets index.html (one file, opens offline), report.md, tables/ (Markdown, CSV, LaTeX), charts/ (SVG), and what
 needs the models of the study's job folders: pictures/ and understanding.json. Where those folders are gone, what was

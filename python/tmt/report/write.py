@@ -32,18 +32,19 @@ def write_report(folder: Path, out: Path, images: int = 1) -> Path:
         (out / part).mkdir(parents=True, exist_ok=True)
     findings = understanding.of_study(study, out / "understanding.json")
     scenes = scenes_of(study, out / "pictures", images) if images else []
-    parts = _tables(study, findings)
+    parts = all_tables(study, findings)
     drawn = _charts(study, findings)
     _write_tables(out, [table for group in parts.values() for table in group])
     write_text(out / "tables" / "scores.csv", tables.all_scores_csv(study))
     for chart in (one for group in drawn.values() for one in group):
         write_text(out / "charts" / f"{chart.name}.svg", chart.svg)
-    write_text(out / "report.md", _markdown(study, parts))
+    write_text(out / "report.md", markdown(study, parts))
     write_text(out / "index.html", _page(study, parts, drawn, scenes, findings, out / "pictures"))
     return out / "index.html"
 
 
-def _tables(study: Study, findings: list[understanding.Finding]) -> dict[str, list[Table]]:
+def all_tables(study: Study, findings: list[understanding.Finding]) -> dict[str, list[Table]]:
+    """The tables by the section that they belong to."""
     told_apart = (tables.estimator_table(study), distance.table(study))
     attention = tables.attention_table(study)
     return {
@@ -97,7 +98,8 @@ def facts(study: Study) -> dict[str, str]:
     }
 
 
-def _markdown(study: Study, parts: dict[str, list[Table]]) -> str:
+def markdown(study: Study, parts: dict[str, list[Table]]) -> str:
+    """The text of report.md."""
     about = "\n".join(f"- {name}: {value}" for name, value in facts(study).items())
     body = "\n\n".join(table.to_markdown() for group in parts.values() for table in group)
     return f"# {study.title}\n\n{about}\n\n{_missing_text(study)}\n\n{body}\n"
