@@ -18,7 +18,7 @@ from bench import gpu, gpu_contests, gpu_kernels, loaded, origin, peers, rows, t
 from bench.device import Device
 from bench.gpu_contests import Row, Sizes
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 8 * 60
 STEPS = {
     "1": {
