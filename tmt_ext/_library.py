@@ -26,7 +26,8 @@ def _load_cuda():
     try:
         torch.ops.load_library(str(_cuda_library()))
     except OSError as error:
-        raise ImportError(f"tmt_ext: the compiled CUDA kernels cannot be loaded ({error}); {MEND}") from error
+        why = error.__cause__ or error  # torch's own error may name the file alone
+        raise ImportError(f"tmt_ext: the compiled CUDA kernels cannot be loaded ({why}); {MEND}") from error
 
 
 def build_info():

@@ -140,7 +140,7 @@ def test_a_broken_library_says_how_to_mend_it(tmp_path):
     skip = "sys.meta_path = [f for f in sys.meta_path if '__editable__' not in repr(f)]"
     run = in_python(f"import sys, torch; {skip}; torch.version.cuda = '13.0'; import tmt_ext", tmp_path)
     assert run.returncode == 1
-    assert re.search("ImportError: tmt_ext: the compiled CUDA kernels cannot be loaded .*pip install", run.stderr)
+    assert re.search("ImportError: tmt_ext: .* CUDA kernels cannot be loaded .*file too short.*pip install", run.stderr)
 
 
 @pytest.mark.skipif(tmt_ext.build_info()["cuda_loaded"], reason="for a process without CUDA kernels")
