@@ -96,7 +96,7 @@ def compare(plain: Judged, other: Judged, size: Sequence[int], config) -> dict[s
     change = (plain.transferability - other.transferability).abs()
     differs = {"moved": moved, "margin": plain.margin[moved], "change": change, "narrow": plain.margin < 0.01}
     for stride in LEVELS:
-        level = tuple(-(-side // stride) for side in size)
+        level = (-(-size[0] // stride), -(-size[1] // stride))
         passes = [passing(judged.transferability, level, config.transfer_fraction) for judged in (plain, other)]
         differs[f"flips {stride}"] = passes[0] != passes[1]
     return {name: values.flatten() for name, values in differs.items()}
