@@ -19,6 +19,7 @@ SCORED = "on.json"
 
 def result_of(job: Job, seconds: float) -> Row:
     """The fields of `Result`, from the folder of a job that has ended well. Raises OSError or ValueError."""
+    measured = _measured(job)
     return {
         "id": job.id,
         "kind": job.kind,
@@ -32,7 +33,7 @@ def result_of(job: Job, seconds: float) -> Row:
         "steps": job.fit.steps,
         "seconds": round(seconds + sum(attempt.seconds for attempt in read_attempts(job.folder)), 1),
         "revision": json.loads((job.folder / "run.json").read_text(encoding="utf-8"))["revision"],
-        **_measured(job),
+        **measured,
     }
 
 
