@@ -1,4 +1,4 @@
-"""Data and a finished run shared by the tests of the engine."""
+"""Data and a finished run that tests of several folders share."""
 
 from pathlib import Path
 
@@ -25,3 +25,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory, source_root: Path, target
     code = runs.finish(runs.start(runs.train, argv, folder / "log"))
     assert code == 0, (folder / "log").read_text()
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of small synthetic scenes by dataset: 6 training and 3 validation images of 32 x 64 pixels."""
+    from tmt.synthetic import DOMAINS, make  # here: tests of the operators do without the package
+
+    base = tmp_path_factory.mktemp("made")
+    return {name: make(name, base / name, 6, 3, (32, 64), seed=1, progress=False) for name in DOMAINS}
