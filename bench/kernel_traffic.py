@@ -29,7 +29,7 @@ import torch
 
 from tmt_ext import Fallback, Rule
 
-from . import inputs, sass, tables
+from . import inputs, origin, sass, tables
 from .loops import Code, work_of, working_loops
 
 SECTOR = 32  # bytes
@@ -244,7 +244,7 @@ instructions on integers, addresses and predicates.
 def report(chosen: list[Case], revisions: list[Revision], sites: int) -> Iterator[str]:
     command = " ".join(["python -m bench.kernel_traffic", *sys.argv[1:]])
     sizes = "Superpixels (1, 256, 32, 64) cell 8, attention B 1, heads 2, N 100, S 1024, D 32, rule `uncertain`."
-    yield from HEAD.format(command=command, revision=tables.origin()["revision"], sizes=sizes).split("\n")
+    yield from HEAD.format(command=command, revision=origin.origin()["revision"], sizes=sizes).split("\n")
     for case in chosen:
         yield from section(case, revisions, sites)
 

@@ -81,8 +81,9 @@ __device__ void finish_split(const Parts& parts, const RowSums<D>& sums, const R
 
 // Partial attention over one split. Block = (split, head, 16 queries).
 template <typename T, typename D>
-__global__ void __launch_bounds__(kThreads) attend_split(Heads<const T> query, Heads<const T> key, Heads<const T> value,
-                                                         Attention attention, Splits splits, Parts parts) {
+__global__ void __launch_bounds__(kThreads, D::kBlocks)
+    attend_split(Heads<const T> query, Heads<const T> key, Heads<const T> value, Attention attention, Splits splits,
+                 Parts parts) {
   ForwardTile<D>& tile = shared_tile<ForwardTile<D>>();
   const AttentionShape& s = attention.shape;
   const int64_t tiles = (s.queries + kRows - 1) / kRows;
