@@ -29,7 +29,7 @@ import torch
 
 from tmt_ext import Fallback, Rule
 
-from . import inputs, origin, sass, tables
+from . import inputs, origin, sass
 from .loops import Code, work_of, working_loops
 
 SECTOR = 32  # bytes

@@ -7,7 +7,7 @@ import yaml
 from tests.studies import small
 from tmt.settings.arguments import from_yaml
 from tmt.studies.definition import STUDIES, read
-from tmt.studies.jobs import config_text, plan
+from tmt.studies.jobs import config_text, holds, plan
 from tmt.studies.study import Study
 
 
@@ -56,6 +56,22 @@ def test_settings_as_a_file(tmp_path: Path) -> None:
         path = tmp_path / "config.yaml"
         path.write_text(config_text(job.config))
         assert from_yaml(path) == job.config
+
+
+def test_a_job_goes_on_in_a_folder_whose_file_says_the_same_in_another_order(tmp_path: Path) -> None:
+    """So do half-done jobs of a revision that had fewer settings, or wrote them in another order."""
+    config = small.begin(tmp_path).jobs["full-gtav-cityscapes-s0"].config
+    tree = yaml.safe_load(config_text(config))
+    tree["model"] = dict(reversed(tree["model"].items()))
+    del tree["model"]["superpixel_dtype"]
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    assert holds(path, config)
+    tree["model"]["cell"] += 1
+    path.write_text(yaml.safe_dump(tree))
+    assert not holds(path, config)
+    path.write_bytes(b"\xff\xfe no settings")
+    assert not holds(path, config) and not holds(tmp_path / "none.yaml", config)
 
 
 def test_roots(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ struct Depth {
   static constexpr int kPart = part, kParts = parts, kWhole = part * parts;
   static constexpr int kLaneElements = part / kWarpSize;  // of a part, per lane
   static constexpr int kLoadsAhead = parts > 2 ? 1 : 4;   // of a thread, as registers allow
-  static constexpr int kBlocks = parts > 2 ? 4 : 6;       // on a multiprocessor, at least
+  static constexpr int kBlocks = parts > 2 ? 4 : 0;       // on a multiprocessor, at least; 0: the compiler chooses
 };
 
 // Calls function(Depth<...>{}) with the smallest cut that holds `dim`, which was checked to be at most kMaxHeadDim.

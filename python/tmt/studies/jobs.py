@@ -9,12 +9,14 @@ from pathlib import Path
 
 import yaml
 
+from tmt.errors import ConfigError
 from tmt.settings import (
     AFFECTS,
     Config,
     EstimatorConfig,
     FitConfig,
     RegionSettings,
+    arguments,
     check,
     inputs_of,
     outcome,
@@ -187,6 +189,14 @@ def region_key(config: Config, shared: Config) -> str:
 def config_text(config: Config) -> str:
     """A job's settings as YAML that `tmt.train --config` reads."""
     return yaml.safe_dump(_plain(asdict(config)), sort_keys=False, default_flow_style=None, width=120)
+
+
+def holds(path: Path, config: Config) -> bool:
+    """Whether a file says the same settings, in whatever order; one that it leaves out has its default."""
+    try:
+        return path.is_file() and arguments.from_yaml(path) == config
+    except ConfigError:
+        return False
 
 
 def _plain(value: object) -> object:

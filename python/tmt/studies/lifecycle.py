@@ -12,7 +12,7 @@ from tmt.runtime.files import write_json, write_text
 from tmt.studies.attempts import ATTEMPTS, LOG, Attempt, add_attempt, lost_its_state, reason
 from tmt.studies.backends import BUSY, Backend, Handle
 from tmt.studies.collect import Keep, remove_all_but, result_of, thin_out
-from tmt.studies.jobs import Job, config_text
+from tmt.studies.jobs import Job, config_text, holds
 from tmt.studies.lock import held
 from tmt.studies.process import Commands
 
@@ -86,13 +86,13 @@ class JobRun:
     def _prepare_folder(self) -> None:
         """The job's folder with its config.yaml: as an earlier attempt left it, or, where that is no use, empty."""
         job = self.job
-        text, path = config_text(job.config), job.folder / "config.yaml"
+        path = job.folder / "config.yaml"
         job.folder.mkdir(parents=True, exist_ok=True)
-        whole = path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text
+        whole = holds(path, job.config)
         trained = (job.folder / job.stage / "done.json").exists()
         if not whole or (trained and not job.weights.exists()) or self._anew:
             remove_all_but(job.folder, (LOG, ATTEMPTS))
-            write_text(path, text)
+            write_text(path, config_text(job.config))
 
     def poll(self) -> None:
         """See whether the attempt at work has ended, and how."""
