@@ -1,4 +1,4 @@
-"""Fake kernels, autograd and autocast of the operators; schemas: csrc/library.cpp, kernels: csrc/cpu, csrc/cuda."""
+"""Fake kernels, autograd and autocast of the operators; schemas: csrc/library.cpp, kernels: csrc/*/cpu, csrc/*/cuda."""
 
 import torch
 from torch.library import impl, register_autograd, register_fake
@@ -49,13 +49,13 @@ def _(mask_embeddings, mask_features, transferability, transfer_threshold, mask_
 
 
 def _empty_in_order_of(tensor):
-    """As the kernels lay out results like `tensor` (B, heads, rows, D): see csrc/masked_attention.h."""
+    """As the kernels lay out results like `tensor` (B, heads, rows, D): see csrc/attention/checks.h."""
     order = sorted(range(3), key=lambda d: -tensor.stride(d))
     return torch.empty_permuted(tensor.shape, (*order, 3), dtype=tensor.dtype, device=tensor.device)
 
 
 def _plan_words(query, key, bits):
-    """int64 words of an image's plan: KeyPlan in csrc/cuda/masked_attention_plan.cuh."""
+    """int64 words of an image's plan: KeyPlan in csrc/attention/cuda/plan.cuh."""
     dim = query.shape[3]
     half = query.dtype in (torch.bfloat16, torch.float16)
     if bits is None or query.device.type != "cuda" or not half or dim % 8 or dim > 128:

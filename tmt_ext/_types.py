@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Rule(enum.IntEnum):
-    """What the mask must fulfil at a key for a query to attend there; numbers as in csrc/masked_attention.h."""
+    """What the mask must fulfil at a key for a query to attend there; numbers as in csrc/attention/decisions.h."""
 
     none = 0
     uncertain = 1
@@ -15,7 +15,7 @@ class Rule(enum.IntEnum):
 
 
 class Fallback(enum.IntEnum):
-    """What a query with no allowed key attends to; numbers as in csrc/masked_attention.h."""
+    """What a query with no allowed key attends to; numbers as in csrc/attention/decisions.h."""
 
     all = 0
     transfer = 1

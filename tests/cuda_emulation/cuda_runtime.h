@@ -1,4 +1,4 @@
-// Stands in for CUDA's cuda_runtime.h, so that g++ compiles csrc/cuda/*.cu as plain C++ and their kernels run on the
+// Stands in for CUDA's cuda_runtime.h, so that g++ compiles csrc/*/cuda/*.cu as plain C++ and their kernels run on the
 // CPU. Only what the kernels and launch.cuh use is here; cuda/ptx.cuh beside it stands in for the instructions.
 #pragma once
 

@@ -1,4 +1,4 @@
-// Stands in for csrc/cuda/ptx.cuh: the same functions, by the documented layouts, from all lanes' registers.
+// Stands in for csrc/common/cuda/ptx.cuh: the same functions, by the documented layouts, from all lanes' registers.
 #pragma once
 
 #include <cuda_runtime.h>
