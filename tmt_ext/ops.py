@@ -1,4 +1,4 @@
-"""The public operators: names become numbers here, Python values are checked; tensors are checked in csrc/*/checks.h."""
+"""The public operators: names become numbers here, values are checked; tensors are checked in csrc/*/checks.h."""
 
 import math
 
