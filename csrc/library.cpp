@@ -1,4 +1,4 @@
-// Every operator schema, and the Python module tmt_ext._C. Kernels register themselves in csrc/cpu and csrc/cuda.
+// Every operator schema, and the Python module tmt_ext._C. Kernels register themselves, in csrc/*/cpu and csrc/*/cuda.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/stable/library.h>

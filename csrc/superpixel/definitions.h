@@ -2,9 +2,12 @@
 //
 // Regions form a grid of ceil(H / cell) x ceil(W / cell). Pixel p compares itself with the 3x3 cells around its own,
 // numbered row-major from (-1, -1). With x^ = x / max(|x|, eps), one iteration from the region features f_(k-1) is
-//   a(p, n) = exp(kappa * <f^_(k-1)(r_n), x^(p)>) / sum over the neighbours that exist           (0 for those that do
-//   not) f_k(r)  = sum_p a(p, r) x(p) / max(sum_p a(p, r), mass eps)
-// and f_0 are the cell means. The label is the region with the largest exponent; ties go to the lowest neighbour.
+//
+//   a_k(p, n) = exp(kappa <f^_(k-1)(r_n), x^(p)>) / sum over the neighbours m that exist of the same for m
+//   f_k(r) = sum_p a_k(p, r) x(p) / max(sum_p a_k(p, r), mass eps)
+//
+// a is 0 for neighbours that do not exist, and f_0 are the cell means. The label is the region with the largest
+// exponent; ties go to the lowest neighbour.
 #pragma once
 
 #include <cstdint>

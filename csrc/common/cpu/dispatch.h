@@ -15,8 +15,8 @@ const char* simd_name(Simd level);
 
 #if defined(__x86_64__)
 #define TMT_FOR_EACH_SIMD(F) F(portable) F(avx2) F(avx512)
-// Calls namespace-qualified `function` (a name) of the active level: TMT_SIMD_CALL(superpixel_forward, args, begin,
-// end).
+// Calls a function of the active level by its name in that level's namespace:
+// TMT_SIMD_CALL(pack_rows, args, begin, end).
 #define TMT_SIMD_CALL(function, ...)                                                \
   (tmt::cpu::simd_level() == tmt::cpu::Simd::avx512 ? avx512::function(__VA_ARGS__) \
    : tmt::cpu::simd_level() == tmt::cpu::Simd::avx2 ? avx2::function(__VA_ARGS__)   \
