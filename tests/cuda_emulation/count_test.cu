@@ -1,5 +1,5 @@
 // Small kernels of one warp whose traffic is known, to test the counters: test_cuda_counted.py.
-#include "cuda/intrinsics.cuh"
+#include "common/cuda/intrinsics.cuh"
 
 namespace {
 

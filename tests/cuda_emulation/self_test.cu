@@ -3,7 +3,7 @@
 #include <utility>
 #include <vector>
 
-#include "cuda/intrinsics.cuh"
+#include "common/cuda/intrinsics.cuh"
 
 namespace {
 

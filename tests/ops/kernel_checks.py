@@ -311,7 +311,7 @@ def check_attention_against_full(ops, device, case, dtype=torch.bfloat16):
     run = attention_and_gradients(ops, bits)
     half, full = (run(*(t.to(device, d) for t in data.qkv)) for d in (dtype, torch.float32))
     assert_close(half[0], full[0], LIMITS[dtype], "output")
-    assert_close(half[1], full[1], 1e-5, "lse")
+    assert_close(half[1], full[1], LIMITS[dtype] / 8, "lse")  # of the weights as they are summed: rounded
     for name, grad, expected in zip(("query", "key", "value"), half[2:], full[2:], strict=True):
         assert grad.dtype == dtype
         assert_close(grad, expected, 4 * LIMITS[dtype], f"gradient of {name}")
@@ -321,8 +321,8 @@ def attention_and_gradients(ops, bits):
     """query, key, value -> (output, lse, their gradients)."""
 
     def run(query, key, value):
-        output, lse = ops.packed_attention(query, key, value, bits)
-        return output, lse, *ops.packed_attention_backward(output, query, key, value, output, lse, bits)
+        output, *kept = ops.packed_attention(query, key, value, bits)
+        return output, kept[0], *ops.packed_attention_backward(output, query, key, value, output, *kept, bits)
 
     return run
 
