@@ -125,6 +125,6 @@ def _source_lines(path, sites):
     for line in out.splitlines():
         if line.startswith("0x"):
             lines = found.setdefault(int(line, 16) + 1, [])
-        elif re.search(r"\.cuh?:\d", line) and "cuda_emulation/cuda" not in line:
+        elif re.search(r"\.cuh?:\d", line) and "/cuda_emulation/common/" not in line:
             lines.append(line.split("/")[-1].split(" ")[0])
     return {site: tuple(lines) for site, lines in found.items()}

@@ -1,5 +1,5 @@
 // Every instruction that has no C++ intrinsic, wrapped once, and the types of tensor-core operands. Tests that run the
-// kernels on a CPU put a file of the same name first on the include path (tests/cuda_emulation/cuda/ptx.cuh).
+// kernels on a CPU put a file of the same name first on the include path (tests/cuda_emulation/common/cuda/ptx.cuh).
 //
 // Fragments of a 16 x 8 x 16 product, per lane with g = lane / 4 and t = lane % 4; a register holds two elements, the
 // lower half the first:
