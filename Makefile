@@ -42,14 +42,15 @@ test: lint
 	$(BIN)/python -m pytest tests
 
 # The CPU kernels in a build of their own, and the emulated CUDA kernels. The edges of the tensor-core superpixels are left
-# to `make test`: they take minutes here; so are the tests that plant faults, which sanitizers end.
+# to `make test`: they take minutes here; so are the tests that plant faults, which sanitizers end,
+# and those of the report on traffic, which run no kernel of this build.
 sanitize: install
 	TMT_SANITIZE=$(SANITIZERS) TMT_CUDA=0 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet --upgrade \
 		--no-deps --no-build-isolation --target $(SANITIZED) .
 	TMT_SANITIZE=$(SANITIZERS) LD_PRELOAD="$$(g++ -print-file-name=libasan.so):$$(g++ -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 TMT_FUZZ_CASES=50 PYTHONPATH=$(SANITIZED) $(BIN)/pytest tests/ops \
 		--ignore tests/ops/test_cuda_superpixel.py --ignore tests/ops/test_cuda_planted_faults.py \
-		--ignore tests/ops/test_cuda_emulation.py
+		--ignore tests/ops/test_cuda_emulation.py --ignore tests/ops/test_kernel_traffic.py
 
 kernels: install
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group kernels
