@@ -12,7 +12,7 @@ import tmt
 from tests.helpers import runs
 from tmt.cli import evaluate
 from tmt.data import CLASSES, LabelSet
-from tmt.visualize import panels
+from tmt.visualize import drawing, panels
 
 
 def test_table_has_every_model(finished: Path) -> None:
@@ -86,7 +86,7 @@ def test_sheets_show_every_model(finished: Path) -> None:
     assert sheet.shape[1] > 4 * panels.PANEL_WIDTH  # image, truth, three models, T and regions: four in a row
     height = panels.PANEL_WIDTH // 2 + panels.CAPTION_HEIGHT + panels.GAP
     assert 2 * height < sheet.shape[0] < 3 * height
-    assert (sheet == panels.BORDER_COLOUR).all(-1).any()
+    assert (sheet == drawing.BORDER_COLOUR).all(-1).any()
 
 
 def evaluated(argv: list[str], log: Path) -> int:
@@ -134,8 +134,8 @@ def test_legend_shows_every_class_below_the_panels(classes: int, lines: int) -> 
 def test_panels_and_maps() -> None:
     image = np.zeros((4, 6, 3), dtype=np.uint8)
     regions = np.repeat(np.array([[0, 1]]), 4, axis=0).repeat(3, axis=1)
-    drawn = panels.outline(image, regions)
-    assert (drawn[:, 3] == panels.BORDER_COLOUR).all() and not drawn[:, :3].any()
-    colours = panels.heat(np.array([[0.0, 1.0]]))
+    drawn = drawing.outline(image, regions)
+    assert (drawn[:, 3] == drawing.BORDER_COLOUR).all() and not drawn[:, :3].any()
+    colours = drawing.heat(np.array([[0.0, 1.0]]))
     assert colours[0, 0, 2] > colours[0, 0, 0] and colours[0, 1, 0] > colours[0, 1, 2]  # blue is low, red is high
     assert panels.spread(3, 11) == [0, 5, 10] and panels.spread(5, 2) == [0, 1] and panels.spread(1, 9) == [0]
