@@ -43,6 +43,6 @@ def train_study(folder: Path) -> Path:
         settings.write_text(config_text(job.config))
         assert train.main(["--config", str(settings), "--device", "cpu"]) == 0
         if job.kind == "source":
-            assert score.main([str(job.folder), *(f"{d}={study.root(d)}" for d in study.domains)]) == 0
+            assert score.main([str(folder), job.id]) == 0
         study.result_file(job.id).write_text(json.dumps(collect.result_of(job, 1.0)))
     return folder

@@ -1,19 +1,17 @@
 """Score a study's source model on every domain: the last step of its job.
 
-python -m tmt.cli.score JOB gtav=FOLDER mapillary:broad:v1.2=FOLDER ...
+python -m tmt.cli.score STUDY JOB
 
-JOB is the job's folder; writes JOB/on.json. Mapillary's mapping and version may follow its name, as in tmt.data.
+STUDY is the study's folder, JOB the id of a source model's job; writes on.json into the job's folder.
 """
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from tmt.cli.command import command
 from tmt.errors import ConfigError
-from tmt.settings import outcome
-from tmt.settings.arguments import from_yaml
 from tmt.studies.collect import SCORED
+from tmt.studies.study import Study
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,28 +20,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def score(argv: Sequence[str]) -> None:
-    """Evaluate the last weights of the source model in the folder `argv[0]` on the domains `argv[1:]`."""
-    from tmt.data.spec import DatasetSpec
+    """Evaluate the last weights of the source model of the job `argv[1]` on all domains of the study `argv[0]`."""
     from tmt.inference.evaluation import evaluate
     from tmt.model.factory import freeze, open_model
     from tmt.runtime.distributed import join
     from tmt.runtime.files import write_json
     from tmt.runtime.signals import listen
+    from tmt.studies.commands import dataset_of
 
-    if len(argv) < 2:
-        raise ConfigError(f"score: arguments must be JOB DATASET=FOLDER ..., got {' '.join(argv)}")
-    folder, specs = Path(argv[0]), [DatasetSpec.parse(text) for text in argv[1:]]
-    config = from_yaml(folder / "config.yaml")
+    if len(argv) != 2:
+        raise ConfigError(f"score: arguments must be STUDY JOB, got {' '.join(argv)}")
+    study = Study.open(argv[0])
+    job = study.job(argv[1])
     results = {}
-    with join(config.device) as world, listen() as stop:
-        model = open_model(outcome(folder, "source")).to(world.device)
+    with join(job.config.device) as world, listen() as stop:
+        model = open_model(job.weights).to(world.device)
         freeze(model)
-        for spec in specs:
-            result = evaluate(model, spec.open("val"), world, config.evaluation, stop)
+        for spec in (dataset_of(study, name) for name in study.domains):
+            result = evaluate(model, spec.open("val"), world, job.config.evaluation, stop)
             world.say(f"on {spec.name} val: {result.headline()}")
             results[spec.name] = result.to_dict()
         if world.main:
-            write_json(folder / SCORED, results)
+            write_json(job.folder / SCORED, results)
 
 
 if __name__ == "__main__":

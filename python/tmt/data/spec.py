@@ -5,12 +5,11 @@ from pathlib import Path
 
 from tmt.data.datasets import list_dataset, open_dataset
 from tmt.data.files import Dataset, Listing
-from tmt.errors import DataError
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A dataset on disk. On command lines it is NAME=ROOT, or NAME:MAPPING:VERSION=ROOT for Mapillary."""
+    """A dataset on disk."""
 
     name: str
     """One of `tmt.data.DATASETS`."""
@@ -19,19 +18,6 @@ class DatasetSpec:
     """Mapillary labels that count as a class: `strict` or `broad`."""
     version: str | None = None
     """Release of the Mapillary labels; None: the newest that is there."""
-
-    @classmethod
-    def parse(cls, text: str) -> "DatasetSpec":
-        """The dataset that a command line names. Raises DataError."""
-        named, equals, root = text.partition("=")
-        name, mapping, version, *more = (*named.split(":"), "", "")
-        if not equals or not name or not root or any(more):
-            raise DataError(f"dataset: must be NAME=FOLDER or mapillary:MAPPING:VERSION=FOLDER, got {text}")
-        return cls(name, root, mapping or "strict", version or None)
-
-    def __str__(self) -> str:
-        options = f":{self.mapping}:{self.version or ''}" if self.name == "mapillary" else ""
-        return f"{self.name}{options}={self.root}"
 
     def open(self, split: str) -> Dataset:
         """The reader of a split. Raises what `open_dataset` raises."""

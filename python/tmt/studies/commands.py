@@ -17,11 +17,11 @@ def commands_of(job: Job, study: Study, processes: int = 1) -> Commands:
     train = [*launcher, "tmt.train", "--config", str(job.folder / "config.yaml"), "--resume"]
     if job.kind != "source":
         return [train]
-    datasets = [str(_dataset(study, name)) for name in study.domains]
-    return [train, [*launcher, "tmt.cli.score", str(job.folder), *datasets]]
+    return [train, [*launcher, "tmt.cli.score", str(study.folder), job.id]]
 
 
-def _dataset(study: Study, domain: str) -> DatasetSpec:
+def dataset_of(study: Study, domain: str) -> DatasetSpec:
+    """The dataset of one of a study's domains."""
     data = study.definition.config.data
     return DatasetSpec(domain, study.root(domain), data.mapillary_mapping, data.mapillary_version)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tmt.errors import ConfigError
 from tmt.runtime.files import remove_leftovers, write_text
+from tmt.settings.files import hint
 from tmt.studies import definition as definitions
 from tmt.studies.attempts import LOG, read_attempts
 from tmt.studies.definition import Definition, Pair, Variant
@@ -95,6 +96,12 @@ class Study:
     def jobs(self) -> dict[str, Job]:
         """All jobs by id, each after those that it needs."""
         return plan(self.definition, self.folder)
+
+    def job(self, name: str) -> Job:
+        """A job by its id. Raises ConfigError where there is none of that id."""
+        if name not in self.jobs:
+            raise ConfigError(f"job: {self.folder} has none called {name}{hint(name, self.jobs)}; --list shows them")
+        return self.jobs[name]
 
     def job_folder(self, job: str) -> Path:
         """The run's folder of a job; it may have been dropped since."""
