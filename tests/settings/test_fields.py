@@ -37,7 +37,7 @@ BAD = [
     ("factors", (1.0, -1.0), "a tuple, each a number above 0, got (1.0, -1.0)"),
     ("kind", "c", "one of a, b, got 'c'"),
     ("choice", "d", "one of c or none, got 'd'"),
-    ("on", 1, "one of True, False, got 1"),
+    ("on", 1, "true or false, got 1"),
     ("name", None, "text, got None"),
 ]
 

@@ -84,7 +84,7 @@ def test_shorthands() -> None:
     assert given.stages == ("source", "tmt") and given.resume and given.out == "x"
     assert given.evaluation.window == (4, 6) and not given.evaluation.flip
     argv = "m --flip a b --scales=0.5,1 --out o --save labels --overwrite --window null"
-    command = settings.parse_model_command("predict", argv.split(), PredictConfig, many="paths")
+    command = settings.parse_command("python -m tmt.predict", argv.split(), PredictConfig)
     assert command.paths == ("a", "b") and command.flip and command.overwrite and command.window is None
     assert command.scales == (0.5, 1.0) and command.save == ("labels",)
 
@@ -144,7 +144,7 @@ def test_mistakes_are_one_line(line: str, named: str) -> None:
     assert named in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text, named", [("model:\n  cel: 3\n", "cel"), ("model: [", "config"), ("seed: x\n", "seed")])
+@pytest.mark.parametrize("text, named", [("model:\n  cel: 3\n", "cel"), ("model: [", "YAML"), ("seed: x\n", "seed")])
 def test_mistakes_in_files_are_one_line(text: str, named: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(ConfigError) as error:

@@ -9,13 +9,14 @@ from tmt.runtime.signals import Interrupted
 USER_ERROR = 2
 
 
-def command(action: Callable[[Sequence[str]], None], argv: Sequence[str] | None) -> int:
+def command(action: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None) -> int:
     """Run an entry point on its arguments (those of the process where None) and return its exit code.
 
-    0: done. 2: an argument, file or setting that the user can mend, named on one line. 128 + n: stopped by signal n.
+    0: done, unless the action returns another code. 2: an argument, file or setting that the user can mend, named on
+    one line. 128 + n: stopped by signal n.
     """
     try:
-        action(sys.argv[1:] if argv is None else argv)
+        return action(sys.argv[1:] if argv is None else argv) or 0
     except TMTError as error:
         return _fail(str(error))
     except ImportError as error:
@@ -31,7 +32,6 @@ def command(action: Callable[[Sequence[str]], None], argv: Sequence[str] | None)
         return 128 + stop.signum
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 def _fail(message: str) -> int:

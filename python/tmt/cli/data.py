@@ -1,13 +1,20 @@
-"""Makes synthetic street scenes in the layouts of five datasets, and checks datasets on disk."""
+"""Draws synthetic street scenes in the layouts of five datasets, and checks datasets on disk.
 
-import argparse
+python -m tmt.data make --dataset gtav --root runs/data/gtav --train 400 --val 50 --size 192,384
+python -m tmt.data check cityscapes CITYSCAPES --out runs/check
+python -m tmt.data picture --out docs/domains.png
+"""
+
 import os
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from tmt.errors import DataError, TMTError
-from tmt.settings import DatasetName
+from tmt.cli.choice import Choice
+from tmt.cli.command import command
+from tmt.errors import DataError
+from tmt.settings import CheckConfig, DrawnName, MakeConfig, PictureConfig, check_mapillary
+from tmt.settings.arguments import parse_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,91 +23,71 @@ if TYPE_CHECKING:
     from tmt.data.check import Report
     from tmt.data.spec import DatasetSpec
 
+PROGRAM = "python -m tmt.data"
+COMMANDS = Choice(
+    PROGRAM,
+    {
+        "make": "draw synthetic scenes",
+        "check": "check a dataset on disk",
+        "picture": "show the synthetic domains",
+    },
+)
 SHOWN = 200  # faults printed; the report holds all
 OPACITY = 0.55  # of the labels in the contact sheet
-DATASETS = get_args(DatasetName)
-DOMAINS = tuple(name for name in DATASETS if name != "folders")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    top = argparse.ArgumentParser(prog="python -m tmt.data", description=__doc__)
-    commands = top.add_subparsers(dest="command", required=True)
-    _make_options(commands)
-    _check_options(commands)
-    _picture_options(commands)
-    return top
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point. Returns the exit code: 0; 1 where a check found faults; 2 a mistake named on one line."""
+    return command(run, argv)
 
 
-def _make_options(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "make",
-        help="draw synthetic scenes",
-        description="Draws synthetic street scenes in the layout and label encoding of a dataset.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    command.add_argument("--dataset", required=True, help=f"layout and look: {', '.join(DOMAINS)}")
-    command.add_argument("--root", required=True, help="folder to make; new or empty")
-    command.add_argument("--train", type=int, default=400, help="number of training images")
-    command.add_argument("--val", type=int, default=60, help="number of validation images")
-    command.add_argument("--size", type=int, nargs=2, default=(96, 192), metavar=("H", "W"), help="pixels")
-    command.add_argument("--seed", type=int, default=0, help="other seeds give other scenes")
-    command.add_argument(
-        "--distance", type=float, default=1.0, help="1: the domain's full look; 0: that which all domains share"
-    )
+def run(argv: Sequence[str]) -> int:
+    """Run one of COMMANDS on its arguments; returns the exit code. Raises tmt.errors.TMTError."""
+    name, rest = COMMANDS.of(argv)
+    match name:
+        case "make":
+            return make(parse_command(f"{PROGRAM} make", rest, MakeConfig))
+        case "check":
+            return check(parse_command(f"{PROGRAM} check", rest, CheckConfig))
+        case "picture":
+            return picture(parse_command(f"{PROGRAM} picture", rest, PictureConfig))
+    return 0
 
 
-def _check_options(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "check",
-        help="check a dataset on disk",
-        description="Pairs images with labels, reads every file, and says on one line each what is wrong. Writes "
-        "report.json and contact.png. Exit code: 0 clean, 1 faults, 2 wrong command.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    command.add_argument("dataset", help=", ".join(DATASETS))
-    command.add_argument("root", help="the dataset's folder")
-    command.add_argument("--splits", default="", help="such as train,val; none: all that should have labels")
-    command.add_argument("--mapping", default="strict", help="Mapillary: strict or broad")
-    command.add_argument("--version", default=None, help="Mapillary: v1.2 or v2.0; none: the newest there")
-    command.add_argument("--partial", action="store_true", help="allow other numbers of images than were published")
-    command.add_argument("--workers", type=int, default=default_workers(), help="processes that read files")
-    command.add_argument("--out", default=None, help="folder for report and contact sheet; none: runs/check/DATASET")
+def make(config: MakeConfig) -> int:
+    """Draw a domain's scenes. Raises DataError."""
+    from dataclasses import asdict
+
+    from tmt.synthetic import make as draw
+
+    print(draw(**asdict(config)))
+    return 0
 
 
-def _picture_options(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "picture",
-        help="show the synthetic domains",
-        description="Draws a few scenes of every synthetic domain into one PNG.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    command.add_argument("--out", required=True, help="file to write")
-    command.add_argument("--scenes", type=int, default=4, help="of each domain")
-    command.add_argument("--first", type=int, default=8, help="number of the first one")
-    command.add_argument("--distance", type=float, default=1.0, help="as for make")
-
-
-def default_workers() -> int:
-    """As many processes as there are processors, up to 16; none where there is one."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if processors == 1 else min(16, processors)
-
-
-def check(values: argparse.Namespace) -> int:
-    """Runs `check`; returns 0, or 1 where something is wrong."""
+def check(config: CheckConfig) -> int:
+    """Check a dataset; returns 0, or 1 where something is wrong. Raises DataError where nothing can be written."""
     from tmt.data.check import check_dataset
     from tmt.data.spec import DatasetSpec
-    from tmt.visualize.contact_sheet import contact_sheet
 
-    splits = [name for name in values.splits.split(",") if name]
-    out = Path(values.out or f"runs/check/{values.dataset}")
-    spec = DatasetSpec(values.dataset, values.root, values.mapping, values.version)
+    check_mapillary((config.dataset,), config.mapping, config.version)
+    out = Path(config.out or f"runs/check/{config.dataset}")
+    spec = DatasetSpec(config.dataset, config.root, config.mapping, config.version)
+    workers = default_workers() if config.workers is None else config.workers
     report = check_dataset(
-        spec.name, spec.root, splits, workers=values.workers, partial=values.partial, mapping=spec.mapping,
+        spec.name, spec.root, config.splits, workers=workers, partial=config.partial, mapping=spec.mapping,
         version=spec.version,
     )  # fmt: skip
     print_report(report)
+    write_report(report, spec, out)
+    verdict = f"{len(report.faults)} faults" if report.faults else "clean"
+    print(f"{report.dataset} {report.root}: {verdict}, {len(report.warnings)} warnings; see {out}")
+    return 1 if report.faults else 0
+
+
+def write_report(report: "Report", spec: "DatasetSpec", out: Path) -> None:
+    """Write report.json and contact.png. Raises DataError."""
+    from tmt.visualize.contact_sheet import contact_sheet
+
     try:
         out.mkdir(parents=True, exist_ok=True)
         report.write(out / "report.json")
@@ -108,9 +95,12 @@ def check(values: argparse.Namespace) -> int:
             contact_sheet(rows, 320, 160).save(out / "contact.png")
     except OSError as error:
         raise DataError(f"check: out {out} must be a writable folder, got {error.strerror}; choose another") from error
-    verdict = f"{len(report.faults)} faults" if report.faults else "clean"
-    print(f"{report.dataset} {report.root}: {verdict}, {len(report.warnings)} warnings; see {out}")
-    return 1 if report.faults else 0
+
+
+def default_workers() -> int:
+    """As many processes as there are processors, up to 16; none where there is one."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if processors == 1 else min(16, processors)
 
 
 def labelled_rows(spec: "DatasetSpec", split: str, each: int = 8) -> "list[tuple[str, list[np.ndarray]]]":
@@ -139,7 +129,7 @@ def domains_picture(scenes: int, first: int, distance: float) -> "Image.Image":
     from tmt.visualize.contact_sheet import contact_sheet
 
     rows = []
-    for name in DOMAINS:
+    for name in get_args(DrawnName):
         shown = [render(name, 0, first + i, (96, 192), distance)[0] for i in range(scenes)]
         rows.append((f"{name} (synthetic)", shown))
     return contact_sheet(rows, 192, 96).quantize(255, dither=Image.Dither.NONE)
@@ -163,40 +153,11 @@ def print_report(report: "Report") -> None:
             print(f"{kind}: and {len(lines) - SHOWN} more in report.json")
 
 
-def picture(values: argparse.Namespace) -> int:
-    """Runs `picture`."""
-    if values.scenes < 1 or values.first < 0:
-        raise DataError(f"picture: scenes must be at least 1 and first 0, got {values.scenes} and {values.first}")
+def picture(config: PictureConfig) -> int:
+    """Draw the domains' picture. Raises DataError where it cannot be written."""
     try:
-        domains_picture(values.scenes, values.first, values.distance).save(values.out, optimize=True)
+        domains_picture(config.scenes, config.first, config.distance).save(config.out, optimize=True)
     except (OSError, ValueError) as error:
-        raise DataError(f"picture: out {values.out} must be a writable PNG file, got {error}") from error
-    print(values.out)
+        raise DataError(f"picture: out {config.out} must be a writable PNG file, got {error}") from error
+    print(config.out)
     return 0
-
-
-def run(values: argparse.Namespace) -> int:
-    """Runs a parsed command; returns the exit code."""
-    match values.command:
-        case "check":
-            return check(values)
-        case "picture":
-            return picture(values)
-    return make(values)
-
-
-def make(values: argparse.Namespace) -> int:
-    """Runs `make`."""
-    from tmt.synthetic import make as draw
-
-    print(draw(**{name: value for name, value in vars(values).items() if name != "command"}))
-    return 0
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns the exit code: 0, 1 where a check found faults, 2 after one line on what is wrong."""
-    try:
-        return run(parser().parse_args(arguments))
-    except TMTError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tmt.cli.command import command
 from tmt.settings import EvaluateConfig, check_mapillary
-from tmt.settings.arguments import parse_model_command
+from tmt.settings.arguments import parse_command
 
 if TYPE_CHECKING:
     from tmt.data import Dataset
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code: 0 done, 2 a mistake named on one line, 128 + n stopped by signal n."""
-    return command(lambda arguments: evaluate(parse_model_command("evaluate", arguments, EvaluateConfig)), argv)
+    return command(lambda given: evaluate(parse_command("python -m tmt.evaluate", given, EvaluateConfig)), argv)
 
 
 def evaluate(config: EvaluateConfig) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from tmt.cli.command import command
 from tmt.errors import ConfigError, DataError
 from tmt.settings import PredictConfig
-from tmt.settings.arguments import parse_model_command
+from tmt.settings.arguments import parse_command
 
 if TYPE_CHECKING:
     from tmt.inference.prediction import Input
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code: 0 done, 2 a mistake named on one line, 128 + n stopped by signal n."""
-    return command(lambda given: predict(parse_model_command("predict", given, PredictConfig, many="paths")), argv)
+    return command(lambda given: predict(parse_command("python -m tmt.predict", given, PredictConfig)), argv)
 
 
 def predict(config: PredictConfig) -> None:

@@ -10,25 +10,14 @@ made before is used.
 
 from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser, set_parsing_settings
-
 from tmt.cli.command import command
 from tmt.settings import ReportConfig
-from tmt.settings.arguments import parse_with
+from tmt.settings.arguments import parse_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code: 0 done, 2 a mistake named on one line."""
-    return command(lambda arguments: report(parse(arguments)), argv)
-
-
-def parse(argv: Sequence[str]) -> ReportConfig:
-    """The settings of a command line. Raises ConfigError."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog="python -m tmt.report", description=ReportConfig.__doc__, exit_on_error=False)
-    parser.add_argument("study", type=str, help="folder of the study (python -m tmt.experiments)")
-    parser.add_class_arguments(ReportConfig, None, as_positional=False, skip={"study"})
-    return parse_with(parser, argv, ReportConfig)
+    return command(lambda given: report(parse_command("python -m tmt.report", given, ReportConfig)), argv)
 
 
 def report(config: ReportConfig) -> None:

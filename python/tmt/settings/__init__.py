@@ -1,8 +1,18 @@
 """Every setting of every command, as frozen dataclasses of plain values. Nothing here imports torch."""
 
 from tmt.settings.checks import check, check_inference, check_mapillary, check_subset
-from tmt.settings.commands import EvaluateConfig, Kind, PredictConfig, ReportConfig
-from tmt.settings.data import AugmentConfig, DataConfig, DatasetName, MapillaryMapping, MapillaryVersion
+from tmt.settings.commands import (
+    CheckConfig,
+    EvaluateConfig,
+    Keep,
+    Kind,
+    MakeConfig,
+    PictureConfig,
+    PredictConfig,
+    ReportConfig,
+    StudyConfig,
+)
+from tmt.settings.data import AugmentConfig, DataConfig, DatasetName, DrawnName, MapillaryMapping, MapillaryVersion
 from tmt.settings.fields import Settings
 from tmt.settings.model import (
     Architecture,
@@ -35,25 +45,31 @@ __all__ = [
     "Architecture",
     "AttentionSettings",
     "AugmentConfig",
+    "CheckConfig",
     "Config",
     "DataConfig",
     "DatasetName",
+    "DrawnName",
     "Device",
     "EstimatorConfig",
     "EvaluateConfig",
     "FitConfig",
     "InferenceConfig",
+    "Keep",
     "Kind",
+    "MakeConfig",
     "MapillaryMapping",
     "MapillaryVersion",
     "MaskRule",
     "MetricConfig",
     "ModelConfig",
+    "PictureConfig",
     "PredictConfig",
     "RegionSettings",
     "ReportConfig",
     "Settings",
     "Stage",
+    "StudyConfig",
     "TMTSettings",
     "check",
     "check_inference",

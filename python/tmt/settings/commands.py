@@ -1,22 +1,23 @@
-"""The settings of the commands that use a saved model or a finished study."""
+"""The settings of the commands that use a saved model, a dataset or a study."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from tmt.settings.data import DatasetName, MapillaryMapping, MapillaryVersion
-from tmt.settings.fields import NOT_NEGATIVE, SHARE, Settings, setting
+from tmt.settings.data import DatasetName, DrawnName, MapillaryMapping, MapillaryVersion
+from tmt.settings.fields import AT_LEAST_ONE, NOT_NEGATIVE, SHARE, Range, Settings, setting
 from tmt.settings.run import Device
 from tmt.settings.training import InferenceConfig
 
 Kind = Literal["labels", "overlay", "transferability", "confidence"]
+Keep = Literal["all", "models", "nothing"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(InferenceConfig):
     """Evaluate a saved model: every mIoU in use, fwIoU, mACC, pACC and all classes, at the labels' resolution."""
 
-    model: str
-    """Folder of a saved model."""
+    model: str = setting(given="positional")
+    """Folder of a saved model, ours or a plain Mask2Former."""
     dataset: DatasetName
     """Layout and label encoding of the dataset; `folders` is one of your own."""
     root: str
@@ -41,9 +42,9 @@ class EvaluateConfig(InferenceConfig):
 class PredictConfig(InferenceConfig):
     """Segment images with a saved model and write labels, overlays, transferability and confidence as PNG."""
 
-    model: str
-    """Folder of a saved model."""
-    paths: tuple[str, ...]
+    model: str = setting(given="positional")
+    """Folder of a saved model, ours or a plain Mask2Former."""
+    paths: tuple[str, ...] = setting(given="positional")
     """Images, folders that are searched to their bottom, and patterns such as 'city/*/*.png'."""
     out: str
     """Folder for the pictures; made where it is missing."""
@@ -65,9 +66,106 @@ class PredictConfig(InferenceConfig):
 class ReportConfig(Settings):
     """Make the report of a study, finished or not."""
 
-    study: str
+    study: str = setting(given="positional")
     """Folder of the study (python -m tmt.experiments)."""
     out: str | None = None
     """Folder of the report; none: `report` in the study's folder."""
     images: int = setting(1, NOT_NEGATIVE)
     """Validation images that are drawn of each pair; 0: no pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeConfig(Settings):
+    """Draw synthetic street scenes in the layout and label encoding of a dataset."""
+
+    dataset: DrawnName
+    """Layout, label encoding and look."""
+    root: str
+    """Folder to make; new, empty, or made by the same command."""
+    train: int = setting(400, AT_LEAST_ONE)
+    """Number of training images."""
+    val: int = setting(60, AT_LEAST_ONE)
+    """Number of validation images."""
+    size: tuple[int, int] = setting((96, 192), Range(at_least=16))
+    """Height and width of the images, in pixels."""
+    seed: int = setting(0, NOT_NEGATIVE)
+    """Seed of the scenes; others give other scenes."""
+    distance: float = setting(1.0, NOT_NEGATIVE)
+    """How far the look is from what all domains share: 1, the domain's own in full; 0, alike."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig(Settings):
+    """Check a dataset on disk: pair images with labels, read every file, and say on one line each what is wrong. Writes
+    report.json and contact.png. Exit code: 0 clean, 1 faults, 2 a mistake in the command."""
+
+    dataset: DatasetName = setting(given="positional")
+    """Layout and label encoding: cityscapes, bdd100k, mapillary, gtav, synthia, or folders, one of your own."""
+    root: str = setting(given="positional")
+    """Folder of the dataset."""
+    splits: tuple[str, ...] = ()
+    """Splits to check, such as train,val; none: all that should have labels."""
+    mapping: MapillaryMapping = setting("strict", given="--mapping")
+    """Mapillary labels that count as a Cityscapes class: `strict`, those of one meaning; `broad`, near ones too."""
+    version: MapillaryVersion | None = setting(None, given="--version")
+    """Release of the Mapillary labels, v1.2 or v2.0; none: the newest that is there."""
+    partial: bool = False
+    """Whether other numbers of images than were published are no fault."""
+    workers: int | None = setting(None, NOT_NEGATIVE)
+    """Processes that read files; none: one per processor, up to 16."""
+    out: str | None = None
+    """Folder for report and contact sheet; none: runs/check/DATASET."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureConfig(Settings):
+    """Draw a few scenes of every synthetic domain into one PNG."""
+
+    out: str
+    """PNG file to write."""
+    scenes: int = setting(4, AT_LEAST_ONE)
+    """Scenes of each domain."""
+    first: int = setting(8, NOT_NEGATIVE)
+    """Number of the first scene."""
+    distance: float = setting(1.0, NOT_NEGATIVE)
+    """How far the looks are from what all domains share: 1, each domain's own in full; 0, alike."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig(Settings):
+    """Run a study: the many trainings behind a table or figure. Killed and started again, it goes on with what is
+    missing. Without a study, those that come with the package are listed."""
+
+    study: str | None = setting(None, given="positional")
+    """A study of the package, a YAML file, or a study's folder."""
+    out: str | None = None
+    """The study's folder; none: runs/NAME."""
+    list: bool = False
+    """Whether to say only what is done, running, missing and failed."""
+    commands: bool = False
+    """Whether to print only the commands of the jobs that are not done."""
+    export: str | None = None
+    """Folder to write the results to, one table and study.yaml, to be kept; nothing is run then."""
+    only: str = "*"
+    """Pattern: the jobs whose id matches are run, and what these need."""
+    reuse: str | None = setting(None, given="--from")
+    """Folder of another study: what it trained with the same settings is taken over first."""
+    root: tuple[str, ...] = setting((), given="repeated")
+    """Folder of a real dataset, as DATASET=PATH; once for each."""
+    jobs: int | None = setting(None, AT_LEAST_ONE)
+    """Jobs at a time; none: one per GPU or, without GPUs, CPU cores / threads."""
+    processes: int = setting(1, AT_LEAST_ONE)
+    """Processes of each job, by torchrun."""
+    retry: int = setting(1, NOT_NEGATIVE)
+    """Further attempts at a job that fails."""
+    keep: Keep = "models"
+    """What stays in the folders of finished jobs: `models`, the last weights; `all`, the best ones too; `nothing`,
+    neither. Results and logs always stay, checkpoints never."""
+    backend: Literal["local", "ray"] = "local"
+    """Where jobs run: processes here, or tasks on a Ray cluster."""
+    address: str | None = None
+    """Ray: the cluster's address, or auto; none: a cluster of this machine alone."""
+    cpus: float | None = setting(None, NOT_NEGATIVE)
+    """Ray: CPU cores per job; none: the study's threads."""
+    gpus: float = setting(0.0, NOT_NEGATIVE)
+    """Ray: GPUs per job, or a fraction of one."""

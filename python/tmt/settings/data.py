@@ -5,7 +5,8 @@ from typing import Literal
 
 from tmt.settings.fields import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Settings, setting
 
-DatasetName = Literal["cityscapes", "bdd100k", "mapillary", "gtav", "synthia", "folders"]
+DrawnName = Literal["cityscapes", "bdd100k", "mapillary", "gtav", "synthia"]
+DatasetName = Literal[DrawnName, "folders"]
 MapillaryMapping = Literal["strict", "broad"]
 MapillaryVersion = Literal["v1.2", "v2.0"]
 

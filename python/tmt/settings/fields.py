@@ -9,7 +9,8 @@ Values are plain: bool, int, float, str, None, and tuples of them.
 """
 
 import math
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
 from numbers import Real
 from types import NoneType, UnionType
@@ -47,9 +48,15 @@ UNIONS = (Union, UnionType)  # `Literal[...] | None` is the former
 ANY = Range(at_least=-math.inf, at_most=math.inf, above=-math.inf)
 
 
-def setting(default: Any, allowed: Range = ANY, *, affects: Affects | None = None) -> Any:
-    """A field of plain values; its numbers must be `allowed`. Without `affects` it affects what its group does."""
-    return field(default=default, metadata={"allowed": allowed, "affects": affects})
+def setting(
+    default: Any = MISSING, allowed: Range = ANY, *, affects: Affects | None = None, given: str | None = None
+) -> Any:
+    """A field of plain values; its numbers must be `allowed`. Without `affects` it affects what its group does.
+
+    On command lines it is `--name VALUE`, or as `given` says: `positional`, `repeated` (an option for each value), or
+    the option's own name, such as `--from`.
+    """
+    return field(default=default, metadata={"allowed": allowed, "affects": affects, "given": given})
 
 
 def group(kind: type, *, affects: Affects) -> Any:
@@ -63,15 +70,16 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises ConfigError for the first field whose value cannot be used."""
-        hints = _hints(type(self))
+        hints = types_of(type(self))
         for item in fields(self):
             allowed, value = item.metadata.get("allowed", ANY), getattr(self, item.name)
             if not _fits(value, hints[item.name], allowed):
-                raise ConfigError(f"{item.name}: must be {_words(hints[item.name], allowed)}, got {value!r}")
+                raise ConfigError(f"{item.name}: must be {in_words(hints[item.name], allowed)}, got {value!r}")
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def types_of(kind: type) -> dict[str, Any]:
+    """The types of a class's fields, by name."""
     return get_type_hints(kind)
 
 
@@ -97,17 +105,17 @@ def _fits_tuple(value: object, kinds: tuple[Any, ...], allowed: Range) -> bool:
     return len(kinds) == len(value) and all(_fits(*pair, allowed) for pair in zip(value, kinds, strict=True))
 
 
-def _words(kind: Any, allowed: Range) -> str:
-    """What a field must be, for messages."""
+def in_words(kind: Any, allowed: Range) -> str:
+    """What a field of a type must be, for messages."""
     arguments = get_args(kind)
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if get_origin(kind) in UNIONS:
-        return " or ".join(_words(part, allowed) for part in arguments)
+        return " or ".join(in_words(part, allowed) for part in arguments)
     if get_origin(kind) is tuple:
         count = "a tuple, each" if arguments[-1] is Ellipsis else f"{len(arguments)} values, each"
-        return f"{count} {_words(arguments[0], allowed)}"
-    noun = {int: "a whole number", float: "a number", bool: "one of True, False", str: "text", NoneType: "none"}
+        return f"{count} {in_words(arguments[0], allowed)}"
+    noun = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "none"}
     return f"{noun.get(kind, kind.__name__)} {allowed}".strip() if kind in (int, float) else noun.get(kind, str(kind))
 
 
@@ -121,3 +129,39 @@ def affected(kind: type, prefix: str = "", default: Affects = "nothing") -> dict
         else:
             found[prefix + item.name] = affects
     return found
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A setting as its field declares it."""
+
+    kind: Any
+    """Its type."""
+    allowed: Range
+    given: str | None
+
+    def __str__(self) -> str:
+        return in_words(self.kind, self.allowed)
+
+
+def declared(kind: type, prefix: str = "") -> dict[str, Declared]:
+    """Every setting of a class by its name with dots."""
+    found: dict[str, Declared] = {}
+    for item in fields(kind):
+        if is_dataclass(item.default_factory):
+            found |= declared(item.default_factory, f"{prefix}{item.name}.")  # type: ignore[arg-type]
+        else:
+            said = item.metadata
+            found[prefix + item.name] = Declared(types_of(kind)[item.name], said.get("allowed", ANY), said.get("given"))
+    return found
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `a.b: value`; lists become tuples."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = tuple(value) if isinstance(value, list) else value
+    return flat

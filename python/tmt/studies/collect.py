@@ -4,13 +4,12 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
+from tmt.settings import Keep
 from tmt.studies.attempts import ATTEMPTS, LOG, read_attempts
 from tmt.studies.jobs import Job
 from tmt.studies.results import Row
 
-Keep = Literal["all", "models", "nothing"]
 ALWAYS_KEPT = (LOG, ATTEMPTS, "config.yaml", "run.json", "metrics.jsonl", "done.json")
 """Names of the small files that stay in a job's folder."""
 SCORED = "on.json"

@@ -20,8 +20,7 @@ gets source models and estimators of its own. Nothing here imports torch.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
+from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any, get_args
@@ -29,17 +28,19 @@ from typing import Any, get_args
 import yaml
 
 from tmt.errors import ConfigError
-from tmt.settings import AFFECTS, Config, DatasetName, Stage, arguments
+from tmt.settings import AFFECTS, Config, DrawnName, Stage, arguments
+from tmt.settings.fields import declared
+from tmt.settings.files import hint, presets
 from tmt.studies.variant import ROLES, SET_PER_JOB, Pair, Variant, changed, settings_of, suggested_role
 
 STUDIES = Path(__file__).parent / "presets"
-DOMAINS = tuple(name for name in get_args(DatasetName) if name != "folders")
+DOMAINS: tuple[str, ...] = get_args(DrawnName)
 RESERVED = ("source", "estimator")
 """Stages that are no variants: what target models start from."""
 STAGES = tuple(stage for stage in get_args(Stage) if stage not in RESERVED)
 KEYS = ("name", "title", "base", "settings", "domains", "pairs", "roots", "threads", "variants")
 VARIANT_KEYS = ("title", "stage", "role", "seeds", "base", "settings")
-SETTINGS = tuple(arguments.flatten(asdict(Config())))
+SETTINGS = tuple(declared(Config))
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def find(study: str) -> Path:
     if Path(study).is_file():
         return Path(study)
     raise ConfigError(
-        f"study: must be one of {', '.join(studies())} or a YAML file, got {study}{_hint(study, studies())}"
+        f"study: must be one of {', '.join(studies())} or a YAML file, got {study}{hint(study, studies())}"
     )
 
 
@@ -138,7 +139,7 @@ class _Reader:
             raise self.error(place, f"must be a mapping with the keys {', '.join(keys)}, got {tree!r}")
         for key in tree:
             if key not in keys:
-                raise self.error((*place, key), f"unknown key{_hint(str(key), keys)}; must be one of {', '.join(keys)}")
+                raise self.error((*place, key), f"unknown key{hint(str(key), keys)}; must be one of {', '.join(keys)}")
 
     def _text(self, place: tuple[object, ...], value: object) -> str:
         if not isinstance(value, str) or not value:
@@ -160,7 +161,7 @@ class _Reader:
 
     def _one_of(self, place: tuple[object, ...], value: object, allowed: Sequence[str]) -> str:
         if not isinstance(value, str) or value not in allowed:
-            raise self.error(place, f"must be one of {', '.join(allowed)}, got {value!r}{_hint(str(value), allowed)}")
+            raise self.error(place, f"must be one of {', '.join(allowed)}, got {value!r}{hint(str(value), allowed)}")
         return value
 
     def _domains(self) -> tuple[str, ...]:
@@ -192,13 +193,13 @@ class _Reader:
         if base in (None, "defaults"):
             return []
         file = self.path.parent / self._text((*place, "base"), base)
-        if base not in arguments.presets() and not file.is_file():
+        if base not in presets() and not file.is_file():
             raise self.error(
                 (*place, "base"),
-                f"must be a preset ({', '.join(arguments.presets())}) or a YAML file beside this one, got {base!r}"
-                f"{_hint(base, arguments.presets())}",
+                f"must be a preset ({', '.join(presets())}) or a YAML file beside this one, got {base!r}"
+                f"{hint(base, presets())}",
             )
-        return ["--config", base if base in arguments.presets() else str(file)]
+        return ["--config", base if base in presets() else str(file)]
 
     def _at(self, place: tuple[object, ...]) -> dict[str, Any]:
         tree: Any = self.tree
@@ -222,8 +223,8 @@ class _Reader:
 
     def _check_setting(self, place: tuple[object, ...], name: str, shared: bool) -> None:
         if name not in SETTINGS:
-            hint = _hint(name, SETTINGS) or f"; settings are {', '.join(SETTINGS)}"
-            raise self.error(place, f"unknown setting{hint} (python -m tmt.train --help explains each)")
+            meant = hint(name, SETTINGS) or f"; settings are {', '.join(SETTINGS)}"
+            raise self.error(place, f"unknown setting{meant} (python -m tmt.train --help explains each)")
         if name in SET_PER_JOB:
             raise self.error(place, f"{name} is set by the study for each job; leave it out")
         if shared and AFFECTS[name] in ("source", "nothing"):
@@ -306,11 +307,6 @@ def _leaves(tree: dict, place: tuple[object, ...]) -> list[tuple[tuple[object, .
         inner = (*place, key)
         leaves += _leaves(value, inner) if isinstance(value, dict) else [(inner, value)]
     return leaves
-
-
-def _hint(value: str, allowed: Sequence[str]) -> str:
-    found = get_close_matches(value, allowed, n=1)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def to_yaml(definition: Definition) -> str:

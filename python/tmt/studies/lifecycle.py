@@ -9,9 +9,10 @@ from typing import Literal
 from tqdm import tqdm
 
 from tmt.runtime.files import write_json, write_text
+from tmt.settings import Keep
 from tmt.studies.attempts import ATTEMPTS, LOG, Attempt, add_attempt, lost_its_state, reason
 from tmt.studies.backends import BUSY, Backend, Handle
-from tmt.studies.collect import Keep, remove_all_but, result_of, thin_out
+from tmt.studies.collect import remove_all_but, result_of, thin_out
 from tmt.studies.jobs import Job, config_text, holds
 from tmt.studies.lock import held
 from tmt.studies.process import Commands

@@ -10,8 +10,9 @@ from fnmatch import fnmatch
 from tqdm import tqdm
 
 from tmt.runtime.signals import Interrupted, Stop
+from tmt.settings import Keep
 from tmt.studies.backends import POLL_SECONDS, Backend
-from tmt.studies.collect import Keep, size_of, thin_out
+from tmt.studies.collect import size_of, thin_out
 from tmt.studies.commands import commands_of, environment_of
 from tmt.studies.jobs import Job
 from tmt.studies.lifecycle import JobRun, Setting, State, thin_out_for_now
