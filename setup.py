@@ -5,11 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pybind11
-import torch
 from setuptools import Extension, find_namespace_packages, setup
 from setuptools.command.build_ext import build_ext
-from torch.utils import cpp_extension
 
 ROOT = Path(__file__).resolve().parent
 
@@ -18,6 +15,10 @@ class CMakeBuild(build_ext):
     """Builds every target of CMakeLists.txt into the folder where setuptools wants `tmt_ext/_C`."""
 
     def build_extension(self, extension):
+        import pybind11  # both here: a source distribution is made without them
+        import torch
+        from torch.utils import cpp_extension
+
         output = Path(self.get_ext_fullpath(extension.name)).resolve().parent
         work = Path(self.build_temp).resolve()
         work.mkdir(parents=True, exist_ok=True)

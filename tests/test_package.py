@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -45,28 +47,89 @@ def test_unknown_simd_level_is_refused():
     assert "TMT_SIMD: must be portable, avx2 or avx512" in run.stderr and "sse9" in run.stderr
 
 
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    """The source distribution of this tree, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("sdist")
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", folder, "sdist", "--dist-dir", folder]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    (archive,) = folder.glob("*.tar.gz")
+    return archive
+
+
+def test_sdist_holds_what_git_tracks_of_the_packages_and_their_build(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
+    needed = [
+        "csrc",
+        "cmake",
+        "python",
+        "tmt_ext",
+        "CMakeLists.txt",
+        "setup.py",
+        "pyproject.toml",
+        "LICENSE",
+        "README.md",
+    ]
+    run = subprocess.run(["git", "ls-files", "-z", *needed], cwd=ROOT, capture_output=True, text=True)
+    if run.returncode:
+        pytest.skip("not a git checkout")
+    tracked = set(filter(None, run.stdout.split("\0")))
+    assert len(tracked) > 200 and not tracked - names
+    assert not [name for name in names if name.startswith(("tests/", "bench/")) or name.endswith(".so")]
+
+
 @pytest.mark.parametrize("isolation", [True, False], ids=["isolated", "no-isolation"])
-def test_wheel_holds_extension_presets_and_tables(tmp_path, isolation):
-    source = tmp_path / "source"
-    products = shutil.ignore_patterns(".*", "build", "runs", "*.so", "*.egg-info", "__pycache__")
-    shutil.copytree(ROOT, source, ignore=products)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
+def test_the_sdist_becomes_a_wheel_that_works_alone(sdist, tmp_path, isolation):
+    wheel = _wheel(sdist, tmp_path, isolation)
+    assert wheel.name.endswith(f"-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "installed")
+    _check_content(names)
+    _check_needs_no_path(tmp_path / "installed/tmt_ext")
+    code = "import tmt_ext; from tmt import TMTConfig; print(TMTConfig().model_type, tmt_ext.build_info()['version'])"
+    run = _python(code, tmp_path / "installed")
+    assert run.returncode == 0 and run.stdout.startswith("tmt 0."), run.stderr
+
+
+def _wheel(sdist, folder, isolation):
+    """The wheel that pip builds from a source distribution."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(sdist)]
     command += [] if isolation else ["--no-build-isolation"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TMT_CUDA": "0", "PATH": path})
     assert run.returncode == 0, run.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def _check_content(names):
     assert any(re.match(r"tmt_ext/_C\..*\.so", name) for name in names)
-    for file in [
-        "tmt/train.py",
-        "tmt/presets/demo.yaml",
-        "tmt/studies/presets/table1.yaml",
-        "tmt/data/tables/cityscapes.csv",
-        "tmt/model/tmt.py",
-    ]:
-        assert file in names
-    assert not any(name.startswith(("tests/", "bench/", "csrc/")) for name in names)
+    assert any(re.fullmatch(r"[^/]+\.dist-info/licenses/LICENSE", name) for name in names)
+    tracked = [path.relative_to(ROOT / "python") for path in (ROOT / "python").rglob("*") if path.is_file()]
+    tracked += [path.relative_to(ROOT) for path in (ROOT / "tmt_ext").iterdir() if path.suffix in (".py", ".typed")]
+    wanted = {path.as_posix() for path in tracked if "__pycache__" not in path.parts}
+    assert {"tmt/py.typed", "tmt/presets/demo.yaml", "tmt/data/tables/gtav.csv"} <= wanted <= set(names)
+    assert not [name for name in names if not re.match(r"(tmt|tmt_ext|transferable_mask_transformer-[^/]+)/", name)]
+
+
+def _check_needs_no_path(folder):
+    """No library names a folder of the machine that built it, neither to load from nor in its messages."""
+    libraries = sorted(folder.glob("*.so"))
+    assert libraries
+    for library in libraries:
+        run = subprocess.run(["readelf", "--dynamic", "--wide", library], capture_output=True, text=True, check=True)
+        assert "(NEEDED)" in run.stdout and not re.search(r"\((RPATH|RUNPATH)\)", run.stdout), library
+    (module,) = folder.glob("_C*.so")
+    paths = re.findall(rb"/[\w./+-]+/(?:csrc|include/torch)/[\w./-]+", module.read_bytes())
+    assert not paths, paths
+
+
+def test_libraries_of_this_build_name_no_path():
+    """`_C`, and libtmt_cuda where it was built, of whatever kind of installation the tests run on."""
+    _check_needs_no_path(Path(tmt_ext.__file__).parent)
 
 
 def test_cuda_demanded_without_nvcc_fails_loudly(tmp_path):

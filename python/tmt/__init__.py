@@ -1,23 +1,114 @@
 """The Transferable Mask Transformer: cross-domain semantic segmentation with region-adaptive transferability.
 
-The model's names are loaded when first used, so that the command lines answer `--help` without torch. Using one of
-them, or importing `tmt.model`, registers the model with transformers' Auto classes.
+What a program of one's own needs is here by name and loaded when first used, so that `import tmt` is quick and imports
+no torch. A saved model, or any Mask2Former checkpoint in transformers' format, fine-tuned in a loop of one's own on a
+dataset of one's own (`tmt.data.readers.folders` says what it looks like):
+
+    import torch
+    import tmt
+
+    train, val = (tmt.open_dataset("folders", "mine", split) for split in ("train", "val"))
+    classes = dict(enumerate(train.label_set.names))
+    options = {"id2label": classes, "transferability": False, "ignore_mismatched_sizes": True}
+    model = tmt.TMTForSemanticSegmentation.from_pretrained("pretrained", **options).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    for batch in tmt.train_batches(train, tmt.Augment(crop=(64, 128)), batch_size=2, seed=0, steps=3):
+        mask_labels, class_labels = tmt.masks_from_labels(batch["labels"], len(classes))
+        outputs = model(batch["pixel_values"], mask_labels, class_labels, sample_seeds=batch["sample_seeds"])
+        optimizer.zero_grad()
+        outputs.loss.backward()
+        optimizer.step()
+    model.save_pretrained("finetuned")
+
+    model = tmt.TMTForSemanticSegmentation.from_pretrained("finetuned").eval()
+    image, label, name = val[0]
+    with torch.no_grad():
+        outputs = model(tmt.normalise(image)[None])
+        prediction = model.semantic_probabilities(outputs, label.shape).argmax(1)[0].numpy()
+    labelled = label != tmt.IGNORE
+    accuracy = (prediction == label)[labelled].mean()
+
+`transferability=False` is plain Mask2Former; TMT needs an estimator, which `python -m tmt.train` trains. A model of
+random weights is `TMTForSemanticSegmentation(TMTConfig(id2label=classes))` after `initialise_from_scratch(model)`.
+Using a name of the model, or importing `tmt.model`, registers it with transformers' Auto classes.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tmt.model import TMTConfig, TMTForSemanticSegmentation, TMTOutput
+    from tmt.data import (
+        IGNORE,
+        Augment,
+        Dataset,
+        LabelSet,
+        Sample,
+        colourise,
+        eval_batches,
+        normalise,
+        open_dataset,
+        train_batches,
+    )
+    from tmt.errors import TMTError
+    from tmt.model import (
+        TMTConfig,
+        TMTForSemanticSegmentation,
+        TMTOutput,
+        initialise_from_scratch,
+        masks_from_labels,
+    )
 
-__all__ = ["TMTConfig", "TMTForSemanticSegmentation", "TMTOutput"]
+    __version__: str
+
+_DATA = (
+    "IGNORE", "Augment", "Dataset", "LabelSet", "Sample", "colourise", "eval_batches", "normalise", "open_dataset",
+    "train_batches",
+)  # fmt: skip
+_MODEL = ("TMTConfig", "TMTForSemanticSegmentation", "TMTOutput", "initialise_from_scratch", "masks_from_labels")
+_HOMES = {"TMTError": "tmt.errors", **dict.fromkeys(_DATA, "tmt.data"), **dict.fromkeys(_MODEL, "tmt.model")}
+
+__all__ = [
+    "IGNORE",
+    "Augment",
+    "Dataset",
+    "LabelSet",
+    "Sample",
+    "TMTConfig",
+    "TMTError",
+    "TMTForSemanticSegmentation",
+    "TMTOutput",
+    "__version__",
+    "colourise",
+    "eval_batches",
+    "initialise_from_scratch",
+    "masks_from_labels",
+    "normalise",
+    "open_dataset",
+    "train_batches",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(import_module("tmt.model"), name)
+    if name == "__version__":
+        return _version()
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'tmt' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted(__all__)
+
+
+def _version() -> str:
+    """The installed package's version; of a checkout that is not installed, the one in its pyproject.toml."""
+    import re  # here, as what follows: `import tmt` itself stays quick
+    from importlib.metadata import PackageNotFoundError, version
+    from pathlib import Path
+
+    try:
+        return version("transferable-mask-transformer")
+    except PackageNotFoundError:
+        project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    found = re.search(r'^version = "(.+)"$', project.read_text("utf-8"), re.MULTILINE) if project.is_file() else None
+    return found.group(1) if found else "0+unknown"
