@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerForUniversalSegmentationOutput,
     Mask2FormerPixelLevelModuleOutput,
@@ -26,6 +25,7 @@ from .estimator import DomainDiscriminator
 from .groups import Group, parameter_groups
 from .pixel import PixelLevelModule
 from .processor import save_processor
+from .semantic import semantic_scores
 
 
 @dataclass
@@ -181,17 +181,14 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
 
         Args:
             outputs: of `forward`.
-            size: (H, W) to upsample to, bilinearly and in one step.
+            size: (H, W) to which mask logits are upsampled, bilinearly and in one step; probabilities come after.
 
         Returns:
             (B, K, H, W) float32; not normalised, the largest class is the prediction.
         """
-        class_logits, mask_logits = present(outputs.class_queries_logits), present(outputs.masks_queries_logits)
-        with without_autocast(class_logits):
-            classes = full(class_logits).softmax(-1)[..., :-1]  # (B, Q, K)
-            masks = full(mask_logits).sigmoid()  # (B, Q, h, w)
-            scores = (classes.transpose(1, 2) @ masks.flatten(2)).unflatten(2, masks.shape[-2:])
-            return F.interpolate(scores, size=tuple(size), mode="bilinear", align_corners=False)
+        return semantic_scores(
+            present(outputs.class_queries_logits), present(outputs.masks_queries_logits), (size[0], size[1])
+        )
 
     def freeze_unused(self) -> None:
         """Freeze what no segmentation loss reaches, so that plain DDP finds a gradient for every trainable weight."""
