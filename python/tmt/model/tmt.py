@@ -4,6 +4,7 @@ image -> pixel.py (features) -> acte.py (regions) -> estimator.py (T) -> decoder
 """
 
 import copy
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,19 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         self.estimator = DomainDiscriminator(config.mask_feature_size, config.settings)
         self.source_features = PixelLevelModule(config) if config.settings.transfer_features == "source" else None
         self.post_init()
+        self._ignore_what_parts_ignore()
         self.freeze_unused()
+
+    def _ignore_what_parts_ignore(self) -> None:
+        """Keys that may be missing from a checkpoint or left over: those that a part names, which transformers gathers
+        only from its own models' children; and buffers that are computed, though other versions saved them."""
+        missing, unexpected = (
+            {pattern for part in self.modules() for pattern in getattr(part, kind, None) or ()}
+            for kind in ("_keys_to_ignore_on_load_missing", "_keys_to_ignore_on_load_unexpected")
+        )
+        computed = {name for name, _ in self.named_buffers()} - self.state_dict().keys()
+        self._keys_to_ignore_on_load_missing = missing
+        self._keys_to_ignore_on_load_unexpected = unexpected | {f"^{re.escape(name)}$" for name in computed}
 
     def forward(
         self,
