@@ -80,21 +80,6 @@ def test_autocast_keeps_pixel_decoder_and_transferability_in_float32(build, imag
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
 
 
-def test_semantic_probabilities_follow_the_definition(build, images):
-    model = build()
-    with torch.no_grad():
-        outputs = model(images)
-        found = model.semantic_probabilities(outputs, (97, 131))
-    classes, masks = outputs.class_queries_logits.softmax(-1), outputs.masks_queries_logits.sigmoid()
-    scores = torch.zeros(2, 5, *masks.shape[2:])
-    for query in range(12):
-        for k in range(5):
-            scores[:, k] += classes[:, query, k, None, None] * masks[:, query]
-    expected = torch.nn.functional.interpolate(scores, (97, 131), mode="bilinear", align_corners=False)
-    assert found.shape == (2, 5, 97, 131)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("backbone", ["swin", "resnet"])
 def test_parameter_groups_hold_every_trainable_weight_once(build, backbone):
     model = build(backbone)

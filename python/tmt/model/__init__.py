@@ -8,6 +8,7 @@ The way of the data, file by file:
     decoder.py        the stack of layers
     matcher.py        predictions and labels -> which query answers for which mask
     criterion.py      predictions and labels -> loss, at the points of point_sampling.py
+    semantic.py       class and mask logits of queries -> class scores of pixels
     tmt.py            all of it, composed
 Beside the way: configuration.py, init.py (random weights), loading.py, factory.py (models for a dataset's classes),
 groups.py (for the optimiser), processor.py (for transformers' pipeline).
@@ -27,14 +28,15 @@ from .configuration import TMTConfig
 from .criterion import masks_from_labels
 from .init import initialise_from_scratch
 from .loading import load_model
-from .processor import image_processor, image_processor_class
+from .processor import TMTImageProcessor, image_processor
+from .semantic import semantic_scores
 from .tmt import TMTForSemanticSegmentation, TMTOutput, present
 
 
 def _register() -> None:
     """Make AutoModel.from_pretrained and transformers.pipeline find the model by its config.json."""
     AutoConfig.register(TMTConfig.model_type, TMTConfig, exist_ok=True)
-    AutoImageProcessor.register(TMTConfig, slow_image_processor_class=image_processor_class(), exist_ok=True)
+    AutoImageProcessor.register(TMTConfig, slow_image_processor_class=TMTImageProcessor, exist_ok=True)
     for auto in (
         AutoModel,
         AutoModelForImageSegmentation,
@@ -52,10 +54,12 @@ _register()
 __all__ = [
     "TMTConfig",
     "TMTForSemanticSegmentation",
+    "TMTImageProcessor",
     "TMTOutput",
     "image_processor",
     "initialise_from_scratch",
     "load_model",
     "masks_from_labels",
     "present",
+    "semantic_scores",
 ]

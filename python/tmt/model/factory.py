@@ -18,6 +18,7 @@ from tmt.data.labels import LabelSet, default_colour
 from tmt.errors import CheckpointError, ConfigError
 from tmt.model import TMTConfig, TMTForSemanticSegmentation, initialise_from_scratch, load_model
 from tmt.model.loading import Adapt
+from tmt.model.weights import check_tensors
 from tmt.runtime.seeding import seed_all
 from tmt.settings import ModelConfig, RegionSettings, TMTSettings
 
@@ -182,6 +183,7 @@ def load_estimator(model: TMTForSemanticSegmentation, path: str | Path) -> list[
             names = file.keys()
             weights = {name: file.get_tensor(name) for name in names}
             trained = json.loads((file.metadata() or {}).get(REGIONS, "{}"))
+        check_tensors(Path(path), weights.items())
         model.estimator.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from tmt.errors import CheckpointError, ConfigError
@@ -13,6 +15,7 @@ from tmt.settings import TMTSettings
 
 from .configuration import TMTConfig
 from .tmt import TMTForSemanticSegmentation
+from .weights import check_weights
 
 MODEL_TYPES = ("tmt", "mask2former")
 ADDED = ("estimator.", "source_features.")  # keys a plain Mask2Former does not have
@@ -25,6 +28,8 @@ Adapt = Callable[[TMTSettings], TMTSettings]
 def load_model(folder: str | Path, adapt: Adapt | None = None, **overrides: Any) -> TMTForSemanticSegmentation:
     """Load a model saved by us, or a plain Mask2Former in transformers' format, for evaluation or further training.
 
+    Weights become float32, whatever they were saved in.
+
     Without `estimator.*` in the folder the estimator is random and T means nothing: train it, or load it, or pass
     transferability=False. With transfer_features="source" and no copy in the folder, the loaded features are frozen.
 
@@ -34,17 +39,21 @@ def load_model(folder: str | Path, adapt: Adapt | None = None, **overrides: Any)
         overrides: fields of TMTConfig to change before that, such as mask_rule="foreground".
 
     Raises:
-        CheckpointError: no such folder, damaged, of another architecture or of other sizes than its configuration.
+        CheckpointError: no such folder, damaged, not finite, of another architecture or of other sizes than its
+            configuration.
         ConfigError: an override that is no field, or whose value is not allowed.
     """
     folder = Path(folder)
     _check_architecture(folder)
+    check_weights(folder)
     config = _configuration(folder, overrides)
     if adapt is not None:
         config.settings = adapt(config.settings)
         overrides |= asdict(config.settings)
     try:
-        model, info = TMTForSemanticSegmentation.from_pretrained(folder, config=config, output_loading_info=True)
+        model, info = TMTForSemanticSegmentation.from_pretrained(
+            folder, config=config, dtype=torch.float32, output_loading_info=True
+        )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = _other_sizes(folder, overrides) if "mismatch" in str(error) else _line(error)
         raise CheckpointError(f"{folder}: weights damaged or not of this configuration: {reason}") from error
@@ -59,9 +68,12 @@ def _check_architecture(folder: Path) -> None:
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file; give the folder of a model saved with save_pretrained")
     try:
-        kind = json.loads(file.read_text()).get("model_type")
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        kind, quantised = saved.get("model_type"), saved.get("quantization_config")
     except (ValueError, AttributeError) as error:
         raise CheckpointError(f"{file}: not a JSON object: {_line(error)}") from error
+    if quantised is not None:
+        raise CheckpointError(f"{file}: quantization_config must be absent, got {quantised}; save floating weights")
     if kind not in MODEL_TYPES:
         raise CheckpointError(f"{file}: model_type must be one of {', '.join(MODEL_TYPES)}, got {kind!r}")
 
@@ -71,8 +83,9 @@ def _configuration(folder: Path, overrides: dict[str, Any]) -> TMTConfig:
         loaded: Any = TMTConfig.from_pretrained(folder, return_unused_kwargs=True, **overrides)
         config, unknown = loaded
         config.check()
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{folder}: {_line(error)}") from error
+    except (TypeError, ValueError, KeyError, AttributeError, StrictDataclassError) as error:
+        reason = " ".join(f"{'no such kind: ' if isinstance(error, KeyError) else ''}{error}".split())
+        raise ConfigError(f"{folder / 'config.json'}: {reason}; mend this field, or what overrides it") from error
     if unknown:
         raise ConfigError(f"{folder}: {', '.join(unknown)}: no such field of TMTConfig")
     return config
@@ -80,7 +93,7 @@ def _configuration(folder: Path, overrides: dict[str, Any]) -> TMTConfig:
 
 def _other_sizes(folder: Path, overrides: dict[str, Any]) -> str:
     """Why weights do not have the sizes of the configuration: which numbers were overridden, if any."""
-    saved = json.loads((folder / "config.json").read_text())
+    saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     changed = [
         f"{name} was {saved[name]} and is {value}"
         for name, value in overrides.items()

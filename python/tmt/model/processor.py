@@ -1,17 +1,26 @@
 """transformers' image processor, saved beside a model as preprocessor_config.json."""
 
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.utils.generic import ModelOutput
 
 from tmt.data.labels import IGNORE
+
+from .semantic import semantic_scores
+
+if TYPE_CHECKING:
+    from .tmt import TMTOutput
 
 PACKAGE = "transformers.models.mask2former."
 
 
-def image_processor_class() -> type[BaseImageProcessor]:
+def _plain_class() -> type[BaseImageProcessor]:
     """Mask2Former's image processor that needs pillow alone; its name gained "Pil" in later versions.
 
     Taken from its own module: from the top, some versions ask for torchvision without need.
@@ -21,9 +30,49 @@ def image_processor_class() -> type[BaseImageProcessor]:
     return import_module(PACKAGE + "image_processing_mask2former").Mask2FormerImageProcessor
 
 
+class TMTImageProcessor(_plain_class()):  # type: ignore[misc]  # which of two classes, the version decides
+    """Mask2Former's image processor, whose semantic maps are those of `semantic_probabilities`."""
+
+    def post_process_semantic_segmentation(
+        self,
+        outputs: "TMTOutput",
+        target_sizes: Sequence[tuple[int, int]] | None = None,
+        return_segmentation_scores: bool = False,
+    ) -> list[Any]:
+        """The class of each pixel, image by image, int64; transformers' own squeezes every mask to 384 x 384 before.
+
+        Args:
+            outputs: of the model, of images of one size.
+            target_sizes: (H, W) of each image; None: the masks' own size, a quarter of the image's.
+            return_segmentation_scores: whether each is an object of `segmentation` (H, W) and `segmentation_scores`
+                (K, H, W), as transformers has it.
+
+        Raises:
+            ValueError: not one size per image.
+        """
+        classes, masks = outputs.class_queries_logits, outputs.masks_queries_logits
+        assert classes is not None and masks is not None
+        sizes = [tuple(masks.shape[-2:])] * len(masks) if target_sizes is None else list(target_sizes)
+        if len(sizes) != len(masks):
+            raise ValueError(
+                f"post_process_semantic_segmentation: target_sizes must be one (H, W) per image, {len(masks)}, "
+                f"got {len(sizes)}"
+            )
+        maps = []
+        for one, mask, (height, width) in zip(classes, masks, sizes, strict=True):
+            scores = semantic_scores(one[None], mask[None], (int(height), int(width)))[0]
+            found = scores.argmax(0)
+            maps.append(_with_scores(found, scores) if return_segmentation_scores else found)
+        return maps
+
+
+def _with_scores(found: Tensor, scores: Tensor) -> ModelOutput:
+    return ModelOutput(segmentation=found, segmentation_scores=scores)
+
+
 def image_processor() -> BaseImageProcessor:
     """Scales to [0, 1] and normalises as in training; keeps the image's size, which the model takes as it is."""
-    return image_processor_class()(do_resize=False, ignore_index=IGNORE, do_reduce_labels=False)
+    return TMTImageProcessor(do_resize=False, ignore_index=IGNORE, do_reduce_labels=False)
 
 
 def save_processor(folder: str | Path) -> None:

@@ -4,12 +4,12 @@ image -> pixel.py (features) -> acte.py (regions) -> estimator.py (T) -> decoder
 """
 
 import copy
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerForUniversalSegmentationOutput,
     Mask2FormerPixelLevelModuleOutput,
@@ -26,6 +26,7 @@ from .estimator import DomainDiscriminator
 from .groups import Group, parameter_groups
 from .pixel import PixelLevelModule
 from .processor import save_processor
+from .semantic import semantic_scores
 
 
 @dataclass
@@ -92,7 +93,19 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         self.estimator = DomainDiscriminator(config.mask_feature_size, config.settings)
         self.source_features = PixelLevelModule(config) if config.settings.transfer_features == "source" else None
         self.post_init()
+        self._ignore_what_parts_ignore()
         self.freeze_unused()
+
+    def _ignore_what_parts_ignore(self) -> None:
+        """Keys that may be missing from a checkpoint or left over: those that a part names, which transformers gathers
+        only from its own models' children; and buffers that are computed, though other versions saved them."""
+        missing, unexpected = (
+            {pattern for part in self.modules() for pattern in getattr(part, kind, None) or ()}
+            for kind in ("_keys_to_ignore_on_load_missing", "_keys_to_ignore_on_load_unexpected")
+        )
+        computed = {name for name, _ in self.named_buffers()} - self.state_dict().keys()
+        self._keys_to_ignore_on_load_missing = missing
+        self._keys_to_ignore_on_load_unexpected = unexpected | {f"^{re.escape(name)}$" for name in computed}
 
     def forward(
         self,
@@ -181,17 +194,14 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
 
         Args:
             outputs: of `forward`.
-            size: (H, W) to upsample to, bilinearly and in one step.
+            size: (H, W) to which mask logits are upsampled, bilinearly and in one step; probabilities come after.
 
         Returns:
             (B, K, H, W) float32; not normalised, the largest class is the prediction.
         """
-        class_logits, mask_logits = present(outputs.class_queries_logits), present(outputs.masks_queries_logits)
-        with without_autocast(class_logits):
-            classes = full(class_logits).softmax(-1)[..., :-1]  # (B, Q, K)
-            masks = full(mask_logits).sigmoid()  # (B, Q, h, w)
-            scores = (classes.transpose(1, 2) @ masks.flatten(2)).unflatten(2, masks.shape[-2:])
-            return F.interpolate(scores, size=tuple(size), mode="bilinear", align_corners=False)
+        return semantic_scores(
+            present(outputs.class_queries_logits), present(outputs.masks_queries_logits), (size[0], size[1])
+        )
 
     def freeze_unused(self) -> None:
         """Freeze what no segmentation loss reaches, so that plain DDP finds a gradient for every trainable weight."""
