@@ -2,11 +2,11 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from tmt.errors import DataError, TMTError
+from tmt.cli.command import command
+from tmt.errors import DataError
 from tmt.settings import DatasetName
 
 if TYPE_CHECKING:
@@ -89,12 +89,20 @@ def default_workers() -> int:
 
 def check(values: argparse.Namespace) -> int:
     """Runs `check`; returns 0, or 1 where something is wrong."""
+    from tmt.runtime.lock import only_one
+
+    out = Path(values.out or f"runs/check/{values.dataset}")
+    with only_one(out):
+        return check_into(out, values)
+
+
+def check_into(out: Path, values: argparse.Namespace) -> int:
+    """Runs `check`, and writes to the folder `out`; returns what `check` does."""
     from tmt.data.check import check_dataset
     from tmt.data.spec import DatasetSpec
     from tmt.visualize.contact_sheet import contact_sheet
 
     splits = [name for name in values.splits.split(",") if name]
-    out = Path(values.out or f"runs/check/{values.dataset}")
     spec = DatasetSpec(values.dataset, values.root, values.mapping, values.version)
     report = check_dataset(
         spec.name, spec.root, splits, workers=values.workers, partial=values.partial, mapping=spec.mapping,
@@ -195,8 +203,4 @@ def make(values: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns the exit code: 0, 1 where a check found faults, 2 after one line on what is wrong."""
-    try:
-        return run(parser().parse_args(arguments))
-    except TMTError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return command(lambda given: run(parser().parse_args(given)), arguments, "draw at a smaller --size")

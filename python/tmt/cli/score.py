@@ -35,7 +35,7 @@ def score(argv: Sequence[str]) -> None:
     folder, specs = Path(argv[0]), [DatasetSpec.parse(text) for text in argv[1:]]
     config = from_yaml(folder / "config.yaml")
     results = {}
-    with join(config.device) as world, listen() as stop:
+    with join(config.device) as world, world.only_one(folder), listen() as stop:
         model = open_model(outcome(folder, "source")).to(world.device)
         freeze(model)
         for spec in specs:

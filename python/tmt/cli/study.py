@@ -169,13 +169,13 @@ def print_commands(study: Study, options: argparse.Namespace) -> None:
 
 
 def _run(study: Study, options: argparse.Namespace) -> None:
+    from tmt.runtime.lock import only_one
     from tmt.runtime.signals import listen
     from tmt.studies.commands import commands_of
-    from tmt.studies.lock import only_one
     from tmt.studies.reuse import reuse
     from tmt.studies.scheduler import Scheduler
 
-    with only_one(study.folder), listen() as stop:
+    with only_one(study.folder, " (--list works meanwhile)"), listen() as stop:
         if options.other:
             print(f"{len(reuse(study, options.other))} jobs taken over from {options.other}")
         backend = _backend(study, options)
