@@ -96,4 +96,5 @@ def test_folders_of_scenes_that_cannot_be_written_to_are_read(tmp_path: Path, mo
     """Shared data: no lock is asked for where the scenes are there."""
     make("gtav", tmp_path / "x", **RECIPE)
     monkeypatch.setattr(writer, "locked", lambda *_: pytest.fail("locked"))
-    assert main(["make", "--dataset=gtav", f"--root={tmp_path / 'x'}", "--train=2", "--val=1", "--size", "16", "16"]) == 0
+    sizes = ["--train=2", "--val=1", "--size", "16", "16"]
+    assert main(["make", "--dataset=gtav", f"--root={tmp_path / 'x'}", *sizes]) == 0

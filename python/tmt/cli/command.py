@@ -24,14 +24,14 @@ def command(
         return action(sys.argv[1:] if argv is None else argv) or 0
     except TMTError as error:
         return _fail(str(error))
-    except (ImportError, OSError, MemoryError, RuntimeError) as error:
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return 128 + stop.signum
+    except Exception as error:  # each library has its own for a lack of memory or room
         message = _message(error, less_memory)
         if message is None:
             raise
         return _fail(message)
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return 128 + stop.signum
     except KeyboardInterrupt:
         return 130
 

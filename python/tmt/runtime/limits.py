@@ -16,7 +16,7 @@ NO_SHARED_MEMORY = ("out of shared memory", "shared memory(shm)", "shared memory
 SHARED = "out of memory that processes share"
 """The lack of what processes that load images hand them over in."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-AMOUNT = re.compile(r"allocate ([\d.]+ (?:bytes|[KMGT]iB))")
+AMOUNT = re.compile(r"allocate ([\d.]+ (?:bytes|[KMGTPE]iB))")
 SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 """How libraries written in Rust name the system's errors."""
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tmt.errors import TrainingError
+from tmt.errors import TMTError, TrainingError
 from tmt.runtime.limits import SHARED, lack_of_memory, lack_of_room
+from tmt.runtime.signals import Interrupted
 from tmt.settings import Config, Stage
 
 
@@ -13,7 +14,9 @@ def explain_shortage(config: Config, stage: Stage) -> Iterator[None]:
     """Raises TrainingError, with what to change, where memory or room on the disk does not suffice for a stage."""
     try:
         yield
-    except (RuntimeError, MemoryError, OSError) as error:
+    except (TMTError, Interrupted):
+        raise
+    except Exception as error:  # each library has its own
         if memory := lack_of_memory(error):
             raise TrainingError(f"{stage}: {memory}; {_mend(config, stage, memory)}") from error
         if room := lack_of_room(error):
