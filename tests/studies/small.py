@@ -5,10 +5,10 @@ from pathlib import Path
 
 import yaml
 
+from tmt.runtime.lock import only_one
 from tmt.runtime.signals import Stop
 from tmt.studies.backends import Local
 from tmt.studies.definition import read
-from tmt.studies.lock import only_one
 from tmt.studies.scheduler import Scheduler
 from tmt.studies.study import Study
 

@@ -11,10 +11,10 @@ import pytest
 from tests.studies import small
 from tmt.cli.study import listing, main
 from tmt.errors import ConfigError, DataError
+from tmt.runtime.lock import only_one, try_lock
 from tmt.studies import lifecycle
 from tmt.studies.backends import Local, visible_gpus
 from tmt.studies.commands import commands_of
-from tmt.studies.lock import only_one, try_lock
 from tmt.studies.reuse import reuse
 from tmt.studies.study import Study
 
@@ -291,6 +291,16 @@ def test_locked(tmp_path: Path) -> None:
     assert ended.returncode == 2 and listed.returncode == 0 and "missing" in listed.stdout
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"error: out: {study.folder} is in use by process ") and "end it" in line
+
+
+def test_a_folder_that_somebody_trains_in_by_hand_is_waited_for(tmp_path: Path) -> None:
+    """With the command that --commands prints: the study neither empties the folder nor starts a second training."""
+    study = begin(tmp_path)
+    one = small.scheduler(study)
+    job = one._plan()[SOURCE]
+    with only_one(job.job.folder):
+        assert not job.start() and job.busy and not (job.job.folder / "config.yaml").exists()
+    assert small.run(study) == 0
 
 
 def test_listed_as_running(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Bad input: exit code 2, one line that names the value and the mend, nothing half-written."""
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import torch
 from transformers import BertConfig
 
 from tests.helpers import runs
+from tests.helpers.small_disk import no_file_above
 from tmt.cli import evaluate, train
+from tmt.training import checkpoint
 
 Capture = pytest.CaptureFixture[str]
 
@@ -180,3 +183,32 @@ def test_extension_not_built(tmp_path: Path, source_root: Path, target_root: Pat
     assert result.stderr.startswith("error: tmt_ext: ") and result.stderr.count("\n") == 1
     assert "pip install" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_no_room_for_a_checkpoint(
+    tmp_path: Path, source_root: Path, target_root: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint before stays, with nothing beside it, and the run goes on from there once there is room."""
+    write, steps = checkpoint._write, []
+
+    def write_little(content: dict, path: Path) -> None:
+        steps.append(content["state"]["step"])
+        with no_file_above(10_000 if steps[-1] == 2 else resource.RLIM_INFINITY):
+            write(content, path)
+
+    monkeypatch.setattr(checkpoint, "_write", write_little)
+    more = ("--stages=source", "--source.checkpoint_every=1", "--source.eval_every=4")
+    message = error_of(train.main, runs.arguments(tmp_path / "run", source_root, target_root, *more), capsys)
+    assert message.startswith(f"error: source: {tmp_path}/run/source/checkpoint.pt: File too large; make room")
+    assert "--resume" in message and not list((tmp_path / "run").rglob(".*"))
+    monkeypatch.setattr(checkpoint, "_write", write)
+    assert train.main(runs.arguments(tmp_path / "run", source_root, target_root, *more, "--resume")) == 0
+    assert "source: resumed after step 1 of 4" in capsys.readouterr().out
+
+
+def test_too_little_memory(tmp_path: Path, source_root: Path, target_root: Path, capsys: Capture) -> None:
+    crop = "--augment.crop=[4000000,4000000]"
+    argv = runs.arguments(tmp_path / "run", source_root, target_root, "--stages=source", crop)
+    message = error_of(train.main, argv, capsys)
+    assert message.startswith("error: source: out of memory (") and "source.batch_size (now 2)" in message
+    assert "augment.crop (now 4000000 x 4000000)" in message and not (tmp_path / "run" / "source" / "model").exists()

@@ -2,40 +2,56 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from tmt.errors import TMTError
+from tmt.runtime.limits import lack_of_memory, lack_of_room
 from tmt.runtime.signals import Interrupted
 
 USER_ERROR = 2
 
 
-def command(action: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None) -> int:
+def command(
+    action: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None, less_memory: str = "use a smaller model"
+) -> int:
     """Run an entry point on its arguments (those of the process where None) and return its exit code.
 
-    0: done, unless the action returns another code. 2: an argument, file or setting that the user can mend, named on
-    one line. 128 + n: stopped by signal n.
+    0: done, unless the action returns another code. 2: an argument, file or setting that the user can mend, or a lack
+    of memory or of room on the disk, named on one line; `less_memory` says what to do about the former. 128 + n:
+    stopped by signal n.
     """
     try:
         return action(sys.argv[1:] if argv is None else argv) or 0
     except TMTError as error:
         return _fail(str(error))
-    except ImportError as error:
-        if not str(error).startswith("tmt_ext:"):
-            raise
-        return _fail(str(error))
-    except OSError as error:
-        if error.errno is None or error.filename is None:
-            raise
-        return _fail(f"{error.filename}: {error.strerror}; make room or choose another folder")
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return 128 + stop.signum
+    except Exception as error:  # each library has its own for a lack of memory or room
+        message = _message(error, less_memory)
+        if message is None:
+            raise
+        return _fail(message)
     except KeyboardInterrupt:
         return 130
 
 
+def _message(error: Exception, less_memory: str) -> str | None:
+    """What the user can do about an error that is not one of ours; None where that is unknown."""
+    if isinstance(error, ImportError) and str(error).startswith("tmt_ext:"):
+        return str(error)
+    if memory := lack_of_memory(error):
+        return f"{memory}; {less_memory}"
+    if room := lack_of_room(error):
+        return f"{room}; make room or choose another folder"
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; make it readable and writable, or choose another folder"
+    return None
+
+
 def _fail(message: str) -> int:
-    print(f"error: {one_line(message)}", file=sys.stderr)
+    with suppress(OSError):  # where it is written to may be the disk that is full
+        print(f"error: {one_line(message)}", file=sys.stderr)
     return USER_ERROR
 
 

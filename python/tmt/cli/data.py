@@ -38,7 +38,7 @@ OPACITY = 0.55  # of the labels in the contact sheet
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code: 0; 1 where a check found faults; 2 a mistake named on one line."""
-    return command(run, argv)
+    return command(run, argv, "draw at a smaller --size")
 
 
 def run(argv: Sequence[str]) -> int:
@@ -68,17 +68,19 @@ def check(config: CheckConfig) -> int:
     """Check a dataset; returns 0, or 1 where something is wrong. Raises DataError where nothing can be written."""
     from tmt.data.check import check_dataset
     from tmt.data.spec import DatasetSpec
+    from tmt.runtime.lock import only_one
 
     check_mapillary((config.dataset,), config.mapping, config.version)
     out = Path(config.out or f"runs/check/{config.dataset}")
     spec = DatasetSpec(config.dataset, config.root, config.mapping, config.version)
     workers = default_workers() if config.workers is None else config.workers
-    report = check_dataset(
-        spec.name, spec.root, config.splits, workers=workers, partial=config.partial, mapping=spec.mapping,
-        version=spec.version,
-    )  # fmt: skip
-    print_report(report)
-    write_report(report, spec, out)
+    with only_one(out):
+        report = check_dataset(
+            spec.name, spec.root, config.splits, workers=workers, partial=config.partial, mapping=spec.mapping,
+            version=spec.version,
+        )  # fmt: skip
+        print_report(report)
+        write_report(report, spec, out)
     verdict = f"{len(report.faults)} faults" if report.faults else "clean"
     print(f"{report.dataset} {report.root}: {verdict}, {len(report.warnings)} warnings; see {out}")
     return 1 if report.faults else 0

@@ -6,12 +6,16 @@ torchrun --nproc_per_node 2 -m tmt.evaluate ...      the same on two processes, 
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tmt.cli.command import command
 from tmt.settings import EvaluateConfig, check_mapillary
 from tmt.settings.arguments import parse_command
+
+SMALLER = "segment the images in parts (--window 512,1024, or smaller), or at smaller --scales"
+"""What lowers the memory that segmenting takes."""
 
 if TYPE_CHECKING:
     from tmt.data import Dataset
@@ -21,7 +25,8 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code: 0 done, 2 a mistake named on one line, 128 + n stopped by signal n."""
-    return command(lambda given: evaluate(parse_command("python -m tmt.evaluate", given, EvaluateConfig)), argv)
+    action = lambda given: evaluate(parse_command("python -m tmt.evaluate", given, EvaluateConfig))  # noqa: E731
+    return command(action, argv, SMALLER)
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -29,11 +34,8 @@ def evaluate(config: EvaluateConfig) -> None:
     from tmt.inference import evaluation
     from tmt.model.factory import freeze, open_model, transfer_switch
     from tmt.runtime.distributed import join
-    from tmt.runtime.files import check_writable
 
-    with join(config.device) as world:
-        if config.out:
-            check_writable(Path(config.out))
+    with join(config.device) as world, world.only_one(Path(config.out)) if config.out else nullcontext():
         dataset = _open_dataset(config)
         model = open_model(config.model, transfer_switch(config.transferability), dataset.label_set).to(world.device)
         freeze(model)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tmt.cli.command import command
+from tmt.cli.evaluate import SMALLER
 from tmt.errors import ConfigError, DataError
 from tmt.settings import PredictConfig
 from tmt.settings.arguments import parse_command
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code: 0 done, 2 a mistake named on one line, 128 + n stopped by signal n."""
-    return command(lambda given: predict(parse_command("python -m tmt.predict", given, PredictConfig)), argv)
+    action = lambda given: predict(parse_command("python -m tmt.predict", given, PredictConfig))  # noqa: E731
+    return command(action, argv, SMALLER)
 
 
 def predict(config: PredictConfig) -> None:
@@ -41,14 +43,12 @@ def predict(config: PredictConfig) -> None:
     from tmt.inference.prediction import Origin, find_images
     from tmt.model.factory import freeze, open_model, transfer_switch
     from tmt.runtime.distributed import join
-    from tmt.runtime.files import check_writable
 
     if not config.save:
         raise ConfigError("save: must name at least one kind of picture, got none; choose labels")
     out = Path(config.out)
     inputs = find_images(config.paths, out)
-    check_writable(out)
-    with join(config.device) as world:
+    with join(config.device) as world, world.only_one(out):
         model = open_model(config.model, transfer_switch(config.transferability)).to(world.device)
         _check_model(config, model)
         freeze(model)

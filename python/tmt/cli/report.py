@@ -25,7 +25,10 @@ def report(config: ReportConfig) -> None:
     from pathlib import Path
 
     from tmt.report.write import write_report
+    from tmt.runtime.lock import only_one
 
     study = Path(config.study)
-    page = write_report(study, Path(config.out) if config.out else study / "report", config.images)
+    out = Path(config.out) if config.out else study / "report"
+    with only_one(out):
+        page = write_report(study, out, config.images)
     print(f"report: {page}")

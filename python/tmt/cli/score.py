@@ -33,7 +33,7 @@ def score(argv: Sequence[str]) -> None:
     study = Study.open(argv[0])
     job = study.job(argv[1])
     results = {}
-    with join(job.config.device) as world, listen() as stop:
+    with join(job.config.device) as world, world.only_one(job.folder), listen() as stop:
         model = open_model(job.weights).to(world.device)
         freeze(model)
         for spec in (dataset_of(study, name) for name in study.domains):

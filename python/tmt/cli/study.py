@@ -111,13 +111,13 @@ def print_commands(study: Study, config: StudyConfig) -> None:
 
 
 def _run(study: Study, config: StudyConfig) -> None:
+    from tmt.runtime.lock import only_one
     from tmt.runtime.signals import listen
     from tmt.studies.commands import commands_of
-    from tmt.studies.lock import only_one
     from tmt.studies.reuse import reuse
     from tmt.studies.scheduler import Scheduler
 
-    with only_one(study.folder), listen() as stop:
+    with only_one(study.folder, " (--list works meanwhile)"), listen() as stop:
         if config.reuse:
             print(f"{len(reuse(study, config.reuse))} jobs taken over from {config.reuse}")
         backend = _backend(study, config)

@@ -4,8 +4,9 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from tmt.errors import ConfigError
+from tmt.runtime.lock import only_one
 from tmt.runtime.signals import Stop
 
 SETTLE_SECONDS = 0.5
@@ -66,6 +68,25 @@ class World:
     def barrier(self) -> None:
         """Wait for all processes."""
         self.sum(torch.zeros(1))
+
+    @contextmanager
+    def only_one(self, folder: Path) -> Iterator[None]:
+        """Hold an output folder for all processes; all must call it together. Raises ConfigError, as `lock.only_one`.
+
+        The main process holds it and writes; when it may not, no other one goes on.
+        """
+        with ExitStack() as stack:
+            refusal = self._hold(folder, stack) if self.main else None
+            if self.any(refusal is not None):
+                raise refusal or ConfigError(f"out: {folder} cannot be used; the first process says why")
+            yield
+
+    def _hold(self, folder: Path, stack: ExitStack) -> ConfigError | None:
+        try:
+            stack.enter_context(only_one(folder))
+        except ConfigError as error:
+            return error
+        return None
 
     def share_buffers(self, module: nn.Module) -> None:
         """Give all processes the main one's buffers: batch norms gather statistics of their own share of the images."""

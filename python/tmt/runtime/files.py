@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tmt.errors import ConfigError
+from tmt.errors import ConfigError, TMTError
+from tmt.runtime.limits import system_error
 
 TEMPORARY = ".partial-"
 
@@ -15,18 +17,37 @@ TEMPORARY = ".partial-"
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to the disk, and rename it to `path`.
 
-    An OSError while writing, such as that of a full disk, names the file.
+    A write that fails leaves nothing; an error of the disk names the file.
     """
     partial = path.with_name(f"{TEMPORARY}{path.name}")
-    try:
+    with naming(path), _removed_on_failure(partial):
         write(partial)
-    except OSError as error:
-        if error.errno is not None and error.filename is None:
-            error.filename = str(path)
+        _flush(partial)
+        os.replace(partial, path)
+    _flush_folder(path.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Raises errors of the disk, which libraries report in their own ways, as OSError with the name of `path`."""
+    try:
+        yield
+    except Exception as error:
+        found = system_error(error)
+        if found is None or isinstance(error, TMTError):
+            raise
+        raise OSError(found.errno, found.strerror, str(path)) from error
+
+
+@contextmanager
+def _removed_on_failure(partial: Path) -> Iterator[None]:
+    """Gives the room back that half a file or folder takes."""
+    try:
+        yield
+    except Exception:
+        with suppress(OSError):
+            _remove(partial)
         raise
-    _flush(partial)
-    os.replace(partial, path)
-    _flush(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -39,28 +60,45 @@ def replace_folder(path: Path, fill: Callable[[Path], object]) -> None:
     remove_leftovers(path.parent)
     partial = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
     partial.chmod(0o755)
-    fill(partial)
-    for file in partial.rglob("*"):
-        _flush(file)
+    with naming(path), _removed_on_failure(partial):
+        fill(partial)
+        for file in partial.rglob("*"):
+            _flush(file)
     if path.exists():
         os.replace(path, partial.with_name(f"{partial.name}-old"))
     os.replace(partial, path)
-    _flush(path.parent)
+    _flush_folder(path.parent)
     remove_leftovers(path.parent)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what an interrupted write left in a folder."""
     for path in folder.glob(f"{TEMPORARY}*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flush a file, or a folder's list of files, to the disk."""
+    if path.is_dir():
+        return _flush_folder(path)
+    descriptor = os.open(path, os.O_RDWR)  # Windows flushes only what may be written
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _flush_folder(folder: Path) -> None:
+    with suppress(OSError):  # Windows opens no folder, and some file systems flush none
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_json(path: Path, content: object) -> None:

@@ -5,16 +5,10 @@ import signal
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tmt.runtime.limits import NO_MEMORY, NO_SPACE
+
 LOG = "log.txt"
 ATTEMPTS = "attempts.jsonl"
-NO_MEMORY = (
-    *("out of memory", "can't allocate memory", "cannot allocate memory"),
-    *("memoryerror", "bad_alloc", "memory allocation"),
-)
-NO_SPACE = (
-    *("no space left on device", "file too large", "quota exceeded"),
-    *("file write failed", "pytorchstreamwriter failed", "errno 28", "errno 27"),
-)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tmt.errors import ConfigError
-from tmt.studies.lock import try_lock
+from tmt.runtime.lock import try_lock
 from tmt.studies.process import Commands, JobProcess
 
 POLL_SECONDS = 0.1

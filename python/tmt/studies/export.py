@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tmt.errors import ConfigError
 from tmt.runtime.files import read_json, write_text
+from tmt.runtime.lock import only_one
 from tmt.studies.definition import to_yaml
 from tmt.studies.results import FINDINGS, Row, write_table
 from tmt.studies.study import Study
@@ -18,7 +19,11 @@ def export(study: Study, folder: str | Path) -> int:
 
     Raises ConfigError for a folder that holds anything else, and for a study without results.
     """
-    kept = Study.begin(study.definition, folder)
+    with only_one(Path(folder)):
+        return _export(study, Study.begin(study.definition, folder))
+
+
+def _export(study: Study, kept: Study) -> int:
     findings = _findings(study)
     rows = [_row(study, job, findings) for job in study.jobs if study.done(job)]
     if not rows:

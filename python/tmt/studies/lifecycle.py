@@ -9,12 +9,12 @@ from typing import Literal
 from tqdm import tqdm
 
 from tmt.runtime.files import write_json, write_text
+from tmt.runtime.lock import held, in_use
 from tmt.settings import Keep
 from tmt.studies.attempts import ATTEMPTS, LOG, Attempt, add_attempt, lost_its_state, reason
 from tmt.studies.backends import BUSY, Backend, Handle
 from tmt.studies.collect import remove_all_but, result_of, thin_out
 from tmt.studies.jobs import Job, config_text, holds
-from tmt.studies.lock import held
 from tmt.studies.process import Commands
 
 State = Literal["waiting", "working", "done", "lost"]
@@ -62,7 +62,7 @@ class JobRun:
 
     def start(self) -> bool:
         """Start an attempt; False where that must wait for a process that an earlier, killed call has left."""
-        if held(self.lock):
+        if held(self.lock) or in_use(self.job.folder):
             return self._wait_for_earlier()
         try:
             self._prepare_folder()

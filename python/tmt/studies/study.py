@@ -9,12 +9,12 @@ from pathlib import Path
 
 from tmt.errors import ConfigError
 from tmt.runtime.files import remove_leftovers, write_text
+from tmt.runtime.lock import LOCK, held
 from tmt.settings.files import hint
 from tmt.studies import definition as definitions
 from tmt.studies.attempts import LOG, read_attempts
 from tmt.studies.definition import Definition, Pair, Variant
 from tmt.studies.jobs import Job, drawn_root, job_folder, plan
-from tmt.studies.lock import held
 from tmt.studies.results import FINDINGS, Result, Row, read_file, read_table, to_result
 
 STATES = ("done", "running", "missing", "failed", "blocked")
@@ -53,7 +53,7 @@ class Study:
                     f"out: the study's settings must be those {folder} was begun with, got {'; '.join(found[:5])}"
                     f"{' and more' if len(found) > 5 else ''}; use another --out"
                 )
-        elif folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
+        elif folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
             raise ConfigError(f"out: {folder} must be new, empty or a study's folder (study.yaml); use another --out")
         return cls(folder, definition)
 

@@ -1,15 +1,21 @@
 """Makes folders of synthetic scenes: what is drawn, whether it is there already, and all or nothing."""
 
 import json
+import math
 import os
 import shutil
+import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from tmt.data.manifest import MANIFEST, Recipe, read_manifest
 from tmt.errors import DataError
+from tmt.runtime.files import naming
+from tmt.runtime.limits import NO_ROOM
+from tmt.runtime.lock import locked
 from tmt.synthetic.domains import DOMAINS
 from tmt.synthetic.layouts import VAL_START, Scene, write_lists, write_scene
 from tmt.synthetic.render import render_ids
@@ -38,18 +44,47 @@ def make(
     _check(recipe)
     if _made(root, recipe):
         return root
-    part = root.with_name(f".{root.name}.part-{os.getpid()}")
+    try:
+        with locked(root.with_name(f".{root.name}.lock"), math.inf, partial(_say_who_draws, root)):
+            if not _made(root, recipe):
+                _remove_parts(root)
+                _draw(root, recipe, progress)
+    except OSError as error:
+        if read_manifest(root / MANIFEST) == recipe:  # of another machine, which sees no locks of ours
+            return root
+        if error.errno in NO_ROOM:
+            raise DataError(f"make: root {root}: {error.strerror}; make room or choose another root") from error
+        raise DataError(f"make: root {root} must be a writable folder, got {error}; choose another") from error
+    return root
+
+
+def _say_who_draws(root: Path, who: str) -> None:
+    print(f"{root}: waiting for {who}, which draws it", file=sys.stderr)
+
+
+def _draw(root: Path, recipe: Recipe, progress: bool) -> None:
+    """Draw into a folder beside `root` and put it in its place."""
+    part = _part(root, os.getpid())
     try:
         part.mkdir(parents=True)
-        _write(part, recipe, progress)
+        with naming(root):
+            _write(part, recipe, progress)
         if root.is_dir():
             root.rmdir()
         part.rename(root)
-    except OSError as error:
-        raise DataError(f"make: root {root} must be a writable folder, got {error}; choose another") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return root
+
+
+def _part(root: Path, process: object) -> Path:
+    return root.with_name(f".{root.name}.part-{process}")
+
+
+def _remove_parts(root: Path) -> None:
+    """Remove what processes that were killed while drawing have left; whoever holds the lock knows that they ended."""
+    for path in root.parent.iterdir():
+        if path.name.startswith(_part(root, "").name) and path.name.rpartition("-")[2].isdigit():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _check(recipe: Recipe) -> None:
@@ -89,4 +124,4 @@ def _write(root: Path, recipe: Recipe, progress: bool) -> None:
         image, ids = render_ids(recipe.dataset, recipe.seed, number, recipe.size, recipe.distance)
         write_scene(root, Scene(recipe, number, count + 1), image, ids)
     write_lists(root, recipe)
-    (root / MANIFEST).write_text(_manifest(recipe))
+    (root / MANIFEST).write_text(_manifest(recipe), encoding="utf-8")

@@ -25,7 +25,12 @@ def save(
         "optimizer": optimizer.state_dict(),
         "memory": {} if companion is None else companion.state_dict(),
     }
-    write_atomically(path, lambda partial: torch.save(content, partial))
+    write_atomically(path, lambda partial: _write(content, partial))
+
+
+def _write(content: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:  # given a path, torch does not say why it cannot write
+        torch.save(content, file)
 
 
 def load(path: Path, module: nn.Module, optimizer: Optimizer, companion: nn.Module | None = None) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from tmt.errors import CheckpointError, ConfigError
 from tmt.methods import method_of
 from tmt.model.factory import model_config, open_model
 from tmt.runtime.distributed import World, share
-from tmt.runtime.files import check_writable
+from tmt.runtime.lock import LOCK
 from tmt.settings import Config, TMTSettings, arguments, estimator_weights, inputs_of, source_model
 
 
 def check_folder(config: Config, folder: Path) -> None:
     """The run's folder must be new, or hold a run of the same settings that is to be resumed."""
-    used = folder.is_dir() and any(folder.iterdir())
+    used = folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
     if used and not config.resume:
         raise ConfigError(f"out: folder must be empty, got {folder}; use --resume to go on with it, or another --out")
     if used and not (folder / "config.yaml").is_file():
@@ -25,7 +25,6 @@ def check_folder(config: Config, folder: Path) -> None:
                 f"resume: settings must be those {folder} was started with, got {'; '.join(changed)}; "
                 f"repeat its command (or --config {folder / 'config.yaml'}), or use another --out"
             )
-    check_writable(folder)
 
 
 def check_settings(config: Config, world: World, label_set: LabelSet) -> None:

@@ -3,12 +3,13 @@
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from tmt.runtime.files import write_text
+from tmt.runtime.files import naming, write_text
 from tmt.training.schedule import Schedule
 
 
@@ -21,16 +22,18 @@ class MetricLines:
     def __init__(self, path: Path, step: int):
         kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step]
         write_text(path, "".join(kept))
-        self._file = path.open("a", encoding="utf-8")
+        self._path, self._file = path, path.open("a", encoding="utf-8")
 
     def write(self, **values: object) -> None:
         """Append one line."""
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps(values) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what a full disk did not take has been reported by `write`."""
+        with suppress(OSError):
+            self._file.close()
 
 
 def _complete_lines(path: Path) -> list[str]:

@@ -18,6 +18,7 @@ from tmt.training.checks import check_folder, check_inputs, check_settings
 from tmt.training.domains import Domains, make_synthetic, open_given, open_synthetic
 from tmt.training.estimator import train_estimator
 from tmt.training.loop import Workplace
+from tmt.training.shortage import explain_shortage
 from tmt.training.source import train_source
 from tmt.training.summary import summarise
 from tmt.training.target import fine_tune
@@ -56,13 +57,14 @@ def train(config: Config, argv: Sequence[str] = ()) -> None:
 
     Raises tmt.errors.TMTError for what the user can mend, and Interrupted when stopped by a signal.
     """
-    with join(config.device) as world, listen() as stop:
+    with join(config.device) as world, world.only_one(Path(config.out)), listen() as stop:
         run = open_run(config, argv, world, stop)
         for stage in sorted(config.stages, key=ORDER.index):
             if run.result(stage):
                 world.say(f"{stage}: finished before")
             else:
-                run.finish(stage, run_stage(run, stage))
+                with explain_shortage(config, stage):
+                    run.finish(stage, run_stage(run, stage))
         results = {stage: result for stage in ORDER if (result := run.result(stage))}
         summarise(results, config, run.domains, Workplace(run.folder, world, stop, config.seed))
 
