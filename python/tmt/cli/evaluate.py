@@ -50,11 +50,11 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 def _open_dataset(config: EvaluateConfig) -> "Dataset":
-    from tmt.data import open_dataset
+    from tmt.data.spec import DatasetSpec
 
     mapping, version = config.mapillary_mapping, config.mapillary_version
     check_mapillary((config.dataset,), mapping, version)
-    return open_dataset(config.dataset, config.root, config.split, mapping=mapping, version=version)
+    return DatasetSpec(config.dataset, config.root, mapping, version).open(config.split)
 
 
 def _write(folder: Path, config: EvaluateConfig, result: "Evaluation", report: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tmt.data.datasets import list_dataset, open_dataset
 from tmt.data.files import Dataset, Listing
+from tmt.settings import DataConfig
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,11 @@ class DatasetSpec:
     """Mapillary labels that count as a class: `strict` or `broad`."""
     version: str | None = None
     """Release of the Mapillary labels; None: the newest that is there."""
+
+    @classmethod
+    def of(cls, settings: DataConfig, name: str, root: str | Path) -> "DatasetSpec":
+        """A dataset with the options that a run's settings give."""
+        return cls(name, root, settings.mapillary_mapping, settings.mapillary_version)
 
     def open(self, split: str) -> Dataset:
         """The reader of a split. Raises what `open_dataset` raises."""

@@ -22,8 +22,7 @@ def commands_of(job: Job, study: Study, processes: int = 1) -> Commands:
 
 def dataset_of(study: Study, domain: str) -> DatasetSpec:
     """The dataset of one of a study's domains."""
-    data = study.definition.config.data
-    return DatasetSpec(domain, study.root(domain), data.mapillary_mapping, data.mapillary_version)
+    return DatasetSpec.of(study.definition.config.data, domain, study.root(domain))
 
 
 def environment_of(study: Study) -> dict[str, str]:

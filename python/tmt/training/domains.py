@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tmt.data import Dataset, LabelSet, RareClasses, Subset, class_counts, open_dataset, rare_classes
+from tmt.data import Dataset, LabelSet, RareClasses, Subset, class_counts, rare_classes
 from tmt.data.manifest import MANIFEST, read_manifest
+from tmt.data.spec import DatasetSpec
 from tmt.runtime.distributed import World
 from tmt.runtime.seeding import derive
 from tmt.settings import Config, FitConfig, check_subset
@@ -72,20 +73,19 @@ def open_synthetic(config: Config, folder: Path) -> Domains:
 
 def _open_both(config: Config, folder: Path, source: str | Path, target: str | Path) -> Domains:
     return Domains(
-        _open(config, "source", config.data.source, source, config.source, folder),
-        _open(config, "target", config.data.target, target, config.target, folder),
+        _open(config, "source", DatasetSpec.of(config.data, config.data.source, source), config.source, folder),
+        _open(config, "target", DatasetSpec.of(config.data, config.data.target, target), config.target, folder),
     )
 
 
-def _open(config: Config, role: str, dataset: str, root: str | Path, fit: FitConfig, folder: Path) -> Domain:
-    mapping, version = config.data.mapillary_mapping, config.data.mapillary_version
-    train, val = (open_dataset(dataset, root, split, mapping=mapping, version=version) for split in ("train", "val"))
+def _open(config: Config, role: str, spec: DatasetSpec, fit: FitConfig, folder: Path) -> Domain:
+    train, val = spec.open("train"), spec.open("val")
     available = len(train)
-    kind = " (synthetic)" if read_manifest(Path(root) / MANIFEST) is not None else ""
-    check_subset(role, fit.images, available, str(root))
+    kind = " (synthetic)" if read_manifest(Path(spec.root) / MANIFEST) is not None else ""
+    check_subset(role, fit.images, available, str(spec.root))
     if fit.images is not None and fit.images < available:
         train = Subset(train, fit.images, derive(config.seed, "subset", role))
-    return Domain(role, f"{role} {dataset}{kind}", train, val, available, folder / f"class_counts-{role}.json")
+    return Domain(role, f"{role} {spec.name}{kind}", train, val, available, folder / f"class_counts-{role}.json")
 
 
 def synthetic_root(config: Config, folder: Path, dataset: str) -> Path:
