@@ -8,6 +8,10 @@ SOURCES := $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/* cmake/* tmt_ext/*.py) CMake
 CXX_FILES := $(wildcard csrc/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/*/*/*.cpp csrc/*/*/*.cu csrc/*/*/*.cuh cmake/*.cpp \
 	tests/cuda_emulation/*.* tests/cuda_emulation/*/*/*.*)
 
+# Processes that share the tests, by file; each computes in one thread, or they would wait for each other.
+WORKERS ?= 2
+SPREAD := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
 SANITIZERS := address,undefined
 SANITIZED := build/sanitized
 
@@ -39,7 +43,7 @@ demo: install
 	@echo "Table: $(DEMO)/results.md   pictures: $(DEMO)/pictures"
 
 test: lint
-	$(BIN)/python -m pytest tests
+	$(SPREAD) --durations 30 tests
 
 # The CPU kernels in a build of their own, and the emulated CUDA kernels. The edges of the tensor-core superpixels are left
 # to `make test`: they take minutes here; so are the tests that plant faults, which sanitizers end,
