@@ -53,7 +53,7 @@ def eight_bits(path):
 
 
 def other_size(path):
-    put(path, palette_label(np.zeros((16, 64), np.uint8)))
+    put(path, png(np.zeros((16, 64), np.uint8), 8, 0))
 
 
 def upside_down(path):

@@ -164,6 +164,8 @@ def _check_split(
     if recipe:
         report.faults += wrong_sizes([listing.images[i] for i in whole], found, recipe.size)
     report.splits[split] = _summary(listing, found)
+    report.faults += no_classes(report.root, split, report.splits[split])
+    report.warnings += one_class(report.root, split, report.splits[split])
 
 
 def _examine_all(
@@ -216,6 +218,19 @@ def wrong_sizes(images: Sequence[Path], found: Sequence[Examined], size: tuple[i
     for path, result in zip(images, found, strict=True):
         if not result.fault and result.size != tuple(size):
             yield f"{path}: image must have the size {tuple(size)} of {MANIFEST}, got {result.size}; make the set again"
+
+
+def no_classes(root: str, split: str, content: SplitReport) -> Iterator[str]:
+    """A fault where nothing of a split can be trained on or scored."""
+    if content.sizes and not any(content.classes.values()):
+        yield f"{root}: split {split} must have pixels of a class, got none, all are ignored; look at the table of ids"
+
+
+def one_class(root: str, split: str, content: SplitReport) -> Iterator[str]:
+    """A warning where a split shows one class alone."""
+    shown = [name for name, count in content.classes.items() if count]
+    if len(shown) == 1:
+        yield f"{root}: split {split} shows no class but {shown[0]}; its score says nothing of other classes"
 
 
 def _summary(listing: Listing, found: Iterable[Examined]) -> SplitReport:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tmt.data import Dataset, LabelSet, RareClasses, Subset, class_counts, open_dataset, rare_classes
+from tmt.data import Dataset, LabelSet, RareClasses, Subset, class_counts, open_dataset, rare_classes, require_classes
 from tmt.data.manifest import MANIFEST, read_manifest
 from tmt.runtime.distributed import World
 from tmt.runtime.seeding import derive
@@ -85,6 +85,8 @@ def _open(config: Config, role: str, dataset: str, root: str | Path, fit: FitCon
     check_subset(role, fit.images, available, str(root))
     if fit.images is not None and fit.images < available:
         train = Subset(train, fit.images, derive(config.seed, "subset", role))
+    for split, part in (("train", train), ("val", val)):
+        require_classes(part, f"{root}, split {split}")
     return Domain(role, f"{role} {dataset}{kind}", train, val, available, folder / f"class_counts-{role}.json")
 
 
