@@ -1,6 +1,10 @@
 """A dataset of one's own: three classes, images in subfolders, and one clear error for each mistake in it."""
 
+import errno
+import os
 import warnings
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,3 +162,19 @@ def test_label_sets():
     assert LabelSet(("a",), np.zeros((1, 3), np.uint8)) != CITYSCAPES19 and len({CITYSCAPES19, CITYSCAPES19}) == 1
     with pytest.raises(DataError, match="LabelSet: palette must be uint8"):
         LabelSet(("a", "b"), np.zeros((1, 3), np.uint8))
+
+
+@pytest.mark.parametrize("place", [".", "images", "images/train", "images/train/b", "labels/train/b"])
+def test_folders_that_may_not_be_looked_into_are_named(tree, monkeypatch, place):
+    """Whoever runs the tests may look into every folder; the system's answer to others is played."""
+    shut = tree / place
+
+    def refuse(path, *_, real, **__):
+        if Path(path) == shut or (shut in Path(path).parents and real is os.stat):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", partial(refuse, real=os.listdir))
+    monkeypatch.setattr(Path, "stat", lambda path, **_: refuse(path, real=os.stat))
+    with pytest.raises(DataError, match="must be (readable|a readable folder).*, got Permission denied; check"):
+        open_dataset("folders", tree, "train")

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
 
 from tmt.data.datasets import list_dataset
-from tmt.data.files import Listing, Sample, missing_files, read_sample
+from tmt.data.files import Listing, Sample, missing_files, read_sample, readable
 from tmt.data.labels import IGNORE
 from tmt.data.manifest import MANIFEST, Recipe, read_manifest
 from tmt.data.rare import raised
@@ -83,6 +83,7 @@ class Examination(TorchDataset):
         return examine(self.listing, self.indices[place])
 
 
+@readable()
 def check_dataset(
     dataset: str,
     root: str | Path,
@@ -97,7 +98,7 @@ def check_dataset(
     """Looks at every file of a dataset: `splits`, or all that should have labels.
 
     `partial` allows other numbers of images than the published ones; `workers` processes decode. Raises DataError only
-    for a name that is no dataset; everything else becomes a line of the report.
+    for a name that is no dataset and a root that may not be looked into; everything else becomes a line of the report.
     """
     if dataset not in EXPECTED:
         raise DataError(f"check: dataset must be one of {', '.join(EXPECTED)}, got {dataset!r}")

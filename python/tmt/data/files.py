@@ -4,6 +4,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -95,6 +96,15 @@ def read_sample(listing: Listing, index: int) -> Sample:
     """One sample of a listing. Raises DataError for whatever is wrong with its two files."""
     image, label = listing.images[index], listing.labels[index]
     return read_pair(image, label, listing.names[index], listing.read_label, listing.resizes)
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """A DataError in place of a PermissionError, of a folder that may not be looked into."""
+    try:
+        yield
+    except PermissionError as error:
+        raise DataError(f"{error.filename}: must be readable, got {error.strerror}; check the permissions") from error
 
 
 def require_folder(folder: Path, dataset: str) -> Path:
