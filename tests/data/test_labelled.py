@@ -101,6 +101,15 @@ def test_layouts_tell_of_images_they_do_not_read(made, tmp_path, layout):
         assert image in open_dataset(layout, root, "train").images
 
 
+@pytest.mark.parametrize("layout", ["cityscapes", "bdd100k", "mapillary", "folders"])
+def test_layouts_tell_of_labels_whose_image_is_gone(made, tree, tmp_path, layout):
+    root = tree if layout == "folders" else shutil.copytree(made[layout], tmp_path / layout)
+    whole = open_dataset(layout, root, "train")
+    whole.images[0].unlink()
+    with pytest.warns(UserWarning, match=rf"{whole.labels[0]}: label must have an image, got none \(1 such\)"):
+        assert open_dataset(layout, root, "train").names == whole.names[1:]
+
+
 @pytest.mark.parametrize("layout", ["bdd100k", "mapillary"])
 def test_upper_case_endings_are_read(made, tmp_path, layout):
     root = shutil.copytree(made[layout], tmp_path / layout)

@@ -71,7 +71,7 @@ class Pairs:
     """The labelled images of a listing.
 
     Raises DataError on construction for the first image or label that is missing; on reading for whatever is wrong with
-    the two files.
+    the two files. Warns of labels that have no image.
     """
 
     def __init__(self, listing: Listing):
@@ -80,6 +80,9 @@ class Pairs:
         self.names = listing.names
         self.images = require_files(listing.images, listing.image_mend)
         self.labels = require_files(listing.labels, listing.label_mend)
+        if listing.strays:
+            text = f"{listing.strays[0]}: label must have an image, got none ({len(listing.strays)} such)"
+            warnings.warn(f"{text}; left out: restore it, or remove this", stacklevel=4)
 
     def __len__(self) -> int:
         return len(self.images)
