@@ -150,6 +150,13 @@ def test_labels_of_the_other_release_show_by_their_palette(tmp_path, table, leng
     assert Mapillary(tmp_path)[0].label.shape == (20, 40)
 
 
+def test_a_palette_that_nobody_chose_tells_no_release(tmp_path):
+    path = alone(tmp_path)
+    put(tmp_path / "config.json", coloured(V12)[0])
+    put(path, png(every_id(66), 8, 3, np.arange(256, dtype=np.uint8).repeat(3).tobytes()))
+    np.testing.assert_array_equal(Mapillary(tmp_path)[0].label, lookup_table(V12, "strict")[every_id(66)])
+
+
 def test_a_greyscale_label_has_no_palette_to_be_judged_by(tmp_path):
     path = alone(tmp_path)
     put(tmp_path / "config.json", coloured(V12)[0])
