@@ -53,7 +53,7 @@ def eight_bits(path):
 
 
 def other_size(path):
-    put(path, palette_label(np.zeros((16, 64), np.uint8)))
+    put(path, png(np.zeros((16, 64), np.uint8), 8, 0))
 
 
 def upside_down(path):
@@ -143,6 +143,23 @@ def test_an_image_in_two_splits_is_named(made, tmp_path):
     savemat(root / "split.mat", {key: split[key] for key in ("trainIds", "testIds")} | {"valIds": [[7], [8], [2]]})
     (fault,) = check_dataset("gtav", root, progress=False).faults
     assert "images/00002.png: image must be of one split, got both train and val" in fault
+
+
+def test_one_picture_under_two_names_is_warned_of(made, tmp_path):
+    root = shutil.copytree(made["bdd100k"], tmp_path / "bdd100k")
+    seen, scored = first(root, "images/10k/train/*.jpg"), first(root, "images/10k/val/*.jpg")
+    shutil.copyfile(seen, scored)
+    report = check_dataset("bdd100k", root, progress=False)
+    assert report.faults == [] and len(report.warnings) == 1
+    assert f"{scored}: image is the same file as {seen}" in report.warnings[0]
+
+
+def test_files_that_are_not_read_are_warned_of(made, tmp_path):
+    root = shutil.copytree(made["bdd100k"], tmp_path / "bdd100k")
+    put(root / "images/10k/val/photo.heic", b"x")
+    report = check_dataset("bdd100k", root, progress=False)
+    assert report.faults == [] and len(report.warnings) == 1
+    assert "images/10k/val: 1 files are not read, such as photo.heic" in report.warnings[0]
 
 
 def test_numbers_of_images_are_compared(made, tmp_path):

@@ -1,5 +1,6 @@
 """Decoding: the quick way gives pillow's pixels, EXIF orientations are never guessed, every damage is named."""
 
+import struct
 import warnings
 import zlib
 
@@ -120,4 +121,60 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path, colour):
     whole = palette_label(np.zeros((2, 2), np.uint8)) if colour else png(np.zeros((2, 2), np.uint8), 8, 0)
     path = put(tmp_path / "x.png", whole[:12] + header + zlib.crc32(header).to_bytes(4, "big") + whole[33:])
     with pytest.raises(DataError, match=rf"{path}: must be a complete image file, got .*exceeds limit"):
+        ids(path)
+
+
+@pytest.mark.parametrize("ending", ["bmp", "tif", "TIFF", "webp"])
+def test_pictures_of_other_formats_are_read(tmp_path, ending):
+    path = tmp_path / f"x.{ending}"
+    Image.fromarray(NOISE).save(path, **({"lossless": True} if ending == "webp" else {}))
+    np.testing.assert_array_equal(read_image(path), NOISE)
+
+
+@pytest.mark.parametrize("ending", ["png", "gif", "tif", "webp"])
+def test_one_of_several_pictures_is_not_chosen(tmp_path, ending):
+    path, first = tmp_path / f"x.{ending}", Image.fromarray(NOISE)
+    first.save(path, save_all=True, append_images=[first.transpose(Image.Transpose.ROTATE_180)])
+    with pytest.raises(DataError, match=rf"{path}: must hold one picture, got 2"):
+        read_image(path)
+
+
+def test_the_photograph_of_a_camera_with_its_previews_is_read(tmp_path):
+    path, first = tmp_path / "x.jpg", Image.fromarray(picture())
+    first.save(path, format="MPO", save_all=True, append_images=[first.resize((8, 8))])
+    assert read_image(path).shape == (20, 40, 3)
+
+
+def test_what_a_tiff_would_lose_is_named(tmp_path):
+    path = tmp_path / "x.tif"
+    path.write_bytes(deep_tiff())
+    with Image.open(path) as file:
+        assert file.mode == "RGB"  # pillow drops half of the bits
+    with pytest.raises(DataError, match=rf"{path}: image must have 8 bits a channel, got 16"):
+        read_image(path)
+    Image.fromarray(NOISE).save(path, exif=exif(6))
+    with pytest.raises(DataError, match=rf"{path}: TIFF must be stored upright, got orientation 6"):
+        read_image(path)
+
+
+def deep_tiff():
+    """A TIFF of one pixel of three channels of 16 bits."""
+    bits, pixel = 8 + 2 + 8 * 12 + 4, 8 + 2 + 8 * 12 + 4 + 6
+    tags = (
+        (256, 1, 1),
+        (257, 1, 1),
+        (258, 3, bits),
+        (259, 1, 1),
+        (262, 1, 2),
+        (273, 1, pixel),
+        (277, 1, 3),
+        (279, 1, 6),
+    )
+    entries = b"".join(struct.pack("<HHII", tag, 3 if count == 3 else 4, count, value) for tag, count, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + struct.pack("<6H", 16, 16, 16, 999, 0, 7)
+
+
+def test_a_label_of_sixteen_bits_is_called_an_instance_file(tmp_path):
+    path = put(tmp_path / "x.png", png(np.full((2, 2), 26001), 16, 0))
+    with pytest.raises(DataError, match=rf"{path}: label must hold class ids of 8 bits, got 16 .*instance.*mend it"):
         ids(path)

@@ -1,7 +1,14 @@
 """A dataset of one's own: three classes, images in subfolders, and one clear error for each mistake in it."""
 
+import errno
+import os
+import warnings
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.data.trees import palette_label, picture, png, put
 from tmt.data import CITYSCAPES19, IGNORE, Folders, LabelSet, colourise, open_dataset
@@ -92,7 +99,7 @@ def test_missing_and_doubled_files_are_named(tree):
     with pytest.raises(DataError, match="folder .*images/val must exist.*images/<split>"):
         Folders(tree, "val")
     put(tree / "images/train/b/two.jpg", picture())
-    with pytest.raises(DataError, match="b/two: images must differ in more than the ending"):
+    with pytest.raises(DataError, match=r"b/two.png: images must differ in name, got .*b/two.jpg"):
         Folders(tree)
     (tree / "images/train/b/two.jpg").unlink()
     (tree / "labels/train/b/two.png").unlink()
@@ -114,8 +121,60 @@ def test_links_to_folders_are_followed_and_loops_named(tree, tmp_path_factory):
         Folders(tree)
 
 
+@pytest.mark.parametrize("ending", ["tif", "TIFF", "bmp", "webp"])
+def test_images_of_other_formats_are_read(tree, ending):
+    Image.fromarray(picture()).save(tree / f"images/train/other.{ending}")
+    put(tree / "labels/train/other.png", png(IDS, 8, 0))
+    dataset = Folders(tree)
+    assert dataset[dataset.names.index("other")].image.shape == (20, 40, 3)
+
+
+def test_a_gif_is_named_and_so_is_what_no_reader_knows(tree):
+    Image.fromarray(picture()).save(tree / "images/train/other.gif")
+    put(tree / "labels/train/other.png", png(IDS, 8, 0))
+    dataset = Folders(tree)
+    with pytest.raises(DataError, match=r"other.gif: image mode must be RGB, got P"):
+        dataset[dataset.names.index("other")]
+    put(tree / "images/train/b/photo.heic", b"x")
+    put(tree / "images/train/b/Thumbs.db", b"x")
+    with pytest.warns(UserWarning, match=r"images/train: 2 files are not read, such as b/Thumbs.db; images end with"):
+        assert len(Folders(tree)) == 5
+
+
+def test_hidden_files_are_nobodys_images(tree):
+    for name in ("._UPPER.png", ".DS_Store", ".ipynb_checkpoints/UPPER.png", "b/._two.png"):
+        put(tree / "images/train" / name, b"Mac OS X")
+        put(tree / "labels/train" / name, b"Mac OS X")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = Folders(tree)
+    assert len(dataset) == 4 and not dataset.listing.strays
+
+
+def test_a_dataset_of_one_class_is_refused(tree):
+    put(tree / "classes.csv", "id,name,train_id\n0,void,\n10,grass,0\n20,a,\n21,b,\n200,c,\n7,d,\n")
+    with pytest.raises(DataError, match="classes.csv: classes must be two or more, got 'grass' alone"):
+        Folders(tree)
+
+
 def test_label_sets():
     assert LabelSet(CITYSCAPES19.names, CITYSCAPES19.palette[::-1].copy()) == CITYSCAPES19
     assert LabelSet(("a",), np.zeros((1, 3), np.uint8)) != CITYSCAPES19 and len({CITYSCAPES19, CITYSCAPES19}) == 1
     with pytest.raises(DataError, match="LabelSet: palette must be uint8"):
         LabelSet(("a", "b"), np.zeros((1, 3), np.uint8))
+
+
+@pytest.mark.parametrize("place", [".", "images", "images/train", "images/train/b", "labels/train/b"])
+def test_folders_that_may_not_be_looked_into_are_named(tree, monkeypatch, place):
+    """Whoever runs the tests may look into every folder; the system's answer to others is played."""
+    shut = tree / place
+
+    def refuse(path, *_, real, **__):
+        if Path(path) == shut or (shut in Path(path).parents and real is os.stat):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", partial(refuse, real=os.listdir))
+    monkeypatch.setattr(Path, "stat", lambda path, **_: refuse(path, real=os.stat))
+    with pytest.raises(DataError, match="must be (readable|a readable folder).*, got Permission denied; check"):
+        open_dataset("folders", tree, "train")

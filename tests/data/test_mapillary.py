@@ -1,5 +1,7 @@
 """Mapillary Vistas in its three layouts, with both mappings; ids are positions in the config file."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -100,11 +102,66 @@ def test_ids_past_the_table_and_instance_files_are_named(tmp_path):
     with pytest.raises(DataError, match=rf"{path}: label ids must be in the table, got 66 .*ends at 65"):
         Mapillary(tmp_path)[0]
     put(path, png(np.full((20, 40), 13 * 256), 16, 0))
-    with pytest.raises(DataError, match=rf"{path}: image must have 8 bits a channel, got 16"):
+    with pytest.raises(
+        DataError, match=rf"{path}: label must hold class ids of 8 bits, got 16 .*as instance files.*`labels` folder"
+    ):
         Mapillary(tmp_path)[0]
     put(path, picture())
     with pytest.raises(DataError, match="image mode must be P or L, got RGB; use the `labels` folder"):
         Mapillary(tmp_path)[0]
+
+
+def coloured(table):
+    """The config file of a release with a colour for each label, and those colours."""
+    count = len(label_names(table))
+    colours = np.random.default_rng(count).integers(0, 256, (count, 3))
+    content = json.loads(config(table))
+    for label, colour in zip(content["labels"], colours.tolist(), strict=True):
+        label["color"] = colour
+    return json.dumps(content), colours.astype(np.uint8)
+
+
+def other(table):
+    return V20 if table == V12 else V12
+
+
+@pytest.mark.parametrize("table", [V12, V20])
+@pytest.mark.parametrize("length", [None, 256], ids=["as many as labels", "padded"])
+def test_labels_of_the_other_release_show_by_their_palette(tmp_path, table, length):
+    text, own = coloured(table)
+    foreign = coloured(other(table))[1]
+    version = table.removeprefix("mapillary_")
+    put(tmp_path / f"config_{version}.json", text)
+    put(tmp_path / "training/images/a.jpg", picture())
+    path = tmp_path / "training" / version / "labels/a.png"
+
+    def label(colours):
+        content = np.zeros((length or len(colours), 3), np.uint8)
+        content[: len(colours)] = colours
+        return put(path, png(every_id(60), 8, 3, content.tobytes()))
+
+    label(foreign)
+    with pytest.raises(DataError, match=rf"{path}: palette must be that of {table}, got \d+ of .* colours alike"):
+        Mapillary(tmp_path)[0]
+    label(own)
+    np.testing.assert_array_equal(Mapillary(tmp_path)[0].label, lookup_table(table, "strict")[every_id(60)])
+    own[::5] = 7  # a tool changed some colours
+    label(own)
+    assert Mapillary(tmp_path)[0].label.shape == (20, 40)
+
+
+def test_a_palette_that_nobody_chose_tells_no_release(tmp_path):
+    path = alone(tmp_path)
+    put(tmp_path / "config.json", coloured(V12)[0])
+    put(path, png(every_id(66), 8, 3, np.arange(256, dtype=np.uint8).repeat(3).tobytes()))
+    np.testing.assert_array_equal(Mapillary(tmp_path)[0].label, lookup_table(V12, "strict")[every_id(66)])
+
+
+def test_a_greyscale_label_has_no_palette_to_be_judged_by(tmp_path):
+    path = alone(tmp_path)
+    put(tmp_path / "config.json", coloured(V12)[0])
+    put(path, png(every_id(66), 8, 0))
+    np.testing.assert_array_equal(Mapillary(tmp_path)[0].label, lookup_table(V12, "strict")[every_id(66)])
 
 
 def test_an_image_without_label_is_refused(tmp_path):

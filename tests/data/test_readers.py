@@ -176,6 +176,9 @@ def test_gtav_split_file_missing_damaged_or_empty(gtav):
     savemat(gtav / "split.mat", {"trainIds": np.array([[0], [1]])})
     with pytest.raises(DataError, match=r"must hold 1-based file numbers, got \[0, 1\]"):
         open_dataset("gtav", gtav, "train")
+    savemat(gtav / "split.mat", {"trainIds": np.array([[1], [2], [1]])})
+    with pytest.raises(DataError, match=r"split.mat: `trainIds` must list each image once, got 1 again"):
+        open_dataset("gtav", gtav, "train")
     with pytest.raises(DataError, match=r"`testIds` must hold 1-based file numbers, got \[\]"):
         open_dataset("gtav", gtav, "test")
     (gtav / "split.mat").unlink()

@@ -128,3 +128,23 @@ def test_missing_parts_are_named(tmp_path):
     (tmp_path / "GT/LABELS/0000000.png").unlink()
     with pytest.raises(DataError, match="0000000.png: file must exist"):
         Synthia(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["000000.png", "ap_000_01-11-2015_19-20-57_000001_1_Rand_2.png", "Omni_F_000000.png"])
+def test_files_named_as_in_other_releases_are_refused(tmp_path, name):
+    """SYNTHIA-SEQS and SYNTHIA-RAND name other classes, 12 is lane marking there."""
+    put(tmp_path / "RGB" / name, picture())
+    put(tmp_path / "GT/LABELS" / name, png(label(), 16, 2))
+    with pytest.raises(DataError, match=rf"RGB/{name}: images must be named by seven digits.*12 lane marking"):
+        Synthia(tmp_path)
+
+
+def test_the_folders_of_a_sequence_are_refused(tmp_path):
+    for folder in ("RGB", "GT/LABELS"):
+        put(tmp_path / folder / "Stereo_Left/Omni_F/000000.png", picture())
+    with pytest.raises(DataError, match="got SYNTHIA-SEQS' folders of a stereo camera; .*12 lane marking"):
+        Synthia(tmp_path)
+    root = tmp_path / "SYNTHIA-SEQS-01-SPRING"
+    tree(root, 4)
+    with pytest.raises(DataError, match=f"folder called SYNTHIA-SEQS, got {root}"):
+        Synthia(root)

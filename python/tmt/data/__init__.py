@@ -2,6 +2,7 @@
 
 from tmt.data.datasets import DATASETS, open_dataset
 from tmt.data.files import Dataset, Sample
+from tmt.data.labelled import require_classes
 from tmt.data.labels import CITYSCAPES19, CLASSES, IGNORE, PALETTE, LabelSet, colourise, lookup_table
 from tmt.data.loader import EvalBatch, TrainBatch, eval_batches, train_batches
 from tmt.data.rare import RareClasses, class_counts, rare_classes
@@ -41,5 +42,6 @@ __all__ = [
     "normalise",
     "open_dataset",
     "rare_classes",
+    "require_classes",
     "train_batches",
 ]

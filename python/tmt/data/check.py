@@ -1,9 +1,10 @@
 """Whether a dataset on disk is what its reader expects: every file is looked at, every fault is one line."""
 
+import hashlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
 
 from tmt.data.datasets import list_dataset
-from tmt.data.files import Listing, Sample, missing_files, read_sample
+from tmt.data.files import Listing, Sample, missing_files, read_bytes, read_sample, readable
 from tmt.data.labels import IGNORE
 from tmt.data.manifest import MANIFEST, Recipe, read_manifest
 from tmt.data.rare import raised
@@ -65,6 +66,7 @@ class Examined:
     counts: np.ndarray | None = None  # (256,) int64 pixels by training id; None where the pair cannot be read
     size: tuple[int, int] = (0, 0)  # height, width of the image
     palette: bytes | None = None  # of the label file
+    digest: bytes | None = None  # of the image file
     fault: str | None = None
     warnings: tuple[str, ...] = ()
 
@@ -83,6 +85,7 @@ class Examination(TorchDataset):
         return examine(self.listing, self.indices[place])
 
 
+@readable()
 def check_dataset(
     dataset: str,
     root: str | Path,
@@ -97,7 +100,7 @@ def check_dataset(
     """Looks at every file of a dataset: `splits`, or all that should have labels.
 
     `partial` allows other numbers of images than the published ones; `workers` processes decode. Raises DataError only
-    for a name that is no dataset; everything else becomes a line of the report.
+    for a name that is no dataset and a root that may not be looked into; everything else becomes a line of the report.
     """
     if dataset not in EXPECTED:
         raise DataError(f"check: dataset must be one of {', '.join(EXPECTED)}, got {dataset!r}")
@@ -105,11 +108,10 @@ def check_dataset(
     recipe = read_manifest(root / MANIFEST)
     report = Report(dataset, str(root), recipe is not None)
     seen: dict[Path, str] = {}
+    digests: dict[Path, bytes | None] = {}
     for split in splits or splits_of(dataset, root, recipe):
-        try:
-            listing = list_dataset(dataset, root, split, mapping=mapping, version=version)
-        except DataError as error:
-            report.faults.append(str(error))
+        listing = _list(report, split, mapping, version)
+        if listing is None:
             continue
         report.faults += [
             f"{image}: image must be of one split, got both {seen[image]} and {split}; correct the lists"
@@ -117,10 +119,24 @@ def check_dataset(
             if image in seen
         ]
         seen |= dict.fromkeys(listing.images, split)
-        _check_split(report, split, listing, recipe, workers, progress)
+        digests |= _check_split(report, split, listing, recipe, workers, progress)
+    report.warnings += same_pictures(digests)
     if not partial and not splits:
         report.faults += wrong_counts(report, recipe)
     return report
+
+
+def _list(report: Report, split: str, mapping: str, version: str | None) -> Listing | None:
+    """The files of a split; None, and a fault, where it cannot be listed. What it leaves out becomes warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            listing = list_dataset(report.dataset, report.root, split, mapping=mapping, version=version)
+        except DataError as error:
+            report.faults.append(str(error))
+            return None
+    report.warnings += [str(warning.message) for warning in caught]
+    return listing
 
 
 def splits_of(dataset: str, root: Path, recipe: Recipe | None) -> list[str]:
@@ -146,8 +162,8 @@ def wrong_counts(report: Report, recipe: Recipe | None) -> Iterator[str]:
 
 def _check_split(
     report: Report, split: str, listing: Listing, recipe: Recipe | None, workers: int, progress: bool
-) -> None:
-    """Adds what is wrong with one split, and what it holds."""
+) -> dict[Path, bytes | None]:
+    """Adds what is wrong with one split, and what it holds; returns the digests of its readable images."""
     lost = {path: "image" for path in missing_files(listing.images)}
     lost |= {path: "label" for path in missing_files(listing.labels)}
     mends = {"image": listing.image_mend, "label": listing.label_mend}
@@ -164,6 +180,9 @@ def _check_split(
     if recipe:
         report.faults += wrong_sizes([listing.images[i] for i in whole], found, recipe.size)
     report.splits[split] = _summary(listing, found)
+    report.faults += no_classes(report.root, split, report.splits[split])
+    report.warnings += one_class(report.root, split, report.splits[split])
+    return {listing.images[i]: result.digest for i, result in zip(whole, found, strict=True) if not result.fault}
 
 
 def _examine_all(
@@ -183,13 +202,14 @@ def examine(listing: Listing, index: int) -> Examined:
         try:
             sample = read_sample(listing, index)
             palette = label_palette(listing.labels[index])
+            digest = hashlib.blake2b(read_bytes(listing.images[index]), digest_size=16).digest()
         except DataError as error:
             return Examined(fault=str(error))
     counts = np.bincount(sample.label.ravel(), minlength=256)
     texts = [str(warning.message) for warning in caught]
     if counts[IGNORE] == sample.label.size:
         texts.append(f"{listing.labels[index]}: no pixel has a class, all are ignored")
-    return Examined(counts, sample.image.shape[:2], palette, None, tuple(texts))
+    return Examined(counts, sample.image.shape[:2], palette, digest, None, tuple(texts))
 
 
 def label_palette(path: Path) -> bytes | None:
@@ -211,11 +231,33 @@ def odd_palettes(labels: Sequence[Path], found: Sequence[Examined]) -> Iterator[
             yield f"{path}: palette differs from that of {count} other labels; the ids may have been changed with it"
 
 
+def same_pictures(digests: Mapping[Path, bytes | None]) -> Iterator[str]:
+    """Warnings for image files of the same bytes: with one in each split, training sees what validation scores."""
+    first: dict[bytes | None, Path] = {}
+    for path, digest in digests.items():
+        if digest in first:
+            yield f"{path}: image is the same file as {first[digest]}; one picture should be in one split, once"
+        first.setdefault(digest, path)
+
+
 def wrong_sizes(images: Sequence[Path], found: Sequence[Examined], size: tuple[int, int]) -> Iterator[str]:
     """Faults for synthetic images of another size than they were made in."""
     for path, result in zip(images, found, strict=True):
         if not result.fault and result.size != tuple(size):
             yield f"{path}: image must have the size {tuple(size)} of {MANIFEST}, got {result.size}; make the set again"
+
+
+def no_classes(root: str, split: str, content: SplitReport) -> Iterator[str]:
+    """A fault where nothing of a split can be trained on or scored."""
+    if content.sizes and not any(content.classes.values()):
+        yield f"{root}: split {split} must have pixels of a class, got none, all are ignored; look at the table of ids"
+
+
+def one_class(root: str, split: str, content: SplitReport) -> Iterator[str]:
+    """A warning where a split shows one class alone."""
+    shown = [name for name, count in content.classes.items() if count]
+    if len(shown) == 1:
+        yield f"{root}: split {split} shows no class but {shown[0]}; its score says nothing of other classes"
 
 
 def _summary(listing: Listing, found: Iterable[Examined]) -> SplitReport:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tmt.data.files import Dataset, Listing
+from tmt.data.files import Dataset, Listing, readable
 from tmt.data.readers import bdd100k, cityscapes, folders, gtav, mapillary, synthia
 from tmt.errors import DataError
 
@@ -17,6 +17,7 @@ _LAYOUTS = {
 DATASETS = tuple(_LAYOUTS)
 
 
+@readable()
 def open_dataset(
     dataset: str, root: str | Path, split: str, *, mapping: str = "strict", version: str | None = None
 ) -> Dataset:
@@ -31,6 +32,7 @@ def open_dataset(
     return reader(root, split, *_options(dataset, mapping, version))
 
 
+@readable()
 def list_dataset(
     dataset: str, root: str | Path, split: str, *, mapping: str = "strict", version: str | None = None
 ) -> Listing:

@@ -4,18 +4,20 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from tmt.data.labels import CITYSCAPES19, LabelSet
 from tmt.data.png import GREY, RGB, Header, check_png, decode_plain, is_png
 from tmt.errors import DataError
 
 ORIENTATION = 0x0112  # EXIF tag; 1: stored upright, 5-8: stored on its side
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 AMBIGUOUS = (
     "it does not show whether the label is drawn on the picture as stored or as turned; "
     "turn the picture itself and drop the tag"
@@ -57,12 +59,19 @@ class Listing:
     resizes: bool = False  # whether a label of another size than its image is resized, with a warning
     strays: tuple[Path, ...] = ()  # files that look like labels of this split and have no image
 
+    def __post_init__(self) -> None:
+        taken: dict[str, Path] = {}
+        for name, image in zip(self.names, self.images, strict=True):
+            if name in taken:
+                raise DataError(f"{image}: images must differ in name, got {taken[name]} called {name} too; rename one")
+            taken[name] = image
+
 
 class Pairs:
     """The labelled images of a listing.
 
     Raises DataError on construction for the first image or label that is missing; on reading for whatever is wrong with
-    the two files.
+    the two files. Warns of labels that have no image.
     """
 
     def __init__(self, listing: Listing):
@@ -71,6 +80,9 @@ class Pairs:
         self.names = listing.names
         self.images = require_files(listing.images, listing.image_mend)
         self.labels = require_files(listing.labels, listing.label_mend)
+        if listing.strays:
+            text = f"{listing.strays[0]}: label must have an image, got none ({len(listing.strays)} such)"
+            warnings.warn(f"{text}; left out: restore it, or remove this", stacklevel=4)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -87,6 +99,15 @@ def read_sample(listing: Listing, index: int) -> Sample:
     """One sample of a listing. Raises DataError for whatever is wrong with its two files."""
     image, label = listing.images[index], listing.labels[index]
     return read_pair(image, label, listing.names[index], listing.read_label, listing.resizes)
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """A DataError in place of a PermissionError, of a folder that may not be looked into."""
+    try:
+        yield
+    except PermissionError as error:
+        raise DataError(f"{error.filename}: must be readable, got {error.strerror}; check the permissions") from error
 
 
 def require_folder(folder: Path, dataset: str) -> Path:
@@ -118,22 +139,45 @@ class Picture(NamedTuple):
     pixels: np.ndarray  # (H, W) or (H, W, channels), as stored
     mode: str  # pillow's
     format: str  # pillow's
-    bits: int  # per channel or index, where it is a PNG; else 8
-    orientation: int  # EXIF's, 1..8; 1, upright, where there is none or a senseless one
+    bits: int  # per channel or index
+    orientation: int = 1  # EXIF's, 1..8; 1, upright, where there is none or a senseless one
+    frames: int = 1
+    palette: np.ndarray | None = None  # (colours, 3) uint8 of what has one
 
 
-def decode(data: bytes, path: Path) -> Picture:
-    """An image file decoded whole. Raises DataError for a damaged or truncated one and for 16 bits a channel."""
+DEEP_IMAGE = "image must have 8 bits a channel, got {bits}; convert it to 8 bits"
+DEEP_LABEL = "label must hold class ids of 8 bits, got {bits} bits, as instance files have; "
+
+
+def decode(data: bytes, path: Path, too_deep: str = DEEP_IMAGE) -> Picture:
+    """An image file decoded whole.
+
+    Raises DataError for a damaged or truncated one, more than 8 bits a channel (in the words of `too_deep`), several
+    pictures, and a TIFF that is to be turned.
+    """
     header = check_png(data, path) if is_png(data) else None
     if header and header.depth == 16:
-        raise DataError(f"{path}: image must have 8 bits a channel, got 16; convert it to 8 bits")
+        raise DataError(f"{path}: {too_deep.replace('{bits}', '16')}")
     try:
         if header and _quick(header):
-            return Picture(decode_plain(data, header), "RGB" if header.colour == RGB else "L", "PNG", 8, 1)
-        return _decode_any(data, header.depth if header else 8)
+            return Picture(decode_plain(data, header), "RGB" if header.colour == RGB else "L", "PNG", 8)
+        picture = _decode_any(data, header.depth if header else 8)
     except Exception as error:  # both libraries raise many kinds for a damaged file
         text = " ".join(str(error).split(" <_io.")[0].split())
         raise DataError(f"{path}: must be a complete image file, got {text}; copy or make it again") from error
+    _require_usual(picture, path, too_deep)
+    return picture
+
+
+def _require_usual(picture: Picture, path: Path, too_deep: str) -> None:
+    """Raises DataError for what would lose bits, frames or its direction."""
+    if picture.bits > 8:
+        raise DataError(f"{path}: {too_deep.replace('{bits}', str(picture.bits))}")
+    if picture.format == "TIFF" and picture.orientation != 1:  # pillow has turned it
+        got = f"orientation {picture.orientation}"
+        raise DataError(f"{path}: TIFF must be stored upright, got {got}; turn the picture itself and drop the tag")
+    if picture.frames > 1 and picture.format != "MPO":  # of which the first is the photograph, the rest previews
+        raise DataError(f"{path}: must hold one picture, got {picture.frames}; save the one that is meant alone")
 
 
 def _quick(header: Header) -> bool:
@@ -146,17 +190,27 @@ def _decode_any(data: bytes, bits: int) -> Picture:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         picture = Image.open(io.BytesIO(data))
+        turn = picture.getexif().get(ORIENTATION, 1)  # before pillow turns a TIFF and drops the tag
+        frames = getattr(picture, "n_frames", 1)
+        if isinstance(picture, TiffImagePlugin.TiffImageFile):
+            bits = max(picture.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
         picture.load()
-    turn = picture.getexif().get(ORIENTATION, 1)
-    return Picture(np.array(picture), picture.mode, picture.format or "", bits, turn if turn in range(2, 9) else 1)
+    palette = np.array(picture.getpalette(), np.uint8).reshape(-1, 3) if picture.mode == "P" else None
+    turn = turn if turn in range(2, 9) else 1
+    return Picture(np.array(picture), picture.mode, picture.format or "", bits, turn, frames, palette)
 
 
 def read_pixels(path: Path, modes: tuple[str, ...], mend: str) -> np.ndarray:
-    """Ids of a label file of one of the single-channel pillow `modes`, uint8 (H, W); palette files give their indices.
+    """Ids of a label file, uint8 (H, W); see `read_ids`."""
+    return read_ids(path, modes, mend).pixels
 
-    Raises DataError for a missing, damaged or truncated file, another format than PNG, and another mode.
+
+def read_ids(path: Path, modes: tuple[str, ...], mend: str) -> Picture:
+    """A label file of one of the single-channel pillow `modes`; the pixels of palette files are their indices.
+
+    Raises DataError for a missing, damaged or truncated file, another format than PNG, more bits and another mode.
     """
-    picture = decode(read_bytes(path), path)
+    picture = decode(read_bytes(path), path, DEEP_LABEL + mend)
     if picture.format != "PNG":
         got = f"{picture.format}, which may have changed the ids"
         raise DataError(f"{path}: label must be a PNG file, got {got}; {mend}")
@@ -165,7 +219,7 @@ def read_pixels(path: Path, modes: tuple[str, ...], mend: str) -> np.ndarray:
     if picture.mode == "L" and picture.bits < 8:
         got = f"{picture.bits}, which decode into other ids"
         raise DataError(f"{path}: label must have 8 bits, got {got}; {mend}")
-    return picture.pixels
+    return picture
 
 
 def read_picture(path: Path) -> Picture:
@@ -259,23 +313,48 @@ def _entries(folder: Path) -> set[str]:
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """The files directly in `folder` with one of the suffixes, sorted by name."""
-    return [folder / name for name in sorted(_entries(folder)) if name.endswith(suffixes)]
+    """The files directly in `folder` with one of the suffixes, sorted by name, as `walk_files` finds them."""
+    return [folder / name for name in sorted(_visible(folder)) if name.lower().endswith(suffixes)]
+
+
+def list_images(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """As `list_files`; warns of other files."""
+    return _tell_others([folder / name for name in sorted(_visible(folder))], folder, suffixes)
 
 
 def walk_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """The files below `folder` with one of the suffixes (lower case; the files' may be upper), sorted.
 
-    Symbolic links are followed. Raises DataError for one that leads back to a folder above it.
+    Symbolic links are followed, hidden files and folders left out: systems keep thumbnails and notes of their own in
+    them, such as `._0001.png`. Raises DataError for a link that leads back to a folder above it.
     """
-    return sorted(path for path in _walk(folder, ()) if path.suffix.lower() in suffixes)
+    return sorted(path for path in _walk(folder, ()) if path.name.lower().endswith(suffixes))
+
+
+def walk_images(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
+    """As `walk_files`; warns of other files."""
+    return _tell_others(sorted(_walk(folder, ())), folder, suffixes)
+
+
+def _tell_others(files: list[Path], folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Those of `files` that have one of the suffixes; warns of the others."""
+    images = [path for path in files if path.name.lower().endswith(suffixes)]
+    others = sorted({*files} - {*images})
+    if others:
+        text = f"{folder}: {len(others)} files are not read, such as {others[0].relative_to(folder)}"
+        warnings.warn(f"{text}; images end with {', '.join(suffixes)}", stacklevel=4)
+    return images
+
+
+def _visible(folder: Path) -> set[str]:
+    return {name for name in _entries(folder) if not name.startswith(".")}
 
 
 def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
     real = os.path.realpath(folder)
     if real in above:
         raise DataError(f"{folder}: must not lead back to a folder above it, got a link to {real}; remove the link")
-    for name in sorted(_entries(folder)):
+    for name in sorted(_visible(folder)):
         path = folder / name
         if path.is_dir():
             yield from _walk(path, (*above, real))

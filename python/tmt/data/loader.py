@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from tmt.data.files import Dataset
+from tmt.data.labelled import require_classes
 from tmt.data.rare import RareClasses, raised
 from tmt.data.transforms import Augment, Wanted, normalise, normalise_planes
 from tmt.errors import DataError
@@ -160,7 +161,7 @@ def train_batches(
     Pixels and labels are on `device`, None being the CPU; 8-bit numbers go there and are scaled there, an eighth of the
     bytes in the memory that loader processes share.
     With `rare` there are no epochs: each position draws a class, then one of its images and a crop that shows it.
-    Raises DataError if the dataset is empty or the batch cannot be split evenly.
+    Raises DataError if the dataset is empty or without any label, or the batch cannot be split evenly.
     """
     if not len(dataset):
         raise DataError("train_batches: dataset must hold samples, got none")
@@ -168,6 +169,7 @@ def train_batches(
         raise DataError(
             f"train_batches: batch_size must be a positive multiple of the {world_size} processes, got {batch_size}"
         )
+    require_classes(dataset, "train_batches")
     loader = DataLoader(
         TrainSamples(dataset, augment, seed, rare),
         batch_size=None,  # TrainSamples collates

@@ -1,13 +1,14 @@
 """Scores of a model on a dataset, at the labels' resolution, every image counted once over all processes."""
 
 import sys
+import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from tmt.data import Dataset, eval_batches
+from tmt.data import Dataset, eval_batches, require_classes
 from tmt.inference.metrics import Scores, ScoreValues, class_table, confusion_matrix, score_table, scores, summary_line
 from tmt.inference.sliding_window import WHOLE, segment
 from tmt.model import TMTForSemanticSegmentation
@@ -19,7 +20,7 @@ from tmt.settings import InferenceConfig
 class EvaluationValues(ScoreValues):
     """What files keep of an evaluation, JSON values."""
 
-    score: float  # the mIoU; 0 where there is none
+    score: float  # the mIoU
     images: int
     classes: list[str]
     allowed_fraction: list[float]  # of each layer's masked attention, mean over images
@@ -49,7 +50,7 @@ class Evaluation:
         """JSON values; `score` is the mIoU."""
         values = self.scores.to_dict()
         return {
-            "score": values["miou"] or 0.0,
+            "score": self.scores.miou,
             "images": self.images,
             "classes": list(self.names),
             **values,
@@ -69,6 +70,7 @@ def evaluate(
 
     Returns the same on all processes; raises Interrupted on all where any of them was asked to stop.
     """
+    require_classes(dataset, "evaluate")
     training = model.training
     model.eval()
     try:
@@ -77,7 +79,17 @@ def evaluate(
         model.train(training)
     confusion, attention = (world.sum(part).cpu() for part in sums)
     names, mean = dataset.label_set.names, attention / len(dataset)
-    return Evaluation(scores(confusion, names), names, len(dataset), *mean.tolist())
+    result = Evaluation(scores(confusion, names), names, len(dataset), *mean.tolist())
+    if world.main:
+        _warn_of_one_class(result)
+    return result
+
+
+def _warn_of_one_class(result: Evaluation) -> None:
+    present = [name for name, pixels in zip(result.names, result.scores.pixels, strict=True) if pixels]
+    if len(present) == 1:
+        text = f"all labels are of class {present[0]}, the mIoU is its IoU alone; label what else there is"
+        warnings.warn(f"evaluate: {text}", stacklevel=3)
 
 
 def _evaluate_share(

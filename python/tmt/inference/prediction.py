@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tmt.data import IGNORE, LabelSet, lookup_table, normalise
+from tmt.data.files import IMAGE_SUFFIXES as SUFFIXES
 from tmt.data.files import read_image, walk_files
 from tmt.errors import ConfigError, DataError
 from tmt.inference.sliding_window import Segmentation, segment
@@ -24,7 +25,6 @@ from tmt.settings import InferenceConfig, PredictConfig
 from tmt.visualize.drawing import heat, overlay
 from tmt.visualize.panels import save
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 KINDS = ("labels", "overlay", "transferability", "confidence")
 ORIGIN = "predict.json"
 FREE = ("paths", "out", "save", "overwrite", "device", "model")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tmt.data import Dataset, LabelSet, RareClasses, Subset, class_counts, rare_classes
+from tmt.data import Dataset, LabelSet, RareClasses, Subset, class_counts, rare_classes, require_classes
 from tmt.data.manifest import MANIFEST, read_manifest
 from tmt.data.spec import DatasetSpec
 from tmt.runtime.distributed import World
@@ -85,6 +85,8 @@ def _open(config: Config, role: str, spec: DatasetSpec, fit: FitConfig, folder: 
     check_subset(role, fit.images, available, str(spec.root))
     if fit.images is not None and fit.images < available:
         train = Subset(train, fit.images, derive(config.seed, "subset", role))
+    for split, part in (("train", train), ("val", val)):
+        require_classes(part, f"{spec.root}, split {split}")
     return Domain(role, f"{role} {spec.name}{kind}", train, val, available, folder / f"class_counts-{role}.json")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tmt.data.files import Listing, Pairs, list_files, read_pixels, require_folder, require_some
+from tmt.data.files import Listing, Pairs, list_files, list_images, read_pixels, require_folder, require_some
 from tmt.data.labels import known_train_ids, to_train_ids, unchanged
 from tmt.errors import DataError
 
@@ -46,7 +46,7 @@ def listing(root: str | Path, split: str) -> Listing:
     layout = LEGACY if legacy else CURRENT
     folder = require_folder(root / layout.images / split, "bdd100k")
     masks = require_folder(root / layout.labels / split, "bdd100k")
-    images = require_some(list_files(folder, (".jpg",)), f"bdd100k: {folder} must hold *.jpg", "check the root")
+    images = require_some(list_images(folder, (".jpg",)), f"bdd100k: {folder} must hold *.jpg", "check the root")
     names = [path.stem for path in images]
     labels = [masks / (name + layout.label_suffix) for name in names]
     strays = set(list_files(masks, (layout.label_suffix,))) - set(labels)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tmt.data.files import Listing, Pairs, read_pixels, require_folder, require_some
+from tmt.data.files import Listing, Pairs, read_pixels, require_folder, require_some, walk_files, walk_images
 from tmt.data.labels import known_ids, known_train_ids, lookup_table, to_train_ids, unchanged
 from tmt.errors import DataError
 
@@ -39,7 +39,7 @@ def listing(root: str | Path, split: str) -> Listing:
         raise DataError(f"cityscapes: split must be one of {', '.join(SPLITS)}, got {split!r}")
     folder = require_folder(Path(root) / "leftImg8bit" / split, "cityscapes")
     labels = require_folder(Path(root) / "gtFine" / split, "cityscapes")
-    found = sorted(folder.glob(f"*/*{IMAGE_SUFFIX}"))
+    found = walk_images(folder, (IMAGE_SUFFIX.lower(),))
     images = require_some(found, f"cityscapes: {folder} must hold <city>/*{IMAGE_SUFFIX}", "check the root")
     names = [path.name.removesuffix(IMAGE_SUFFIX) for path in images]
     paths = [find_label(labels / image.parent.name, name) for image, name in zip(images, names, strict=True)]
@@ -47,7 +47,7 @@ def listing(root: str | Path, split: str) -> Listing:
     strays = [
         path
         for suffix in LABEL_SUFFIXES
-        for path in sorted(labels.glob(f"*/*{suffix}"))
+        for path in walk_files(labels, (suffix.lower(),))
         if (path.parent.name, path.name.removesuffix(suffix)) not in known
     ]
     return Listing(names, images, paths, read_label, strays=tuple(strays))

@@ -13,11 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-from tmt.data.files import Listing, Pairs, read_bytes, read_pixels, require_some, walk_files
+from tmt.data.files import (
+    IMAGE_SUFFIXES,
+    Listing,
+    Pairs,
+    read_bytes,
+    read_pixels,
+    require_some,
+    walk_files,
+    walk_images,
+)
 from tmt.data.labels import IGNORE, UNKNOWN, LabelSet, default_colour, to_train_ids
 from tmt.errors import DataError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 COLUMNS = ("id", "name", "train_id")
 COLOURS = ("red", "green", "blue")
 
@@ -83,11 +91,16 @@ def check_train_ids(names: dict[int, str], path: Path) -> None:
                 f"{path}: names must differ, got {name!r} for train ids {taken[name]} and {train}; rename one"
             )
         taken[name] = train
+    if len(names) == 1:
+        raise DataError(
+            f"{path}: classes must be two or more, got {names[0]!r} alone, which every prediction meets; "
+            "give what it is told from a train_id of its own instead of 255"
+        )
 
 
 def read_label(path: Path, classes: Classes) -> np.ndarray:
     """Training ids (H, W) uint8 of an 8-bit greyscale or palette PNG. Raises DataError for any other file or id."""
-    label = read_pixels(path, ("L", "P"), "labels are 8-bit greyscale or palette PNGs of ids")
+    label = read_pixels(path, ("L", "P"), "labels are 8-bit greyscale or palette PNGs of class ids")
     mend = "add the id to classes.csv, with train_id 255 if it is to be ignored"
     return to_train_ids(label, classes.table, classes.known, str(path), mend)
 
@@ -105,11 +118,8 @@ def listing(root: str | Path, split: str) -> Listing:
     folder, masks = root / "images" / split, root / "labels" / split
     classes = read_classes(root / "classes.csv")
     kinds = ", ".join(IMAGE_SUFFIXES)
-    images = require_some(walk_files(folder, IMAGE_SUFFIXES), f"folders: {folder} must hold {kinds}", "add images")
+    images = require_some(walk_images(folder), f"folders: {folder} must hold {kinds}", "add images")
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in images]
-    for first, second in zip(sorted(names)[:-1], sorted(names)[1:], strict=True):
-        if first == second:
-            raise DataError(f"{folder / first}: images must differ in more than the ending, got two; rename one")
     labels = [masks / f"{name}.png" for name in names]
     return Listing(
         names,

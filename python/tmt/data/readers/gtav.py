@@ -13,7 +13,10 @@ SPLIT_KEYS = {"train": "trainIds", "val": "valIds", "test": "testIds"}
 
 
 def read_split(path: Path, split: str) -> list[int]:
-    """The 1-based file numbers of one split, sorted. Raises DataError for a missing, damaged or empty split."""
+    """The 1-based file numbers of one split, sorted.
+
+    Raises DataError for a missing, damaged or empty split, and for one that lists a number twice.
+    """
     if split not in SPLIT_KEYS:
         raise DataError(f"gtav: split must be one of {', '.join(SPLIT_KEYS)}, got {split!r}")
     if not path.is_file():
@@ -25,7 +28,11 @@ def read_split(path: Path, split: str) -> list[int]:
     numbers = np.asarray(content.get(SPLIT_KEYS[split], ())).ravel()
     if not numbers.size or numbers.dtype.kind not in "uif" or not (numbers >= 1).all() or (numbers % 1).any():
         raise DataError(f"{path}: `{SPLIT_KEYS[split]}` must hold 1-based file numbers, got {numbers[:3].tolist()}")
-    return sorted(int(number) for number in numbers)
+    found, counts = np.unique(numbers.astype(int), return_counts=True)
+    if (counts > 1).any():
+        twice = found[counts > 1][0]
+        raise DataError(f"{path}: `{SPLIT_KEYS[split]}` must list each image once, got {twice} again; copy it again")
+    return found.tolist()
 
 
 def read_label(path: Path) -> np.ndarray:

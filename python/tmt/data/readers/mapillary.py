@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tmt.data.files import Listing, Pairs, list_files, read_pixels, require_folder, require_some
+from tmt.data.files import Listing, Pairs, list_files, list_images, read_ids, require_folder, require_some
 from tmt.data.labels import known_ids, label_names, lookup_table, to_train_ids
 from tmt.errors import DataError
 
@@ -44,10 +44,15 @@ def find_release(root: Path, version: str | None) -> Release:
     raise DataError(f"mapillary: {root} must hold {names}, got none of them; it comes with the dataset: check the root")
 
 
-def check_config(path: Path, table: str) -> None:
-    """Raises DataError unless the label names in the config file are, in this order, those of the table."""
+def check_config(path: Path, table: str) -> np.ndarray | None:
+    """The labels' colours (labels, 3) by the config file, None where it has none.
+
+    Raises DataError unless the label names in it are, in this order, those of the table.
+    """
     try:
-        names = [label["readable"] for label in json.loads(path.read_text())["labels"]]
+        labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
+        names = [label["readable"] for label in labels]
+        colours = [label["color"] for label in labels if "color" in label]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: must be Mapillary's JSON with `labels` and `readable` names, got {type(error).__name__}; "
@@ -64,16 +69,36 @@ def check_config(path: Path, table: str) -> None:
         raise DataError(
             f"{path}: labels must be the {len(expected)} of {table}, got {len(names)}; use the release's own file"
         )
+    return np.array(colours) if np.shape(colours) == (len(names), 3) else None
 
 
-def read_label(path: Path, table: str, mapping: str) -> np.ndarray:
-    """Training ids (H, W) uint8 of a palette or greyscale label of the release with this table.
+def check_palette(palette: np.ndarray, colours: np.ndarray, path: Path, table: str) -> None:
+    """Raises DataError for a label of another release than the config file of this table.
 
-    Raises DataError for an unreadable file, another mode, and ids outside the table.
+    The colours of its palette (n, 3) are then mostly others than those of the config file (labels, 3). The grey ramp,
+    which libraries write where nobody chose colours, tells nothing.
     """
-    label = read_pixels(path, ("P", "L"), "use the `labels` folder, not `instances` or `panoptic`")
+    if (palette == np.arange(len(palette))[:, None]).all():
+        return
+    count = min(len(palette), len(colours))
+    alike = int((palette[:count] == colours[:count]).all(1).sum())
+    if alike < count / 2:
+        raise DataError(
+            f"{path}: palette must be that of {table}, got {alike} of {count} colours alike; ids of another release "
+            "mean other classes: use this release's labels, or name the other one by its version"
+        )
+
+
+def read_label(path: Path, table: str, mapping: str, colours: np.ndarray | None = None) -> np.ndarray:
+    """Training ids (H, W) uint8 of a palette or greyscale label of the release with this table and these colours.
+
+    Raises DataError for an unreadable file, another mode, ids outside the table and the palette of another release.
+    """
+    picture = read_ids(path, ("P", "L"), "use the `labels` folder, not `instances` or `panoptic`")
     mend = f"{table} ends at {known_ids(table).nonzero()[0][-1]}"
-    return to_train_ids(label, lookup_table(table, mapping), known_ids(table), str(path), mend)
+    if picture.palette is not None and colours is not None:
+        check_palette(picture.palette, colours, path, table)
+    return to_train_ids(picture.pixels, lookup_table(table, mapping), known_ids(table), str(path), mend)
 
 
 def listing(root: str | Path, split: str, mapping: str = "strict", version: str | None = None) -> Listing:
@@ -86,16 +111,16 @@ def listing(root: str | Path, split: str, mapping: str = "strict", version: str 
     root = Path(root)
     folder = require_folder(root / SPLITS[split] / "images", "mapillary")
     release = find_release(root, version)
-    check_config(root / release.config, release.table)
+    colours = check_config(root / release.config, release.table)
     masks = require_folder(root / SPLITS[split] / release.labels, "mapillary")
-    images = require_some(list_files(folder, (".jpg",)), f"mapillary: {folder} must hold *.jpg", "check the root")
+    images = require_some(list_images(folder, (".jpg",)), f"mapillary: {folder} must hold *.jpg", "check the root")
     names = [path.stem for path in images]
     labels = [masks / f"{name}.png" for name in names]
     return Listing(
         names,
         images,
         labels,
-        partial(read_label, table=release.table, mapping=mapping),
+        partial(read_label, table=release.table, mapping=mapping, colours=colours),
         label_mend="every image needs a label; unpack the archive again, or remove the image",
         strays=tuple(sorted(set(list_files(masks, (".png",))) - set(labels))),
     )

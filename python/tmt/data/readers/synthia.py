@@ -1,12 +1,13 @@
 """SYNTHIA-RAND-CITYSCAPES: `RGB/%07d.png` with 16-bit `GT/LABELS/%07d.png`, whose first channel is the class."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
 import kornia_rs.io
 import numpy as np
 
-from tmt.data.files import Listing, Pairs, list_files, read_bytes, require_folder, require_some
+from tmt.data.files import Listing, Pairs, list_files, list_images, read_bytes, require_folder, require_some
 from tmt.data.labels import known_ids, lookup_table, to_train_ids
 from tmt.data.png import RGB, check_png, is_png
 from tmt.errors import DataError
@@ -14,6 +15,10 @@ from tmt.errors import DataError
 SPLITS = ("train", "val")
 VAL_SHARE = 0.3
 SPLIT_SEED = 0  # of the rule used where there is no list
+OTHER_IDS = (
+    "in SYNTHIA-SEQS and other releases ids mean other classes, 12 lane marking instead of motorcycle: "
+    "use SYNTHIA-RAND-CITYSCAPES as it was released"
+)
 
 
 def split_numbers(names: list[str], split: str) -> list[str]:
@@ -81,13 +86,25 @@ def choose(root: Path, names: list[str], split: str) -> list[str]:
     return read_list(root / f"{split}.txt")
 
 
+def require_release(root: Path, folder: Path) -> None:
+    """Raises DataError for what shows by its names that it is another release of SYNTHIA."""
+    if (folder / "Stereo_Left").exists() or (folder / "Stereo_Right").exists():
+        raise DataError(f"synthia: {folder} must hold *.png, got SYNTHIA-SEQS' folders of a stereo camera; {OTHER_IDS}")
+    if any("SYNTHIA-SEQS" in part.upper() for part in root.resolve().parts):
+        raise DataError(f"synthia: root must not lie in a folder called SYNTHIA-SEQS, got {root}; {OTHER_IDS}")
+    for path in list_files(folder, (".png",)):
+        if not re.fullmatch("[0-9]{7}", path.stem):
+            raise DataError(f"{path}: images must be named by seven digits, got {path.stem}; {OTHER_IDS}")
+
+
 def listing(root: str | Path, split: str) -> Listing:
     """The split's files, sorted by number. Raises DataError for a missing folder, an empty set and only one list."""
     if split not in SPLITS:
         raise DataError(f"synthia: split must be one of {', '.join(SPLITS)}, got {split!r}")
     root = Path(root)
     folder, masks = require_folder(root / "RGB", "synthia"), require_folder(root / "GT" / "LABELS", "synthia")
-    found = require_some(list_files(folder, (".png",)), f"synthia: {folder} must hold *.png", "check the root")
+    require_release(root, folder)
+    found = require_some(list_images(folder, (".png",)), f"synthia: {folder} must hold *.png", "check the root")
     known = {path.name for path in found}
     names = choose(root, [path.stem for path in found], split)
     return Listing(
