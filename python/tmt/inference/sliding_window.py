@@ -102,7 +102,7 @@ def segment(
         part = _flip(model.semantic_probabilities(outputs, one.extent), one)[0]
         _check_finite(name, inference.amp, part, outputs.transferability)
         scores = _add(scores, part, one, size)
-        statistics = [present(outputs.allowed_fraction), present(outputs.fallback_rate)]
+        statistics = [present(outputs.allowed_fraction)[0], present(outputs.fallback_rate)[0]]
         behaviour = behaviour + torch.stack(statistics).double().cpu()
         if maps and outputs.transferability is not None:
             part = _flip(enlarge(outputs.transferability, one.extent), one)
