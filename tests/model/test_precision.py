@@ -86,4 +86,4 @@ def test_on_fake_tensors(build, fields):
 
 def test_with_fake_weights(build):
     with FakeTensorMode():
-        assert shapes(build()(torch.randn(2, 3, 97, 131))) == SHAPES
+        assert shapes(build("resnet")(torch.randn(2, 3, 97, 131))) == SHAPES
