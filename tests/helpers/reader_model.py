@@ -42,8 +42,8 @@ class Reader(nn.Module):
             classes=classes,
             transferability=classes / self.config.num_labels,
             region_labels=classes,
-            allowed_fraction=torch.tensor([0.25, 0.75]),
-            fallback_rate=torch.tensor([0.0, 0.5]),
+            allowed_fraction=torch.tensor([[0.25, 0.75]]),
+            fallback_rate=torch.tensor([[0.0, 0.5]]),
         )
 
     def semantic_probabilities(self, outputs: SimpleNamespace, size: tuple[int, int]) -> Tensor:

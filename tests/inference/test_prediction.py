@@ -1,6 +1,7 @@
 """`tmt.predict`: which images are found, what their pictures are called, and that nothing is lost or mixed."""
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -238,6 +239,20 @@ def test_images_that_cannot_be_read_are_left_out(reader: Reader, tmp_path: Path,
     put(bad[0])
     assert call(tmp_path, tmp_path / "in") == 0
     assert files(tmp_path / "out" / "labels") == ["empty.png", "good.png"]
+
+
+def test_an_image_that_the_model_cannot_judge_is_named(
+    reader: Reader, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Class 0 everywhere would look like a prediction."""
+    put(tmp_path / "in" / "a.png")
+    put(tmp_path / "in" / "b.png", seed=1)
+    of_image = iter((1.0, math.nan))
+    scores = reader.semantic_probabilities
+    monkeypatch.setattr(reader, "semantic_probabilities", lambda *given: scores(*given) * next(of_image))
+    assert call(tmp_path, tmp_path / "in", "--save=labels") == 2
+    assert f"error: {tmp_path / 'in' / 'b.png'}: class scores must be finite, got 100% that" in error_of(capsys)
+    assert files(tmp_path / "out" / "labels") == ["a.png"]
 
 
 def test_exif_orientation_is_followed(reader: Reader, tmp_path: Path) -> None:

@@ -162,3 +162,26 @@ def test_out_of_memory_says_what_helps() -> None:
 
     with pytest.raises(TMTError, match=r"image of 40x60 pixels does not fit .*; use --window"):
         segment(Greedy(), torch.zeros(1, 3, 40, 60))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", ["class scores", "transferability"])
+def test_outputs_that_are_not_finite_are_refused(part: str, value: float) -> None:
+    class Overflowing(Reader):
+        def forward(self, pixel_values: Tensor):
+            outputs = super().forward(pixel_values)
+            if part == "transferability":
+                outputs.transferability[0, 2, :3] = value
+            return outputs
+
+        def semantic_probabilities(self, outputs, size: tuple[int, int]) -> Tensor:
+            scores = super().semantic_probabilities(outputs, size)
+            if part == "class scores":
+                scores[0, 3, 2] = value
+            return scores
+
+    pixels = normalise(encode(random_classes((10, 30))))[None]
+    with pytest.raises(TMTError, match=rf"x.png: {part} must be finite, got 1% that .*; use another checkpoint$"):
+        segment(Overflowing(), pixels, name="x.png")
+    with pytest.raises(TMTError, match=r"the image: .*; use --amp false$"):
+        segment(Overflowing(), pixels, InferenceConfig(amp=True, window=(10, 20)))

@@ -258,14 +258,15 @@ def test_steps_along_the_gradient_raise_the_metric(name: str, model: torch.nn.Mo
     assert metric.last > metric.first + 0.02
 
 
-def test_leep_reads_the_scores_that_evaluation_upsamples(model: torch.nn.Module) -> None:
+def test_leep_reads_the_scores_at_the_masks_size(model: torch.nn.Module) -> None:
     """Sampling the small map at a pixel's centre gives, normalised, what the map upsampled to the labels has there."""
     metric, seen = LEEP(19, pixels=60, batch_size=2, momentum=0.9), []
     metric.score = lambda values, *rest: (seen.append(values), (values.sum(), torch.zeros(())))[1]
     batch = batch_of(metric)
     with torch.no_grad():
         metric(metric.network(model)(batch["pixel_values"]), batch, WORLD)
-        whole = model.semantic_probabilities(model(batch["pixel_values"]), (48, 64))
+        small = model.semantic_probabilities(model(batch["pixel_values"]), (12, 16))
+    whole = torch.nn.functional.interpolate(small, (48, 64), mode="bilinear")
     points, _ = labelled_pixels(batch["labels"], batch["sample_seeds"], metric.pixels_per_image)
     columns, rows = ((points * torch.tensor([64, 48])) - 0.5).round().long().unbind(2)
     expected = torch.cat([whole[i, :, rows[i], columns[i]].T for i in range(2)])

@@ -69,8 +69,9 @@ def test_mask_and_statistics_equal_a_naive_count(rule, fallback):
             if not any(both):
                 both = transfers if fallback == "transfer" and any(transfers) else [True] * 70
             assert allowed[b, n].tolist() == both
-    assert mask.allowed_fraction.item() == pytest.approx(sum(fractions) / 18)
-    assert mask.fallback_rate.item() == pytest.approx(sum(fallen) / 18)
+    for b, image in enumerate((slice(9), slice(9, 18))):
+        assert mask.allowed_fraction[b].item() == pytest.approx(sum(fractions[image]) / 9)
+        assert mask.fallback_rate[b].item() == pytest.approx(sum(fallen[image]) / 9)
     assert any(fallen) == (rule != "none")
 
 
@@ -122,7 +123,7 @@ def test_bias_mode_adds_log_novelty_and_keeps_the_mask_rule():
     bias = bias.masked_fill(logits < 0, -math.inf).repeat_interleave(4, 0)
     expected, _ = theirs(query, key, key, attn_mask=bias)
     torch.testing.assert_close(ours(query, key, key, mask).output, expected, rtol=1e-5, atol=1e-5)
-    assert mask.allowed_fraction.item() == pytest.approx((logits >= 0).float().mean().item())
+    torch.testing.assert_close(mask.allowed_fraction, (logits >= 0).float().mean((1, 2)))
 
 
 def test_bias_mode_changes_the_model(build, images):
@@ -143,9 +144,21 @@ def test_recorded_attention_is_zero_where_not_allowed_and_changes_nothing(build,
     assert [tuple(a.shape) for a in recorded.cross_attentions] == [(2, 4, 12, s) for s in sizes]
     for layer, weights in enumerate(recorded.cross_attentions):
         torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 12))
-        attended = (weights > 0).float().mean().item()
-        fallen = recorded.fallback_rate[layer].item()
-        assert attended == pytest.approx(recorded.allowed_fraction[layer].item() + fallen, abs=1e-6)
+        attended = (weights > 0).float().mean((1, 2, 3))
+        expected = recorded.allowed_fraction[:, layer] + recorded.fallback_rate[:, layer]
+        torch.testing.assert_close(attended, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["uncertain", "none"])
+def test_statistics_belong_to_images(build, images, rule):
+    """So that what collects a batch's outputs, image by image, collects these too."""
+    model = build(mask_rule=rule, transferability=rule != "none")
+    with torch.no_grad():
+        both, alone = model(images), [model(image[None]) for image in images]
+    for name in ("allowed_fraction", "fallback_rate"):
+        assert both[name].shape == (2, 4)
+        torch.testing.assert_close(both[name], torch.cat([one[name] for one in alone]), rtol=0, atol=1e-3)
+    assert all(len(value) == 2 for value in both.to_tuple())
 
 
 @pytest.mark.parametrize("exclude", ["high", "low"])
@@ -159,12 +172,12 @@ def test_excluded_positions_are_not_attended(build, images, exclude):
     excluded = kept > torch.quantile(kept, 0.7, dim=1, keepdim=True)
     assert (fine[excluded[:, None, None].expand_as(fine)] == 0).all()
     assert (fine[~excluded[:, None, None].expand_as(fine)] > 0).all()
-    torch.testing.assert_close(outputs.allowed_fraction[2], (~excluded).float().mean())
+    torch.testing.assert_close(outputs.allowed_fraction[:, 2], (~excluded).float().mean(1))
     assert outputs.region_labels is None
 
 
 def test_weights_of_an_unmasked_query_are_softmax():
     query, key = torch.randn(1, 2, 3, 8), torch.randn(1, 2, 6, 8)
-    mask = Mask(None, None, torch.ones(()), torch.zeros(()))
+    mask = Mask(None, None, torch.ones(1), torch.zeros(1))
     expected = (query @ key.transpose(-1, -2) / math.sqrt(8)).softmax(-1)
     torch.testing.assert_close(attention_weights(query, key, mask), expected)

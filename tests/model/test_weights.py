@@ -25,8 +25,8 @@ def as_version_4(folder: Path) -> None:
     weights = {name: value for name, value in load_file(folder / WEIGHTS).items() if "swin.layernorm." not in name}
     tables = [name for name in weights if name.endswith("relative_position_bias_table")]
     for name in tables:
-        weights[name.replace("bias_table", "index")] = torch.zeros(16, 16, dtype=torch.int64)
-    assert len(tables) == 4 and len(weights) == len(load_file(folder / WEIGHTS)) + 2
+        weights.setdefault(name.replace("bias_table", "index"), torch.zeros(16, 16, dtype=torch.int64))
+    assert len(tables) == 4
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 
@@ -48,7 +48,7 @@ def test_what_parts_ignore_is_no_fault_and_the_rest_is(build, tmp_path):
     model = build()
     model.save_pretrained(tmp_path)
     original = load_file(tmp_path / WEIGHTS)
-    computed = sorted({name for name, _ in model.named_buffers()} - model.state_dict().keys())[0]
+    computed = {name for name, _ in model.named_buffers()} - model.state_dict().keys()  # in old versions none is
 
     def found(**added):
         kept = {
@@ -57,7 +57,7 @@ def test_what_parts_ignore_is_no_fault_and_the_rest_is(build, tmp_path):
         save_file({**kept, **added}, tmp_path / WEIGHTS, metadata={"format": "pt"})
         return TMTForSemanticSegmentation.from_pretrained(tmp_path, output_loading_info=True)[1]
 
-    info = found(**{computed: torch.zeros(1, dtype=torch.int64), "more": torch.zeros(1)})
+    info = found(**{name: torch.zeros(1, dtype=torch.int64) for name in computed}, more=torch.zeros(1))
     assert info["unexpected_keys"] == {"more"}
     assert info["missing_keys"] and all("fc2.bias" in name or "mlp" in name for name in info["missing_keys"])
 

@@ -68,7 +68,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a segmentation model of the dataset's classes, left in the mode it came in.
 
-    Returns the same on all processes; raises Interrupted on all where any of them was asked to stop.
+    Returns the same on all processes; raises Interrupted on all where any of them was asked to stop, and TMTError for
+    an image whose scores are not finite.
     """
     require_classes(dataset, "evaluate")
     training = model.training
@@ -105,7 +106,7 @@ def _evaluate_share(
     for i, batch in enumerate(tqdm(batches, "evaluate", common, leave=False, mininterval=5, disable=quiet)):
         if i < common:
             world.leave_if_asked(stop, "while evaluating")
-        found = segment(model, batch["pixel_values"].to(world.device), inference)
+        found = segment(model, batch["pixel_values"].to(world.device), inference, name=batch["names"][0])
         truth = batch["labels"][0].to(world.device)  # (H, W), the image's size
         confusion += confusion_matrix(truth, found.prediction(), classes).cpu()
         attention += found.behaviour

@@ -195,10 +195,14 @@ class Painter:
         return cls(model, label_set_of(model), config, out, config.save, config.ids, config.opacity, config.overwrite)
 
     def paint(self, item: Input) -> dict[Path, np.ndarray]:
-        """Those pictures of an image that are missing, by the file they belong in. Raises DataError."""
+        """Those pictures of an image that are missing, by the file they belong in.
+
+        Raises DataError for an image that cannot be read, and TMTError for one that the model cannot judge.
+        """
         image = read_image(item.image)  # (H, W, 3) uint8
         pixels = normalise(image)[None].to(self.model.device)
-        found = segment(self.model, pixels, self.inference, maps="transferability" in self.kinds)
+        maps = "transferability" in self.kinds
+        found = segment(self.model, pixels, self.inference, maps, name=str(item.image))
         files = {kind: self.out / kind / item.name for kind in self.kinds}
         return {
             path: self._draw(kind, image, found) for kind, path in files.items() if self.overwrite or not path.exists()

@@ -76,7 +76,11 @@ class Segmentation:
 
 @torch.no_grad()
 def segment(
-    model: TMTForSemanticSegmentation, pixels: Tensor, inference: InferenceConfig = WHOLE, maps: bool = False
+    model: TMTForSemanticSegmentation,
+    pixels: Tensor,
+    inference: InferenceConfig = WHOLE,
+    maps: bool = False,
+    name: str = "the image",
 ) -> Segmentation:
     """Apply a segmentation model in evaluation mode to an image.
 
@@ -84,6 +88,10 @@ def segment(
         pixels: (1, 3, H, W), normalised, on the model's device.
         inference: windows, scales and mirroring. Each window is judged on its own: its T and the threshold on T too.
         maps: whether transferability and regions are wanted.
+        name: of the image, for messages.
+
+    Raises:
+        TMTError: scores that are not finite, of which the largest would mean nothing; a GPU's memory that is too small.
     """
     size = (pixels.shape[-2], pixels.shape[-1])
     passes = plan(size, inference)
@@ -92,8 +100,9 @@ def segment(
     for one in passes:
         outputs = _apply(model, pixels, one, inference.amp)
         part = _flip(model.semantic_probabilities(outputs, one.extent), one)[0]
+        _check_finite(name, inference.amp, part, outputs.transferability)
         scores = _add(scores, part, one, size)
-        statistics = [present(outputs.allowed_fraction), present(outputs.fallback_rate)]
+        statistics = [present(outputs.allowed_fraction)[0], present(outputs.fallback_rate)[0]]
         behaviour = behaviour + torch.stack(statistics).double().cpu()
         if maps and outputs.transferability is not None:
             part = _flip(enlarge(outputs.transferability, one.extent), one)
@@ -144,6 +153,14 @@ def _apply(model: nn.Module, pixels: Tensor, one: Pass, amp: bool) -> TMTOutput:
             f"segment: image of {height}x{width} pixels does not fit into the GPU's memory, seen at "
             f"{one.size[0]}x{one.size[1]}; use --window 512,1024 or another smaller one"
         ) from error
+
+
+def _check_finite(name: str, amp: bool, scores: Tensor, transferability: Tensor | None) -> None:
+    for what, values in (("class scores", scores), ("transferability", transferability)):
+        if values is not None and not values.isfinite().all():
+            share = (~values.isfinite()).float().mean().item()
+            mend = "use --amp false" if amp else "use another checkpoint"
+            raise TMTError(f"{name}: {what} must be finite, got {share:.0%} that are not; {mend}")
 
 
 def _flip(plane: Tensor, one: Pass) -> Tensor:

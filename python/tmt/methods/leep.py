@@ -68,7 +68,11 @@ class ClassScores(nn.Module):
         self.model = model
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, K, H / 4, W / 4) float32, not normalised."""
+        """(B, 3, H, W) -> (B, K, H / 4, W / 4) float32, not normalised.
+
+        At the masks' own size: pixels between are read from these scores, where evaluation upsamples every mask's
+        logits, whose gradients would take sixteen times the memory.
+        """
         outputs = self.model(pixel_values=pixel_values)
         return self.model.semantic_probabilities(outputs, outputs.masks_queries_logits.shape[-2:])
 

@@ -70,12 +70,12 @@ class TMTLoss(nn.Module):
             mask_embeddings: (L, B, Q, E) of L supervised layers, the last one's last.
             mask_features: (B, E, H4, W4).
             class_logits: (L, B, Q, K + 1).
-            mask_labels: per image (n_i, H, W), bool or floating.
+            mask_labels: per image (n_i, H, W), bool, or in [0, 1].
             class_labels: per image (n_i,) int64.
             sample_seeds: (B,) int64, one seed per image; None: drawn from torch's generator.
 
         Raises:
-            ValueError: lists that do not fit the batch or each other.
+            ValueError: lists that do not fit the batch or each other, masks with other values.
         """
         self._check(mask_labels, class_labels, mask_features.shape[0])
         with without_autocast(mask_features):
@@ -178,6 +178,19 @@ class TMTLoss(nn.Module):
                     f"TMTLoss: mask_labels[{i}] must be ({len(labels)}, H, W) as class_labels[{i}] says, "
                     f"got {tuple(masks.shape)}"
                 )
+            _check_values(i, masks)
+
+
+def _check_values(image: int, masks: Tensor) -> None:
+    """masks (n, H, W) of an image; those of more than a bit may hold padding, which would count 255 times."""
+    if masks.dtype == torch.bool or not masks.numel():
+        return
+    smallest, largest = (value.item() for value in masks.aminmax())
+    if not (smallest >= 0 and largest <= 1):
+        raise ValueError(
+            f"TMTLoss: mask_labels[{image}] must be in [0, 1], got {smallest:g} to {largest:g}; "
+            "use the processor saved with the model, or set padding to 0"
+        )
 
 
 def dice_loss(probability: Tensor, targets: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerMaskedAttentionDecoderLayer,
@@ -19,6 +20,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 from tmt.runtime.precision import full, without_autocast
 
 from .configuration import TMTConfig
+from .inputs import is_traced
 from .tma import (
     Attention,
     AttentionMaskBuilder,
@@ -45,8 +47,8 @@ class Level(NamedTuple):
 class Record(NamedTuple):
     """What one layer reports beside its result."""
 
-    allowed_fraction: Tensor  # ()
-    fallback_rate: Tensor  # ()
+    allowed_fraction: Tensor  # (B,)
+    fallback_rate: Tensor  # (B,)
     self_attention: Tensor | None  # (B, heads, N, N) when recorded
     cross_attention: Tensor | None  # (B, heads, N, S) when recorded
 
@@ -142,7 +144,7 @@ class Decoder(nn.Module):
         positions = level.mask_features.shape[2]
         if level.passing is not None:
             mask = self.mask_builder(mask_embeddings, level.passing.mask_features, level.passing.transfer, positions)
-            if mask.fallback_rate == 0:
+            if not mask.fallback_rate.any():
                 return level.passing, mask
         return level, self.mask_builder(mask_embeddings, level.mask_features, level.transfer, positions)
 
@@ -224,14 +226,16 @@ def for_projections(level: Level) -> Level:
 def _for_projection(x: Tensor) -> Tensor:
     """x (B, S, C), any strides -> contiguous; in the dtype of autocast where a projection would cast it."""
     device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(device), memory_format=torch.contiguous_format)
     return x.contiguous()
 
 
 def _counts_freely(tensor: Tensor) -> bool:
-    """Whether a count of positions may shape tensors: a GPU would have to wait for it, a compiler cannot know it."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether a count of positions may shape tensors: a GPU would have to wait for it, a compiler cannot know it, nor
+    can tensors without values, and a trace would keep it for every image."""
+    known = tensor.device.type == "cpu" and not isinstance(tensor, FakeTensor)
+    return known and not torch.compiler.is_compiling() and not is_traced()
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,5 +1,7 @@
 """The domain discriminator (E): from region features (B, C, h, w) to logits (B, h, w), target domain = 1."""
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,8 +25,13 @@ class DomainDiscriminator(nn.Module):
         )
 
     def forward(self, region_features: Tensor) -> Tensor:
-        """region_features (B, C, h, w) -> logits (B, h, w); sigmoid of a logit = probability of the target domain."""
-        return self.layers(region_features.movedim(1, -1)).squeeze(-1)
+        """region_features (B, C, h, w) -> logits (B, h, w); sigmoid of a logit = probability of the target domain.
+
+        Computed in the weights' dtype, under autocast in autocast's.
+        """
+        norm: Any = self.layers[1]  # quantisers leave it floating
+        features = region_features.to(norm.weight.dtype)
+        return self.layers(features.movedim(1, -1)).squeeze(-1)
 
 
 def discriminator_loss(logits: Tensor, domains: Tensor, valid: Tensor, count: Tensor) -> Tensor:

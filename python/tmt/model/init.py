@@ -39,8 +39,9 @@ def _initialise_pixel_decoder(decoder: Any) -> None:
     for layer in decoder.encoder.layers:
         _initialise_encoder_layer(layer)
     _caffe2(decoder.mask_projection)
-    for sequence in (*decoder.lateral_convolutions, *decoder.output_convolutions):
-        _caffe2(sequence[0])
+    for sequence in decoder.children():
+        if isinstance(sequence, nn.Sequential):  # the lateral and the output convolutions
+            _caffe2(sequence[0])  # type: ignore[arg-type]  # a Conv2d
 
 
 def _initialise_encoder_layer(layer: Mask2FormerPixelDecoderEncoderLayer) -> None:

@@ -6,13 +6,13 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelLevelModuleOutput,
 )
 
-from tmt.runtime.precision import full, without_autocast
+from tmt.runtime.precision import without_autocast
 
 
 class PixelLevelModule(Mask2FormerPixelLevelModule):
-    """Mask2Former's backbone and multi-scale deformable pixel decoder, the latter in float32 under autocast too.
+    """Mask2Former's backbone and multi-scale deformable pixel decoder, the latter in its weights' dtype under autocast.
 
-    The pixel decoder's sampling positions and group norms lose too much in half precision.
+    The pixel decoder's sampling positions and group norms lose too much in half precision: train it in float32.
     """
 
     def freeze_unused(self) -> None:
@@ -29,7 +29,8 @@ class PixelLevelModule(Mask2FormerPixelLevelModule):
         """
         maps = self.encoder(pixel_values).feature_maps
         with without_autocast(pixel_values):
-            decoded = self.decoder([full(feature) for feature in maps], output_hidden_states=output_hidden_states)
+            dtype = self.decoder.level_embed.dtype
+            decoded = self.decoder([feature.to(dtype) for feature in maps], output_hidden_states=output_hidden_states)
         return Mask2FormerPixelLevelModuleOutput(
             encoder_last_hidden_state=maps[-1],
             encoder_hidden_states=tuple(maps) if output_hidden_states else None,

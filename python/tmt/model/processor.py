@@ -4,18 +4,17 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
+from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.models.mask2former.modeling_mask2former import Mask2FormerForUniversalSegmentationOutput
 from transformers.utils.generic import ModelOutput
 
 from tmt.data.labels import IGNORE
 
 from .semantic import semantic_scores
-
-if TYPE_CHECKING:
-    from .tmt import TMTOutput
 
 PACKAGE = "transformers.models.mask2former."
 
@@ -33,9 +32,16 @@ def _plain_class() -> type[BaseImageProcessor]:
 class TMTImageProcessor(_plain_class()):  # type: ignore[misc]  # which of two classes, the version decides
     """Mask2Former's image processor, whose semantic maps are those of `semantic_probabilities`."""
 
+    def preprocess(self, *args: Any, **kwargs: Any) -> BatchFeature:
+        """As transformers', but `mask_labels` are 0 in padding, where transformers' are `ignore_index`."""
+        features = super().preprocess(*args, **kwargs)
+        if "mask_labels" in features:
+            features["mask_labels"] = [mask * (mask <= 1) for mask in features["mask_labels"]]
+        return features
+
     def post_process_semantic_segmentation(
         self,
-        outputs: "TMTOutput",
+        outputs: Mask2FormerForUniversalSegmentationOutput,
         target_sizes: Sequence[tuple[int, int]] | None = None,
         return_segmentation_scores: bool = False,
     ) -> list[Any]:

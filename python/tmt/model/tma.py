@@ -26,8 +26,8 @@ class Mask(NamedTuple):
 
     bits: Tensor | None  # (B, N, ceil(S / 64)) int64 as `tmt_ext.pack_mask` packs them; None: everywhere
     bias: Tensor | None  # (B, S) added to the attention scores; None: nothing
-    allowed_fraction: Tensor  # () mean share of keys allowed before the fallback
-    fallback_rate: Tensor  # () share of queries with no allowed key
+    allowed_fraction: Tensor  # (B,) mean share of keys allowed before the fallback
+    fallback_rate: Tensor  # (B,) share of queries with no allowed key
 
 
 class Attention(NamedTuple):
@@ -84,10 +84,11 @@ class AttentionMaskBuilder:
         if transfer is not None and not self.drops_keys:
             bias, hard = torch.log((1.0 - transfer.values).clamp(min=SMALLEST_DIVERGENCE)), None
         if self.settings.mask_rule == "none" and hard is None:
-            return Mask(None, bias, mask_features.new_ones(()), mask_features.new_zeros(()))
+            ones = torch.ones(len(mask_features), device=mask_features.device)
+            return Mask(None, bias, ones, torch.zeros_like(ones))
         packed = self._pack(mask_embeddings, mask_features, hard)
         allowed = packed.allowed.float()
-        return Mask(packed.bits, bias, allowed.mean() / positions, (allowed == 0).float().mean())
+        return Mask(packed.bits, bias, allowed.mean(1) / positions, (allowed == 0).float().mean(1))
 
     def _pack(
         self, mask_embeddings: Tensor, mask_features: Tensor, hard: LevelTransferability | None

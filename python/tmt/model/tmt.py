@@ -24,8 +24,10 @@ from .criterion import LossOutput, TMTLoss
 from .decoder import Decoded, TransformerModule, mask_logits
 from .estimator import DomainDiscriminator
 from .groups import Group, parameter_groups
+from .inputs import bound_to_size, check_no_trace, check_pixels
 from .pixel import PixelLevelModule
 from .processor import save_processor
+from .registered import call_registered
 from .semantic import semantic_scores
 
 
@@ -41,8 +43,8 @@ class TMTOutput(Mask2FormerForUniversalSegmentationOutput):
         loss_dict: weighted parts of the loss without gradient, see `criterion.LossOutput`.
         transferability: T (B, H / 8, W / 8) float32 in [0, 1].
         region_labels: (B, H / 8, W / 8) int64, region of each position.
-        allowed_fraction: (L,) mean share of positions a query may attend, before the fallback.
-        fallback_rate: (L,) share of queries that might attend nowhere and fell back.
+        allowed_fraction: (B, L) mean share of positions a query may attend, before the fallback.
+        fallback_rate: (B, L) share of queries that might attend nowhere and fell back.
         cross_attentions: per layer (B, heads, Q, S), with `output_attentions`.
     """
 
@@ -90,8 +92,10 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         self.class_predictor = nn.Linear(config.hidden_dim, (config.num_labels or 0) + 1)
         self.criterion = TMTLoss(config)
         self.acte = ACTE(config.settings)
+        self.channels: int = getattr(config.backbone_config, "num_channels", 3)
         self.estimator = DomainDiscriminator(config.mask_feature_size, config.settings)
         self.source_features = PixelLevelModule(config) if config.settings.transfer_features == "source" else None
+        call_registered(self)
         self.post_init()
         self._ignore_what_parts_ignore()
         self.freeze_unused()
@@ -124,16 +128,18 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         """Segment images, and compare with labels where they are given.
 
         Args:
-            pixel_values: (B, 3, H, W), normalised with ImageNet's mean and deviation.
-            mask_labels: per image (n_i, H, W), bool or floating; class_labels: per image (n_i,) int64.
+            pixel_values: (B, 3, H, W), normalised with ImageNet's mean and deviation, of the weights' dtype.
+            mask_labels: per image (n_i, H, W), bool, or in [0, 1]; class_labels: per image (n_i,) int64.
             pixel_mask: accepted for transformers' image processors, not used (as in transformers).
             sample_seeds: (B,) int64, seeds of the loss's random points; None: from torch's generator.
             transferability: (B, h, w) in [0, 1], used instead of the computed T.
             output_hidden_states, output_auxiliary_logits, output_attentions, return_dict: as in transformers.
 
         Raises:
-            ValueError: transferability or labels that do not fit the batch.
+            ValueError: pixels of another kind; transferability or labels that do not fit the batch; labels in a trace.
         """
+        check_pixels(pixel_values, self.channels, self.dtype)
+        pixel_values = bound_to_size(pixel_values)
         wants = _Wants.of(self.config, output_hidden_states, output_auxiliary_logits, output_attentions)
         pixels = self.model.pixel_level_module(pixel_values, output_hidden_states=wants.hidden_states)
         mask_features = pixels.decoder_last_hidden_state
@@ -150,6 +156,7 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         return output if as_dict else output.to_tuple()
 
     def _loss(self, decoded, mask_features, class_logits, mask_labels, class_labels, sample_seeds) -> LossOutput:
+        check_no_trace()
         first = 0 if self.config.use_auxiliary_loss else -1
         return self.criterion(
             decoded.mask_embeddings[first:],
@@ -287,8 +294,8 @@ def _output(
         transformer_decoder_last_hidden_state=decoded.hidden_states[-1],
         transferability=transfer,
         region_labels=None if regions is None else regions.labels,
-        allowed_fraction=torch.stack([record.allowed_fraction for record in records]),
-        fallback_rate=torch.stack([record.fallback_rate for record in records]),
+        allowed_fraction=torch.stack([record.allowed_fraction for record in records], 1),
+        fallback_rate=torch.stack([record.fallback_rate for record in records], 1),
     )
     if wants.auxiliary_logits:
         output.auxiliary_logits = [

@@ -118,7 +118,7 @@ def logged_parts(outputs: TMTOutput) -> dict[str, Any]:
     attention = {
         "allowed_fraction": present(outputs.allowed_fraction), "fallback_rate": present(outputs.fallback_rate)
     }  # fmt: skip
-    return {**parts, **{name: [round(v, 4) for v in value.tolist()] for name, value in attention.items()}}
+    return {**parts, **{name: [round(v, 4) for v in value.mean(0).tolist()] for name, value in attention.items()}}
 
 
 def metric_loss(metric: TransferMetric, model: TMTForSemanticSegmentation, world: World, amp: bool) -> LossOf:
