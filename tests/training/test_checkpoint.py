@@ -67,6 +67,16 @@ def test_other_architecture_is_named(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "c.pt", *training(width=5))
 
 
+@pytest.mark.parametrize("where", ["weight", "optimizer.0.exp_avg"])
+def test_values_that_are_not_finite_are_named(where: str, tmp_path: Path) -> None:
+    module, optimizer = training()
+    broken = module.weight.data if where == "weight" else optimizer.state[module.weight]["exp_avg"]
+    broken[0, 1] = float("nan")
+    checkpoint.save(tmp_path / "c.pt", module, optimizer, {})
+    with pytest.raises(CheckpointError, match=rf"c\.pt: weights must be finite, got {where} \(1 of 12 values\)"):
+        checkpoint.load(tmp_path / "c.pt", *training())
+
+
 def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     files.write_text(path, "old")

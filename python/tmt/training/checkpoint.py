@@ -5,11 +5,12 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tmt.errors import CheckpointError
 from tmt.runtime.files import write_atomically
+from tmt.training.finite import check_weights
 
 FORMAT = 1
 
@@ -36,10 +37,11 @@ def _write(content: dict[str, Any], path: Path) -> None:
 def load(path: Path, module: nn.Module, optimizer: Optimizer, companion: nn.Module | None = None) -> dict[str, Any]:
     """Put a checkpoint into `module`, `optimizer` and `companion` and return the loop's state.
 
-    Raises CheckpointError for a damaged file, another format, or weights of another architecture.
+    Raises CheckpointError for a damaged file, another format, and weights of another architecture or not finite.
     """
     content = _read(path)
     _check_weights(path, module.state_dict(), content["module"])
+    check_weights(path, {**content["module"], **_moments(content["optimizer"])}, "remove its folder to train anew")
     module.load_state_dict(content["module"])
     try:
         optimizer.load_state_dict(content["optimizer"])
@@ -62,6 +64,16 @@ def _read(path: Path) -> dict:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: is not a checkpoint of this version (format {FORMAT}); use another --out")
     return content
+
+
+def _moments(optimizer: dict[str, Any]) -> dict[str, Tensor]:
+    """What the optimiser remembers of each weight, by a name."""
+    return {
+        f"optimizer.{weight}.{name}": value
+        for weight, memory in optimizer.get("state", {}).items()
+        for name, value in memory.items()
+        if isinstance(value, Tensor)
+    }
 
 
 def _check_weights(path: Path, expected: dict, found: dict) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 from tmt.data import LabelSet
 from tmt.errors import CheckpointError, ConfigError
 from tmt.methods import method_of
-from tmt.model.factory import model_config, open_model
+from tmt.model.factory import model_config
 from tmt.runtime.distributed import World, share
 from tmt.runtime.lock import LOCK
 from tmt.settings import Config, TMTSettings, arguments, estimator_weights, inputs_of, source_model
+from tmt.training.finite import open_finite
 
 
 def check_folder(config: Config, folder: Path) -> None:
@@ -42,7 +43,7 @@ def check_inputs(config: Config, folder: Path, label_set: LabelSet) -> None:
     if "source" not in config.stages:
         _check_source_model(config, folder, label_set)
     elif config.model.base is not None:
-        open_model(config.model.base)
+        open_finite(config.model.base)
     for stage in config.stages:
         if "estimator" in inputs_of(stage) and "estimator" not in config.stages:
             _check_estimator(config, folder, stage)
@@ -55,7 +56,7 @@ def _check_source_model(config: Config, folder: Path, label_set: LabelSet) -> No
             f"{model}: stage {config.stages[0]} needs a source model there; run --stages source first, "
             f"or give --source_model"
         )
-    open_model(model, None, label_set)
+    open_finite(model, None, label_set)
 
 
 def _check_estimator(config: Config, folder: Path, stage: str) -> None:
