@@ -1,12 +1,12 @@
 """Makes synthetic street scenes in the layouts of five datasets, and checks datasets on disk."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from tmt.cli.command import command
 from tmt.errors import DataError
+from tmt.runtime.processors import processors
 from tmt.settings import DatasetName
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def _picture_options(commands: argparse._SubParsersAction) -> None:
 
 def default_workers() -> int:
     """As many processes as there are processors, up to 16; none where there is one."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if processors == 1 else min(16, processors)
+    return 0 if processors() == 1 else min(16, processors())
 
 
 def check(values: argparse.Namespace) -> int:

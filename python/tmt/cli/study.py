@@ -13,7 +13,6 @@ job does not stop those that do not need it, is tried again once, and again by t
 """
 
 import argparse
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tmt.cli.command import command
 from tmt.errors import ConfigError, TrainingError
+from tmt.runtime.processors import processors
 from tmt.studies import definition as definitions
 from tmt.studies.definition import STUDIES, Definition, find, studies
 from tmt.studies.study import STATES, Study
@@ -202,5 +202,5 @@ def _backend(study: Study, options: argparse.Namespace) -> "Backend":
             options.jobs, options.address, threads if options.cpus is None else options.cpus, options.gpus
         )
     gpus = () if study.definition.config.device == "cpu" else visible_gpus()
-    cores = max(1, len(os.sched_getaffinity(0)) // threads)
+    cores = max(1, processors() // threads)
     return Local(options.jobs or len(gpus) or cores, gpus if options.processes == 1 else ())

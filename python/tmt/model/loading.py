@@ -59,7 +59,7 @@ def _check_architecture(folder: Path) -> None:
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file; give the folder of a model saved with save_pretrained")
     try:
-        kind = json.loads(file.read_text()).get("model_type")
+        kind = json.loads(file.read_text(encoding="utf-8")).get("model_type")
     except (ValueError, AttributeError) as error:
         raise CheckpointError(f"{file}: not a JSON object: {_line(error)}") from error
     if kind not in MODEL_TYPES:
@@ -80,7 +80,7 @@ def _configuration(folder: Path, overrides: dict[str, Any]) -> TMTConfig:
 
 def _other_sizes(folder: Path, overrides: dict[str, Any]) -> str:
     """Why weights do not have the sizes of the configuration: which numbers were overridden, if any."""
-    saved = json.loads((folder / "config.json").read_text())
+    saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     changed = [
         f"{name} was {saved[name]} and is {value}"
         for name, value in overrides.items()

@@ -190,6 +190,11 @@ def _locked_folder(folder: Path, meanwhile: str) -> Iterator[None]:
         yield
 
 
+def ignores_case(folder: Path) -> bool:
+    """Whether the disk of a folder that is held takes `a` and `A` for the same name, as those of macOS and Windows."""
+    return (folder / LOCK.upper()).exists()
+
+
 def in_use(folder: Path) -> bool:
     """Whether a command writes to an output folder."""
     return held(folder / LOCK)

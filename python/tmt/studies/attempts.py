@@ -46,7 +46,7 @@ def reason(code: int, log: str) -> str:
         return ""
     lines = [line.strip() for line in log.replace("\r", "\n").splitlines() if line.strip()]
     signum = -code if code < 0 else code - 128
-    if signum == signal.SIGKILL:
+    if signum == getattr(signal, "SIGKILL", None):  # unknown to Windows
         return "killed by SIGKILL, as happens when memory runs out; use fewer --jobs or a smaller batch"
     for words, text in ((NO_MEMORY, "ran out of memory; use fewer --jobs or a smaller batch"), (NO_SPACE, "disk full")):
         found = [line for line in lines if any(word in line.lower() for word in words)]

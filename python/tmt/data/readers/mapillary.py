@@ -47,7 +47,7 @@ def find_release(root: Path, version: str | None) -> Release:
 def check_config(path: Path, table: str) -> None:
     """Raises DataError unless the label names in the config file are, in this order, those of the table."""
     try:
-        names = [label["readable"] for label in json.loads(path.read_text())["labels"]]
+        names = [label["readable"] for label in json.loads(path.read_text(encoding="utf-8"))["labels"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: must be Mapillary's JSON with `labels` and `readable` names, got {type(error).__name__}; "
