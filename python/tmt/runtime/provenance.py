@@ -1,5 +1,6 @@
 """How a run was started: its command, code, versions and machine."""
 
+import os
 import platform
 import shlex
 import subprocess
@@ -26,6 +27,7 @@ def describe(program: str, argv: Sequence[str], seed: int, processes: int, devic
     """Everything beside the settings that it takes to repeat a run, as JSON values."""
     return {
         "command": shlex.join(["python", "-m", program, *argv]),
+        "directory": os.getcwd(),
         "revision": revision(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "platform": platform.platform(),

@@ -8,8 +8,9 @@ from tmt.methods import method_of
 from tmt.model.factory import model_config
 from tmt.runtime.distributed import World, share
 from tmt.runtime.lock import LOCK
-from tmt.settings import Config, TMTSettings, arguments, estimator_weights, inputs_of, source_model
+from tmt.settings import Config, TMTSettings, estimator_weights, inputs_of, source_model
 from tmt.training.finite import open_finite
+from tmt.training.resuming import check_resume
 
 
 def check_folder(config: Config, folder: Path) -> None:
@@ -20,12 +21,7 @@ def check_folder(config: Config, folder: Path) -> None:
     if used and not (folder / "config.yaml").is_file():
         raise ConfigError(f"out: {folder} holds no run to resume (config.yaml); use another --out")
     if used:
-        changed = arguments.differences(arguments.from_yaml(folder / "config.yaml"), config)
-        if changed:
-            raise ConfigError(
-                f"resume: settings must be those {folder} was started with, got {'; '.join(changed)}; "
-                f"repeat its command (or --config {folder / 'config.yaml'}), or use another --out"
-            )
+        check_resume(config, folder)
 
 
 def check_settings(config: Config, world: World, label_set: LabelSet) -> None:
