@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from tmt.errors import CheckpointError
 from tmt.runtime.files import write_atomically
+from tmt.runtime.limits import lack_of_memory
 from tmt.training.finite import check_weights
 
 FORMAT = 1
@@ -41,7 +42,7 @@ def load(path: Path, module: nn.Module, optimizer: Optimizer, companion: nn.Modu
     """
     content = _read(path)
     _check_weights(path, module.state_dict(), content["module"])
-    check_weights(path, {**content["module"], **_moments(content["optimizer"])}, "remove its folder to train anew")
+    check_weights(path, _tensors(content), "remove its folder to train anew")
     module.load_state_dict(content["module"])
     try:
         optimizer.load_state_dict(content["optimizer"])
@@ -59,6 +60,8 @@ def _read(path: Path) -> dict:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        if lack_of_memory(error):  # the file may be whole, and its folder worth keeping
+            raise
         reason = str(error).split(". ")[0] or type(error).__name__
         raise CheckpointError(f"{path}: cannot be read ({reason}); remove its folder to train anew") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -66,14 +69,16 @@ def _read(path: Path) -> dict:
     return content
 
 
-def _moments(optimizer: dict[str, Any]) -> dict[str, Tensor]:
-    """What the optimiser remembers of each weight, by a name."""
-    return {
+def _tensors(content: dict[str, Any]) -> dict[str, Tensor]:
+    """A checkpoint's weights, and what optimiser and companion remember, by name."""
+    moments = {
         f"optimizer.{weight}.{name}": value
-        for weight, memory in optimizer.get("state", {}).items()
+        for weight, memory in content["optimizer"].get("state", {}).items()
         for name, value in memory.items()
         if isinstance(value, Tensor)
     }
+    memory = {f"memory.{name}": value for name, value in content.get("memory", {}).items()}
+    return {**content["module"], **moments, **memory}
 
 
 def _check_weights(path: Path, expected: dict, found: dict) -> None:
