@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tmt.runtime.limits import NO_MEMORY, NO_SPACE
+from tmt.runtime.lock import IN_USE
 
 LOG = "log.txt"
 ATTEMPTS = "attempts.jsonl"
@@ -62,7 +63,8 @@ def reason(code: int, log: str) -> str:
 
 def lost_its_state(attempt: Attempt) -> bool:
     """Whether the next attempt had better begin anew: tmt.train refused what lies in the folder (exit code 2)."""
-    return attempt.code == 2 and not attempt.message.startswith(("disk full", "ran out of memory"))
+    whole = attempt.message.startswith(("disk full", "ran out of memory")) or IN_USE in attempt.message
+    return attempt.code == 2 and not whole
 
 
 def _short(line: str) -> str:
