@@ -233,10 +233,10 @@ def test_nothing_readable_still_reports(tmp_path, capsys):
 
 def test_wrong_commands_are_one_line(made, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    for arguments in (["kitti", str(tmp_path)], ["gtav", str(made["gtav"]), "--out", str(tmp_path / "file" / "x")]):
+    unwritable = ["gtav", str(made["gtav"]), "--out", str(tmp_path / "file" / "x")]
+    for arguments, wrong in ((["kitti", str(tmp_path)], "check: "), (unwritable, "out: ")):
         assert main(["check", *arguments, "--workers", "0"]) == 2
-        error = capsys.readouterr().err.splitlines()[-1]
-        assert error.startswith("error: check: ")
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {wrong}")
     with pytest.raises(DataError, match="check: dataset must be one of"):
         check_dataset("kitti", tmp_path)
 

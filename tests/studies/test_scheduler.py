@@ -13,6 +13,7 @@ from tmt.cli.study import listing, main
 from tmt.errors import ConfigError, DataError
 from tmt.runtime.lock import only_one, try_lock
 from tmt.studies import lifecycle
+from tmt.studies.attempts import Attempt, lost_its_state, reason
 from tmt.studies.backends import Local, visible_gpus
 from tmt.studies.commands import commands_of
 from tmt.studies.reuse import reuse
@@ -301,6 +302,16 @@ def test_a_folder_that_somebody_trains_in_by_hand_is_waited_for(tmp_path: Path) 
     with only_one(job.job.folder):
         assert not job.start() and job.busy and not (job.job.folder / "config.yaml").exists()
     assert small.run(study) == 0
+
+
+def test_what_the_next_attempt_may_go_on_from(tmp_path: Path) -> None:
+    """A state is lost where tmt.train refused what the folder holds, and not for want of room, memory or the lock."""
+    with only_one(tmp_path), pytest.raises(ConfigError) as in_use:
+        only_one(tmp_path).__enter__()
+    shortages = ["source: out of memory (1 GiB more were asked for)", "source: x/checkpoint.pt: File too large"]
+    for message in (*shortages, str(in_use.value)):
+        assert not lost_its_state(Attempt(2, 0.0, reason(2, f"error: {message}; do something")))
+    assert lost_its_state(Attempt(2, 0.0, reason(2, "error: x/checkpoint.pt: cannot be read (bad file)")))
 
 
 def test_listed_as_running(tmp_path: Path) -> None:

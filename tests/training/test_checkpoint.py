@@ -44,6 +44,17 @@ def test_truncated_checkpoint_is_named(keep: float, tmp_path: Path) -> None:
         checkpoint.load(path, *training())
 
 
+def test_too_little_memory_to_read_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is told to remove a folder whose checkpoint is whole."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000 bytes.")
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        checkpoint.load(tmp_path / "c.pt", *training())
+
+
 def test_other_contents_are_named(tmp_path: Path) -> None:
     torch.save({"weights": torch.ones(1)}, tmp_path / "c.pt")
     with pytest.raises(CheckpointError, match="not a checkpoint of this version"):
@@ -65,6 +76,17 @@ def test_other_architecture_is_named(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "c.pt", *training(width=4), {})
     with pytest.raises(CheckpointError, match=r"bias is \(4,\) there and \(5,\) in the model"):
         checkpoint.load(tmp_path / "c.pt", *training(width=5))
+
+
+@pytest.mark.parametrize("where", ["weight", "optimizer.0.exp_avg", "memory.weight"])
+def test_values_that_are_not_finite_are_named(where: str, tmp_path: Path) -> None:
+    (module, optimizer), companion = training(), nn.Linear(3, 4)
+    moments = optimizer.state[module.weight]["exp_avg"]
+    places = {"weight": module.weight, "optimizer.0.exp_avg": moments, "memory.weight": companion.weight}
+    places[where].data[0, 1] = float("nan")
+    checkpoint.save(tmp_path / "c.pt", module, optimizer, {}, companion)
+    with pytest.raises(CheckpointError, match=rf"c\.pt: weights must be finite, got {where} \(1 of 12 values\)"):
+        checkpoint.load(tmp_path / "c.pt", *training())
 
 
 def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import BertConfig
 
 from tests.helpers import runs
@@ -166,6 +168,50 @@ def test_estimator_of_another_architecture(
     more = ("--stages=tmt", f"--source_model={finished}/source/model", f"--estimator_weights={weights}")
     argv = runs.arguments(tmp_path / "run", source_root, target_root, *more)
     assert "estimator" in error_of(train.main, argv, capsys)
+
+
+def break_one(path: Path, name: str) -> str:
+    """Put a NaN into a tensor of a file whose name ends so; the tensor's name."""
+    with safe_open(path, "pt") as file:
+        weights, notes = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    (found, *_) = (key for key in weights if key.endswith(name))
+    weights[found].view(-1)[-1] = float("nan")
+    save_file(weights, path, metadata=notes)
+    return found
+
+
+@pytest.mark.parametrize("stage", ["estimator", "full", "tmt"])
+def test_model_with_one_value_that_is_not_finite(
+    stage: str, finished: Path, tmp_path: Path, source_root: Path, target_root: Path, capsys: Capture
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(finished / "source" / "model", folder)
+    name = break_one(folder / "model.safetensors", "fc1.weight")
+    given = (f"--source_model={folder}", f"--estimator_weights={finished}/estimator/estimator.safetensors")
+    argv = runs.arguments(tmp_path / "run", source_root, target_root, f"--stages={stage}", *given)
+    assert f"{folder}: weights must be finite, got {name} (1 of" in error_of(train.main, argv, capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_estimator_with_one_value_that_is_not_finite(
+    finished: Path, tmp_path: Path, source_root: Path, target_root: Path, capsys: Capture
+) -> None:
+    weights = tmp_path / "estimator.safetensors"
+    shutil.copyfile(finished / "estimator" / weights.name, weights)
+    name = break_one(weights, "bias")
+    given = ("--stages=tmt", f"--source_model={finished}/source/model", f"--estimator_weights={weights}")
+    message = error_of(train.main, runs.arguments(tmp_path / "run", source_root, target_root, *given), capsys)
+    assert f"{weights}: weights must be finite, got {name} (1 of" in message and "--stages estimator" in message
+
+
+def test_rate_that_is_too_large_for_masked_attention(
+    finished: Path, tmp_path: Path, source_root: Path, target_root: Path, capsys: Capture
+) -> None:
+    """The operators refuse a transferability that is not a number before there is a loss."""
+    more = ("--stages=tmt", f"--source_model={finished}/source/model", "--target.lr=1e20")
+    given = f"--estimator_weights={finished}/estimator/estimator.safetensors"
+    message = error_of(train.main, runs.arguments(tmp_path / "run", source_root, target_root, *more, given), capsys)
+    assert "error: tmt: " in message and "at step 1" in message and "lower the learning rate" in message
 
 
 @pytest.mark.parametrize("argument", ["--model.cell=0", "--model.mask_threshold=1.5", "--modl.cell=3", "--seed=x"])

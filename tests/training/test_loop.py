@@ -70,7 +70,7 @@ def fit(task: Task, folder: Path, stop: Stop | None = None):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_loss_that_is_not_finite_changes_nothing(value: float, tmp_path: Path) -> None:
     task = task_of(losses={2: value})
-    message = rf"toy: loss must be finite, got {value} at step 2 \(images image-2\); lower"
+    message = rf"toy: loss must be finite, got {value} at step 2 \(images image-2; all weights are finite, .*\); lower"
     with pytest.raises(TrainingError, match=message):
         fit(task, tmp_path)
     kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
@@ -83,6 +83,60 @@ def test_gradient_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="gradient norm must be finite, got inf at step 0"):
         fit(task, tmp_path)
     assert task.module.weight.item() == 1.0 and not (tmp_path / "checkpoint.pt").exists()
+
+
+def after(task: Task, step: int, action) -> Task:
+    """The task with something done to its weight by the optimiser's update of a step."""
+    take = task.optimizer.step
+
+    def step_and_act() -> None:
+        take()
+        task.optimizer.param_groups[0]["taken"] = taken = task.optimizer.param_groups[0].get("taken", 0) + 1
+        if taken == step + 1:
+            action(task.module.weight)
+
+    task.optimizer.step = step_and_act  # type: ignore[method-assign]
+    return task
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_evaluated(tmp_path: Path) -> None:
+    task = after(task_of(evaluate=Scores()), 1, lambda weight: weight.data.fill_(math.nan))
+    with pytest.raises(
+        TrainingError, match=r"got weight \(1 of 1 values\) .* after step 2; lower .*; the checkpoint of"
+    ):
+        fit(task, tmp_path)
+    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert kept["state"]["step"] == 1 and kept["module"]["weight"].isfinite().all()
+
+
+def test_weights_and_not_images_are_at_fault(tmp_path: Path) -> None:
+    task = after(task_of(steps=3), 0, lambda weight: weight.data.fill_(-math.inf))
+    task = dataclasses.replace(task, schedule=Schedule(3, eval_every=9, checkpoint_every=9, log_every=1))
+    with pytest.raises(
+        TrainingError, match=r"at step 1: step 0 has made weights .* the first weight \(1 of 1"
+    ) as caught:
+        fit(task, tmp_path)
+    assert "images" not in str(caught.value)
+
+
+def failing(task: Task, error: Exception) -> Task:
+    def loss(batch: dict) -> Loss:
+        raise error
+
+    return dataclasses.replace(task, phases=[dataclasses.replace(task.phases[0], loss=loss)])
+
+
+@pytest.mark.parametrize("text", ["threshold must be in [0, 1], got -nan", "matrix contains invalid numeric entries"])
+def test_operation_that_cannot_take_such_numbers(text: str, tmp_path: Path) -> None:
+    task = task_of()
+    task.module.weight.data.fill_(3e20)
+    with pytest.raises(TrainingError, match=r"\(.*\) at step 0 .*all weights are finite, at most 3.0e\+20 in weight"):
+        fit(failing(task, ValueError(text)), tmp_path)
+
+
+def test_other_errors_pass(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="^nancy is no name$"):
+        fit(failing(task_of(), ValueError("nancy is no name")), tmp_path)
 
 
 def in_phases(task: Task, *steps: int) -> Task:

@@ -43,11 +43,10 @@ def assert_same_run(left: Path, right: Path) -> None:
 
 def train_and_die_writing(argv: list[str], log: Path, stage: str, moment: str) -> int:
     """Train, and kill this process at a moment of writing the second checkpoint of a stage."""
-    import torch
-
     from tmt.runtime import files
+    from tmt.training import checkpoint
 
-    torch_save, replace = torch.save, os.replace
+    write, replace = checkpoint._write, os.replace
     written: list[Path] = []
 
     def die_if(due: bool) -> None:
@@ -55,7 +54,7 @@ def train_and_die_writing(argv: list[str], log: Path, stage: str, moment: str) -
             os.kill(os.getpid(), signal.SIGKILL)
 
     def save(content: dict, path: Path) -> None:
-        torch_save(content, path)
+        write(content, path)
         if path.parent.name == stage:
             written.append(path)
         if moment == "half written" and len(written) == 2:
@@ -68,7 +67,7 @@ def train_and_die_writing(argv: list[str], log: Path, stage: str, moment: str) -
         replace(source, destination)
         die_if(checkpoint_due and moment == "after the rename")
 
-    torch.save, files.os.replace = save, rename
+    checkpoint._write, files.os.replace = save, rename
     return runs.train(argv, log)
 
 

@@ -5,7 +5,6 @@ python -m tmt.data check cityscapes CITYSCAPES --out runs/check
 python -m tmt.data picture --out docs/domains.png
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, get_args
 from tmt.cli.choice import Choice
 from tmt.cli.command import command
 from tmt.errors import DataError
+from tmt.runtime.processors import processors
 from tmt.settings import CheckConfig, DrawnName, MakeConfig, PictureConfig, check_mapillary
 from tmt.settings.arguments import parse_command
 
@@ -101,8 +101,7 @@ def write_report(report: "Report", spec: "DatasetSpec", out: Path) -> None:
 
 def default_workers() -> int:
     """As many processes as there are processors, up to 16; none where there is one."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if processors == 1 else min(16, processors)
+    return 0 if processors() == 1 else min(16, processors())
 
 
 def labelled_rows(spec: "DatasetSpec", split: str, each: int = 8) -> "list[tuple[str, list[np.ndarray]]]":

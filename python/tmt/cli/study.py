@@ -12,7 +12,6 @@ Killed and started again, a study goes on with what is missing; what was at work
 job does not stop those that do not need it, is tried again once, and again by the next call.
 """
 
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from tmt.cli.command import command
 from tmt.errors import ConfigError, TrainingError
+from tmt.runtime.processors import processors
 from tmt.settings import StudyConfig
 from tmt.settings.arguments import parse_command
 from tmt.studies import definition as definitions
@@ -142,5 +142,5 @@ def _backend(study: Study, config: StudyConfig) -> "Backend":
     if config.backend == "ray":
         return RayCluster(config.jobs, config.address, threads if config.cpus is None else config.cpus, config.gpus)
     gpus = () if study.definition.config.device == "cpu" else visible_gpus()
-    cores = max(1, len(os.sched_getaffinity(0)) // threads)
+    cores = max(1, processors() // threads)
     return Local(config.jobs or len(gpus) or cores, gpus if config.processes == 1 else ())

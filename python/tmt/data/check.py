@@ -56,7 +56,8 @@ class Report:
 
     def write(self, path: Path) -> None:
         """As JSON."""
-        path.write_text(json.dumps(asdict(self) | {"clean": not self.faults}, indent=1, ensure_ascii=False) + "\n")
+        content = json.dumps(asdict(self) | {"clean": not self.faults}, indent=1, ensure_ascii=False)
+        path.write_text(content + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)

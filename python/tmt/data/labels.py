@@ -65,7 +65,7 @@ def _rows(dataset: str) -> tuple[dict[str, str], ...]:
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in TABLES.glob("*.csv")))
         raise DataError(f"labels: dataset must be one of {names}, got {dataset!r}")
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return tuple(csv.DictReader(file))
 
 

@@ -24,7 +24,7 @@ class Recipe:
 def read_manifest(path: Path) -> Recipe | None:
     """The recipe of a folder of synthetic scenes; None where the file says nothing of the kind."""
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
         return Recipe(**values | {"size": tuple(values["size"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None

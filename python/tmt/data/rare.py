@@ -107,7 +107,7 @@ def _key(dataset: Dataset) -> str:
 
 def _load(path: Path, key: str) -> np.ndarray | None:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         return np.array(content["counts"], dtype=np.int64) if content["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -116,7 +116,7 @@ def _load(path: Path, key: str) -> np.ndarray | None:
 def _store(path: Path, key: str, counts: np.ndarray) -> None:
     part = path.with_name(f".{path.name}.part-{os.getpid()}")
     try:
-        part.write_text(json.dumps({"key": key, "counts": counts.tolist()}))
+        part.write_text(json.dumps({"key": key, "counts": counts.tolist()}), encoding="utf-8")
         part.replace(path)
     except OSError as error:
         raise DataError(f"class_counts: cache {path} must be writable, got {error.strerror}; choose another") from error

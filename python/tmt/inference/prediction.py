@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -66,6 +67,18 @@ def _check_names(inputs: list[Input]) -> None:
         other = taken.setdefault(item.name, item.image)
         if other != item.image:
             raise DataError(f"{item.image}: images must differ in name, got {other} beside it; rename one")
+
+
+def check_case(inputs: Sequence[Input]) -> None:
+    """Raise DataError where two pictures would be one file on a disk to which `a.png` and `A.png` are the same."""
+    taken: dict[str, Path] = {}
+    for item in inputs:
+        other = taken.setdefault(unicodedata.normalize("NFC", item.name).casefold(), item.image)
+        if other != item.image:
+            raise DataError(
+                f"{item.image}: images must differ in more than upper and lower case on the disk of --out, got {other} "
+                "beside it; rename one, or choose an --out on another disk"
+            )
 
 
 def _places(path: str) -> list[Path]:

@@ -1,5 +1,6 @@
 """How a run was started: its command, code, versions and machine."""
 
+import os
 import platform
 import shlex
 import subprocess
@@ -26,6 +27,7 @@ def describe(program: str, argv: Sequence[str], seed: int, processes: int, devic
     """Everything beside the settings that it takes to repeat a run, as JSON values."""
     return {
         "command": shlex.join(["python", "-m", program, *argv]),
+        "directory": os.getcwd(),
         "revision": revision(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "platform": platform.platform(),
@@ -57,7 +59,7 @@ def revision() -> str:
 
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.strip()
 
 
 def _version(package: str) -> str | None:

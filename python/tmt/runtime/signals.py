@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -51,8 +52,11 @@ def _handle_in_worker(signum: int) -> None:
 
 @contextmanager
 def listen() -> Iterator[Stop]:
-    """Catch SIGTERM and SIGINT while inside."""
+    """Catch SIGTERM and SIGINT while inside. Only the main thread may do that; in another one, nothing is caught."""
     stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
     previous = {signum: signal.signal(signum, stop.handle) for signum in SIGNALS}
     try:
         yield stop

@@ -21,7 +21,8 @@ class Config(Settings):
     out: str = setting("runs/tmt", affects="nothing")
     """The run's folder; must be empty or absent unless `resume` is set."""
     resume: bool = setting(False, affects="nothing")
-    """Continue the run in `out` with the same settings: finished stages are skipped, a broken one goes on exactly."""
+    """Continue the run in `out` with the same settings: finished stages are skipped, a broken one goes on exactly.
+    A stage whose learning rate is constant may be given more steps."""
     stages: tuple[Stage, ...] = setting(("source", "estimator", "full", "tmt"), affects="nothing")
     """Stages to run, as `source,estimator`; always in the order source, estimator, linear, full, leep, otce, tmt. All
     but source need a source model, tmt the estimator too: from this run's folder, or from `source_model` and

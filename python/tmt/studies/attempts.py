@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tmt.runtime.limits import NO_MEMORY, NO_SPACE
+from tmt.runtime.lock import IN_USE
 
 LOG = "log.txt"
 ATTEMPTS = "attempts.jsonl"
@@ -46,7 +47,7 @@ def reason(code: int, log: str) -> str:
         return ""
     lines = [line.strip() for line in log.replace("\r", "\n").splitlines() if line.strip()]
     signum = -code if code < 0 else code - 128
-    if signum == signal.SIGKILL:
+    if signum == getattr(signal, "SIGKILL", None):  # unknown to Windows
         return "killed by SIGKILL, as happens when memory runs out; use fewer --jobs or a smaller batch"
     for words, text in ((NO_MEMORY, "ran out of memory; use fewer --jobs or a smaller batch"), (NO_SPACE, "disk full")):
         found = [line for line in lines if any(word in line.lower() for word in words)]
@@ -62,7 +63,8 @@ def reason(code: int, log: str) -> str:
 
 def lost_its_state(attempt: Attempt) -> bool:
     """Whether the next attempt had better begin anew: tmt.train refused what lies in the folder (exit code 2)."""
-    return attempt.code == 2 and not attempt.message.startswith(("disk full", "ran out of memory"))
+    whole = attempt.message.startswith(("disk full", "ran out of memory")) or IN_USE in attempt.message
+    return attempt.code == 2 and not whole
 
 
 def _short(line: str) -> str:

@@ -14,7 +14,8 @@ Commands = Sequence[Sequence[str]]
 
 @dataclass
 class JobProcess:
-    """Commands at work in a job's folder. `lock` is inherited by them, so that it is held until the last has ended."""
+    """Commands at work in a job's folder. `lock` is inherited by them, so that it is held until the last has ended;
+    where none can be inherited (Windows), until the study ends."""
 
     folder: Path
     commands: Commands
@@ -42,7 +43,7 @@ class JobProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self.environment},
-                pass_fds=(self.lock,),
+                pass_fds=(self.lock,) if os.name == "posix" else (),
                 start_new_session=True,
             )
 
@@ -59,5 +60,13 @@ class JobProcess:
     def kill(self) -> None:
         """End all its processes at once."""
         if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self._kill_all(self._process)
             self._process.wait()
+
+    @staticmethod
+    def _kill_all(process: subprocess.Popen) -> None:
+        """End a process and those of its session; without sessions (Windows), the process alone."""
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()

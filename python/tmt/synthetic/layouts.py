@@ -69,7 +69,7 @@ def write_lists(root: Path, recipe: Recipe) -> None:
         case "synthia":
             names = [f"{place:07d}" for place in range(1, recipe.train + recipe.val + 1)]
             for split, part in (("train", names[: recipe.train]), ("val", names[recipe.train :])):
-                (root / f"{split}.txt").write_text("".join(f"{name}.png\n" for name in part))
+                (root / f"{split}.txt").write_text("".join(f"{name}.png\n" for name in part), encoding="utf-8")
 
 
 def _save(picture: Image.Image, path: Path) -> None:
@@ -165,4 +165,5 @@ def _write_config(root: Path) -> None:
         }
         for name, colour in zip(label_names("mapillary_v1.2"), colours, strict=True)
     ]
-    (root / "config.json").write_text(json.dumps({"labels": labels, "mapping": "public", "version": "1.2"}, indent=1))
+    content = json.dumps({"labels": labels, "mapping": "public", "version": "1.2"}, indent=1)
+    (root / "config.json").write_text(content, encoding="utf-8")

@@ -5,11 +5,13 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tmt.errors import CheckpointError
 from tmt.runtime.files import write_atomically
+from tmt.runtime.limits import lack_of_memory
+from tmt.training.finite import check_weights
 
 FORMAT = 1
 
@@ -36,10 +38,11 @@ def _write(content: dict[str, Any], path: Path) -> None:
 def load(path: Path, module: nn.Module, optimizer: Optimizer, companion: nn.Module | None = None) -> dict[str, Any]:
     """Put a checkpoint into `module`, `optimizer` and `companion` and return the loop's state.
 
-    Raises CheckpointError for a damaged file, another format, or weights of another architecture.
+    Raises CheckpointError for a damaged file, another format, and weights of another architecture or not finite.
     """
     content = _read(path)
     _check_weights(path, module.state_dict(), content["module"])
+    check_weights(path, _tensors(content), "remove its folder to train anew")
     module.load_state_dict(content["module"])
     try:
         optimizer.load_state_dict(content["optimizer"])
@@ -57,11 +60,25 @@ def _read(path: Path) -> dict:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        if lack_of_memory(error):  # the file may be whole, and its folder worth keeping
+            raise
         reason = str(error).split(". ")[0] or type(error).__name__
         raise CheckpointError(f"{path}: cannot be read ({reason}); remove its folder to train anew") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: is not a checkpoint of this version (format {FORMAT}); use another --out")
     return content
+
+
+def _tensors(content: dict[str, Any]) -> dict[str, Tensor]:
+    """A checkpoint's weights, and what optimiser and companion remember, by name."""
+    moments = {
+        f"optimizer.{weight}.{name}": value
+        for weight, memory in content["optimizer"].get("state", {}).items()
+        for name, value in memory.items()
+        if isinstance(value, Tensor)
+    }
+    memory = {f"memory.{name}": value for name, value in content.get("memory", {}).items()}
+    return {**content["module"], **moments, **memory}
 
 
 def _check_weights(path: Path, expected: dict, found: dict) -> None:

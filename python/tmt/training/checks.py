@@ -5,10 +5,12 @@ from pathlib import Path
 from tmt.data import LabelSet
 from tmt.errors import CheckpointError, ConfigError
 from tmt.methods import method_of
-from tmt.model.factory import model_config, open_model
+from tmt.model.factory import model_config
 from tmt.runtime.distributed import World, share
 from tmt.runtime.lock import LOCK
-from tmt.settings import Config, TMTSettings, arguments, estimator_weights, inputs_of, source_model
+from tmt.settings import Config, TMTSettings, estimator_weights, inputs_of, source_model
+from tmt.training.finite import open_finite
+from tmt.training.resuming import check_resume
 
 
 def check_folder(config: Config, folder: Path) -> None:
@@ -19,12 +21,7 @@ def check_folder(config: Config, folder: Path) -> None:
     if used and not (folder / "config.yaml").is_file():
         raise ConfigError(f"out: {folder} holds no run to resume (config.yaml); use another --out")
     if used:
-        changed = arguments.differences(arguments.from_yaml(folder / "config.yaml"), config)
-        if changed:
-            raise ConfigError(
-                f"resume: settings must be those {folder} was started with, got {'; '.join(changed)}; "
-                f"repeat its command (or --config {folder / 'config.yaml'}), or use another --out"
-            )
+        check_resume(config, folder)
 
 
 def check_settings(config: Config, world: World, label_set: LabelSet) -> None:
@@ -42,7 +39,7 @@ def check_inputs(config: Config, folder: Path, label_set: LabelSet) -> None:
     if "source" not in config.stages:
         _check_source_model(config, folder, label_set)
     elif config.model.base is not None:
-        open_model(config.model.base)
+        open_finite(config.model.base)
     for stage in config.stages:
         if "estimator" in inputs_of(stage) and "estimator" not in config.stages:
             _check_estimator(config, folder, stage)
@@ -55,7 +52,7 @@ def _check_source_model(config: Config, folder: Path, label_set: LabelSet) -> No
             f"{model}: stage {config.stages[0]} needs a source model there; run --stages source first, "
             f"or give --source_model"
         )
-    open_model(model, None, label_set)
+    open_finite(model, None, label_set)
 
 
 def _check_estimator(config: Config, folder: Path, stage: str) -> None:

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tmt.data import TrainBatch
-from tmt.errors import TrainingError
 from tmt.runtime.distributed import World
 from tmt.runtime.files import remove_leftovers, replace_folder
 from tmt.runtime.seeding import derive, seed_all
 from tmt.runtime.signals import Interrupted, Stop
 from tmt.training import checkpoint
+from tmt.training.finite import check_trained, diverged, explain_overflow
 from tmt.training.log import StageLog
 from tmt.training.schedule import Schedule
 
@@ -164,13 +164,14 @@ def take_step(task: Task, phase: Phase, at: Workplace, batch: TrainBatch, step: 
     for group in task.optimizer.param_groups:
         group["lr"] = group["initial_lr"] * task.rate(step)
     task.optimizer.zero_grad(set_to_none=True)
-    loss = phase.loss(batch)
-    mean, stop = _agree(loss.value, at)
-    _check_finite("loss", mean, task, at, batch, step)
-    loss.value.backward()
-    norm = float(nn.utils.clip_grad_norm_([p for p in task.module.parameters() if p.requires_grad], task.clip))
-    _check_finite("gradient norm", norm, task, at, batch, step)
-    task.optimizer.step()
+    with explain_overflow(task.name, task.module, step, _images(batch), _kept(at)):
+        loss = phase.loss(batch)
+        mean, stop = _agree(loss.value, at)
+        _check_finite("loss", mean, task, at, batch, step)
+        loss.value.backward()
+        norm = float(nn.utils.clip_grad_norm_([p for p in task.module.parameters() if p.requires_grad], task.clip))
+        _check_finite("gradient norm", norm, task, at, batch, step)
+        task.optimizer.step()
     return Step(mean, norm, loss.logged, task.optimizer.param_groups[0]["lr"], stop)
 
 
@@ -182,19 +183,24 @@ def _agree(loss: Tensor, at: Workplace) -> tuple[float, bool]:
 
 
 def _check_finite(what: str, value: float, task: Task, at: Workplace, batch: TrainBatch, step: int) -> None:
-    if math.isfinite(value):
-        return
-    kept = f"; the checkpoint of an earlier step is kept in {at.folder}" if at.checkpoint.exists() else ""
-    raise TrainingError(
-        f"{task.name}: {what} must be finite, got {value} at step {step} (images {', '.join(batch['names'])}); "
-        f"lower the learning rate or the clip, or look at these images{kept}"
-    )
+    if not math.isfinite(value):
+        said = f"{what} must be finite, got {value}"
+        raise diverged(task.name, task.module, step, said, _images(batch), _kept(at))
+
+
+def _images(batch: TrainBatch) -> str:
+    return f"images {', '.join(batch['names'])}"
+
+
+def _kept(at: Workplace) -> str:
+    return f"; the checkpoint of an earlier step is kept in {at.folder}" if at.checkpoint.exists() else ""
 
 
 def evaluate_if_due(task: Task, at: Workplace, state: State, log: StageLog) -> None:
     """Evaluate the weights where the schedule says so, once, and keep the best."""
     if not task.schedule.evaluates_at(state.step) or state.evaluated == state.step:
         return
+    check_trained(task.name, task.module, state.step, _kept(at))
     result = task.evaluate()
     state.last = cast(Evaluated, {"step": state.step, **result})
     state.evaluated = state.step
@@ -206,7 +212,8 @@ def evaluate_if_due(task: Task, at: Workplace, state: State, log: StageLog) -> N
 
 
 def save(task: Task, at: Workplace, state: State) -> None:
-    """Write the checkpoint; all processes wait for it."""
+    """Write the checkpoint; all processes wait for it. Raises TrainingError for weights that nothing can go on from."""
+    check_trained(task.name, task.module, state.step, _kept(at))
     if at.world.main:
         checkpoint.save(at.checkpoint, task.module, task.optimizer, asdict(state), task.companion)
     at.world.barrier()

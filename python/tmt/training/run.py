@@ -18,6 +18,7 @@ from tmt.training.checks import check_folder, check_inputs, check_settings
 from tmt.training.domains import Domains, make_synthetic, open_given, open_synthetic
 from tmt.training.estimator import train_estimator
 from tmt.training.loop import Workplace
+from tmt.training.resuming import lengthen
 from tmt.training.shortage import explain_shortage
 from tmt.training.source import train_source
 from tmt.training.summary import summarise
@@ -122,7 +123,9 @@ def _prepare_folder(config: Config, argv: Sequence[str], folder: Path, world: Wo
         else:
             record = describe("tmt.train", argv, config.seed, world.size, str(world.device))
         write_json(folder / "run.json", record)
-        if not (folder / "config.yaml").exists():
+        if (folder / "config.yaml").exists():
+            lengthen(config, folder)
+        else:
             write_text(folder / "config.yaml", arguments.to_yaml(config))
     except OSError as error:
         raise ConfigError(f"out: {folder} cannot be written ({error.strerror}); choose another --out") from error

@@ -7,6 +7,7 @@ from tmt.errors import TMTError, TrainingError
 from tmt.runtime.limits import SHARED, lack_of_memory, lack_of_room
 from tmt.runtime.signals import Interrupted
 from tmt.settings import Config, Stage
+from tmt.training.resuming import group_of
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def _mend(config: Config, stage: Stage, memory: str) -> str:
     """Which settings lower the memory that a stage takes, and what they are."""
     if memory == SHARED:
         return f"lower data.workers (now {config.data.workers}) and --resume, or enlarge /dev/shm"
-    group = stage if stage in ("source", "estimator") else "target"
+    group = group_of(stage)
     batch, crop = getattr(config, group).batch_size, " x ".join(map(str, config.augment.crop))
     window = "" if config.evaluation.window else ", or set evaluation.window where it happens in evaluation"
     return (
