@@ -168,7 +168,7 @@ def test_runs_on_the_current_stream():
 
 def test_other_devices_tensor_is_refused():
     q, k, v = (t.to(GPU) for t in inputs(keys=70, dtype=torch.float32).qkv)
-    with pytest.raises(RuntimeError, match="masked_attention: value must be on the device of query"):
+    with pytest.raises(RuntimeError, match="packed_attention: value must be on the device of query"):
         tmt_ext.packed_attention(q, k, v.cpu())
 
 

@@ -135,5 +135,5 @@ def test_float64_is_refused(ops):
     with pytest.raises(RuntimeError, match="superpixel: dtype must be float32, .* got float64"):
         ops.superpixel(torch.zeros(1, 2, 4, 4, dtype=torch.float64), 2, 1, 1.0)
     x = torch.zeros(1, 1, 2, 8, dtype=torch.float64)
-    with pytest.raises(RuntimeError, match="masked_attention: dtype must be float32, .* got float64"):
+    with pytest.raises(RuntimeError, match="packed_attention: dtype must be float32, .* got float64"):
         ops.packed_attention(x, x, x, None)
