@@ -5,6 +5,9 @@ the operators are called as the autograd.Functions below, which they do see. Tho
 by the dispatcher alone, forward mode would silently give zeros and a second derivative would be silently wrong.
 """
 
+from collections.abc import Callable
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
@@ -78,11 +81,8 @@ def _more_images(operator, info, in_dims, *arguments):
 class _Operator(Function):
     """An operator for transforms; subclasses: `name`, `operator`, `setup_context` and `backward`."""
 
-    name: str
-
-    @staticmethod
-    def operator(*arguments):
-        raise NotImplementedError
+    name: ClassVar[str]
+    operator: ClassVar[Callable[..., Any]]
 
     @classmethod
     def vmap(cls, info, in_dims, *arguments):
@@ -135,7 +135,8 @@ def _superpixel_setup(ctx, inputs, output):
     ctx.set_materialize_grads(False)
 
 
-def _superpixel_backward(ctx, grad_region_features, grad_assignment, _labels, _history, _masses):
+def _superpixel_backward(ctx, *gradients):
+    grad_region_features, grad_assignment = gradients[:2]
     if grad_region_features is None and grad_assignment is None:
         return None, None, None, None, None
     features, history, masses = ctx.saved_tensors
@@ -182,11 +183,11 @@ def _attention_setup(ctx, inputs, output):
     ctx.set_materialize_grads(False)
 
 
-def _attention_backward(ctx, grad_output, _lse, _plan):
-    if grad_output is None:
+def _attention_backward(ctx, *gradients):
+    if gradients[0] is None:
         return None, None, None, None
     query, key, value, output, lse, plan, bits = ctx.saved_tensors
-    return *_attention_gradient(grad_output, query, key, value, output, lse, plan, bits), None
+    return *_attention_gradient(gradients[0], query, key, value, output, lse, plan, bits), None
 
 
 class _Attention(_Operator):

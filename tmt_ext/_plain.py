@@ -51,7 +51,7 @@ def is_plain() -> bool:
     return _everywhere or (_contexts > 0 and _is_plain_here())
 
 
-@torch.compiler.disable
+@torch.compiler.disable(reason="torch.compile cannot read a context variable")
 def _is_plain_here():
     return _here.get()
 
@@ -71,7 +71,8 @@ def superpixel(features: Tensor, cell: int, iterations: int, kappa: float) -> Su
         found = _reference_superpixel.superpixel(_widened(features), cell, iterations=iterations, kappa=kappa)
     if autocast or features.dtype == found.assignment.dtype:
         return found
-    return SuperpixelOutput(*(x.to(features.dtype) for x in found[:2]), found.labels)
+    regions, assignment, labels = found
+    return SuperpixelOutput(regions.to(features.dtype), assignment.to(features.dtype), labels)
 
 
 def pack_mask(
@@ -81,7 +82,7 @@ def pack_mask(
     mask_threshold: float,
     rule: str,
     fallback: str,
-    queries: int,
+    queries: int | None,
 ) -> PackedMask:
     """As `tmt_ext.pack_mask`, but for `bits`: the (B, N, S) bool mask."""
     allowed = _reference_attention.allowed_mask(
@@ -96,11 +97,11 @@ def pack_mask(
     return PackedMask(*allowed)
 
 
-def pack_predicted_mask(mask_embeddings: Tensor, mask_features: Tensor, *others: Any) -> PackedMask:
-    """As `tmt_ext.pack_predicted_mask`, but for `bits`: the (B, N, S) bool mask; `others` as in `pack_mask`."""
+def pack_predicted_mask(mask_embeddings: Tensor, mask_features: Tensor, **options: Any) -> PackedMask:
+    """As `tmt_ext.pack_predicted_mask`, but for `bits`: the (B, N, S) bool mask; options: the rest of `pack_mask`."""
     with _without_autocast(mask_embeddings):
         logits = _widened(mask_embeddings.detach()) @ _widened(mask_features.detach())
-    return pack_mask(logits, *others, mask_embeddings.shape[1])
+    return pack_mask(logits, queries=mask_embeddings.shape[1], **options)
 
 
 def packed_attention(query: Tensor, key: Tensor, value: Tensor, bits: Tensor | None) -> Tensor:
@@ -110,8 +111,8 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, bits: Tensor | N
         dtype = (
             torch.get_autocast_dtype(query.device.type) if autocast and query.dtype != torch.float64 else query.dtype
         )
-        rounded = (x.to(dtype) for x in (query, key, value))
-        return _reference_attention.attention(*map(_widened, rounded), allowed).to(dtype)
+        query, key, value = (_widened(x.to(dtype)) for x in (query, key, value))
+        return _reference_attention.attention(query, key, value, allowed).to(dtype)
 
 
 def _widened(tensor):

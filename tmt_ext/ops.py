@@ -131,8 +131,15 @@ def pack_predicted_mask(
     threshold = _threshold_tensor(operator, transfer_threshold, transferability)
     logit, fallback_number = _logit(operator, mask_threshold), _number(operator, "fallback", fallback, FALLBACKS)
     if _plain.is_plain():
-        given = mask_embeddings, mask_features, transferability, threshold
-        return _plain.pack_predicted_mask(*given, mask_threshold, rule, fallback)
+        return _plain.pack_predicted_mask(
+            mask_embeddings,
+            mask_features,
+            transferability=transferability,
+            transfer_threshold=threshold,
+            mask_threshold=mask_threshold,
+            rule=rule,
+            fallback=fallback,
+        )
     require_device(
         operator,
         mask_embeddings=mask_embeddings,

@@ -155,6 +155,18 @@ def check_attention_extremes(ops, device):
     assert broken[0, 0].tolist() == [n == 3 for n in range(9)] and broken.sum() == 1
 
 
+def check_attention_weights(ops, device, dtype):
+    """Backward, no weight is above 1, however lse was rounded: here it is 50 too small, and all weights become 1."""
+    data = inputs(1, 1, 9, 150, 32, dtype=dtype)
+    bits = reference.pack_mask(**data.mask, transfer_threshold=0.7).bits.to(device)
+    qkv = [t.to(device) for t in data.qkv]
+    output, lse, plan = ops.packed_attention(*qkv, bits)
+    weight = torch.ones_like(output)
+    grad_value = ops.packed_attention_backward(weight, *qkv, output, lse - 50, plan, bits)[2]
+    attended = unpack_bits(bits.cpu(), 150).sum(1)  # how many queries attend each key
+    assert torch.equal(grad_value[0, 0].cpu().float(), attended[0, :, None].expand(150, 32).float())
+
+
 def check_attention_nan(ops, device, dtype, masked, broken):
     """A NaN in one query or key is in every result that it has a part in, as in the reference, and in no other head."""
     data = inputs(1, 2, 20, 150, 32, dtype=dtype)

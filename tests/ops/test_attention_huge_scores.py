@@ -2,6 +2,7 @@
 
 import math
 
+import kernel_checks
 import pytest
 import torch
 from helpers import assert_close, gradients, run_at_level
@@ -60,3 +61,8 @@ def test_float64():
     _, grads = gradients(tmt_ext.packed_attention, qkv)
     _, expected = gradients(masked_attention, qkv)
     assert_close(grads[2], expected[2], 1e-12)
+
+
+@pytest.mark.parametrize("dtype", kernel_checks.DTYPES)
+def test_no_weight_is_above_1(dtype):
+    kernel_checks.check_attention_weights(torch.ops.tmt, torch.device("cpu"), dtype)

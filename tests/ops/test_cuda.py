@@ -42,6 +42,11 @@ def test_attention_extremes():
     checks.check_attention_extremes(torch.ops.tmt, GPU)
 
 
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+def test_attention_weights(dtype):
+    checks.check_attention_weights(torch.ops.tmt, GPU, dtype)
+
+
 def test_rows_without_any_bit():
     checks.check_rows_without_any_bit(torch.ops.tmt, GPU)
 

@@ -58,6 +58,11 @@ def test_attention_extremes(ops):
     checks.check_attention_extremes(ops, CPU)
 
 
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+def test_attention_weights(ops, dtype):
+    checks.check_attention_weights(ops, CPU, dtype)
+
+
 @pytest.mark.parametrize("keys", [1, 64, 65, 150])
 @pytest.mark.parametrize(("rule", "fallback"), CHOICES)
 def test_pack_mask(ops, rule, fallback, keys):
