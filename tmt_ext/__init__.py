@@ -4,6 +4,7 @@ superpixel(features, cell)                     Eqs. 6-9 of the paper
 masked_attention(query, key, value, ...)       Eqs. 12-13
 pack_mask, packed_attention                    the two halves of masked_attention
 pack_predicted_mask                            pack_mask of logits that are a matrix product, never stored
+plain_torch, set_plain_torch                   switch all of them to plain PyTorch: every derivative, ONNX
 reference                                      the same in plain PyTorch: the oracle of the tests
 build_info()                                   what this build is made of
 """
@@ -15,6 +16,7 @@ from . import _library
 _library.load()
 
 from . import _register, reference  # noqa: E402, F401  (registration needs the loaded schemas)
+from ._plain import plain_torch, set_plain_torch  # noqa: E402
 from ._types import Fallback, PackedMask, Rule, SuperpixelOutput  # noqa: E402
 from .ops import masked_attention, pack_mask, pack_predicted_mask, packed_attention, superpixel  # noqa: E402
 
@@ -30,6 +32,8 @@ __all__ = [
     "pack_mask",
     "pack_predicted_mask",
     "packed_attention",
+    "plain_torch",
     "reference",
+    "set_plain_torch",
     "superpixel",
 ]

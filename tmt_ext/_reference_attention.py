@@ -45,8 +45,8 @@ def allowed_mask(
     allowed = by_transfer & _mask_test(mask_logits, mask_threshold, rule)
     count = allowed.sum(-1, dtype=torch.int32)
     if fallback == "transfer":
-        everywhere = torch.where(by_transfer.any(-1, keepdim=True), by_transfer, everywhere)
-    return torch.where((count == 0).unsqueeze(-1), everywhere, allowed), count
+        everywhere = by_transfer | ~by_transfer.any(-1, keepdim=True)
+    return allowed | (count == 0).unsqueeze(-1) & everywhere, count  # logic: ONNX Runtime selects no bools
 
 
 def pack_mask(
@@ -93,7 +93,9 @@ def pack_bits(allowed: Tensor) -> Tensor:
 
 
 def unpack_bits(bits: Tensor, keys: int) -> Tensor:
-    """(B, N, ceil(S / 64)) int64 -> (B, N, S) bool."""
+    """(B, N, ceil(S / 64)) int64 -> (B, N, S) bool; a (B, N, S) bool mask stays as it is."""
+    if bits.dtype == torch.bool:
+        return bits
     shifts = torch.arange(WORD, device=bits.device)
     return ((bits.unsqueeze(-1) >> shifts) & 1).bool().flatten(-2)[..., :keys]
 

@@ -10,6 +10,8 @@ from tmt_ext._types import SuperpixelOutput
 
 NORM_EPS = 1e-6  # vectors shorter than this are divided by it instead of by their norm
 MASS_EPS = 1e-12  # regions that no pixel wants get features 0, not 0 / 0
+TIE = 2.0**-15  # cosines less than this below the largest tie with it, as csrc/superpixel/definitions.h says
+OWN_FIRST = [4, 0, 1, 2, 3, 5, 6, 7, 8]  # whom ties go to: the pixel's own cell, else the lowest neighbour
 
 
 def superpixel(features: Tensor, cell: int, *, iterations: int = 6, kappa: float = 1 / 0.07) -> SuperpixelOutput:
@@ -24,13 +26,11 @@ def superpixel(features: Tensor, cell: int, *, iterations: int = 6, kappa: float
     own[:, 4] = 1  # at first every pixel belongs to its own cell
     centres = region_means(pixels, own, regions, rows * columns)
     for _ in range(iterations):
-        logits = kappa * similarities(normalise(centres), directions, regions)
-        logits = logits.masked_fill(~exists, -torch.inf)
-        assignment = torch.softmax(logits, dim=1)  # subtracts the maximum first
+        cosines = similarities(normalise(centres), directions, regions).masked_fill(~exists, -torch.inf)
+        assignment = torch.softmax(kappa * cosines, dim=1)  # subtracts the maximum first
         centres = region_means(pixels, assignment, regions, rows * columns)
 
-    nearest = logits.argmax(dim=1, keepdim=True)  # (B, 1, H*W), the first of equal ones
-    labels = regions.expand(batch, -1, -1).gather(1, nearest).squeeze(1)
+    labels = regions.expand(batch, -1, -1).gather(1, nearest_neighbours(cosines)).squeeze(1)
     return SuperpixelOutput(
         centres.reshape(batch, channels, rows, columns),
         assignment.reshape(batch, 9, height, width),
@@ -60,6 +60,13 @@ def normalise(vectors: Tensor) -> Tensor:
 def similarities(centres: Tensor, directions: Tensor, regions: Tensor) -> Tensor:
     """Inner products (B, 9, H*W) of each pixel of directions (B, C, H*W) with its neighbours in centres (B, C, h*w)."""
     return torch.stack([(centres[:, :, index] * directions).sum(1) for index in regions], dim=1)
+
+
+def nearest_neighbours(cosines: Tensor) -> Tensor:
+    """(B, 9, H*W), -inf where there is no neighbour -> (B, 1, H*W): the largest, ties as `OWN_FIRST` says."""
+    ties = cosines >= cosines.amax(1, keepdim=True) - TIE
+    order = torch.tensor(OWN_FIRST, device=cosines.device)
+    return order[ties[:, order].int().argmax(1, keepdim=True)]  # the first that ties
 
 
 def region_means(pixels: Tensor, assignment: Tensor, regions: Tensor, count: int) -> Tensor:

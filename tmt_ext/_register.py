@@ -1,7 +1,10 @@
-"""Fake kernels, autograd and autocast of the operators; schemas: csrc/library.cpp, kernels: csrc/*/cpu, csrc/*/cuda."""
+"""Fake kernels and autocast of the operators; autograd: _autograd.py, schemas: csrc/library.cpp, kernels: csrc/*/cpu,
+csrc/*/cuda."""
 
 import torch
-from torch.library import impl, register_autograd, register_fake
+from torch.library import impl, register_fake
+
+from ._autograd import cast
 
 
 def _accumulate(dtype):
@@ -76,61 +79,15 @@ def _(grad_output, query, key, value, output, lse, plan, bits):
     return tuple(_empty_in_order_of(tensor) for tensor in (query, key, value))
 
 
-# ---- autograd -------------------------------------------------------------------------------------------------------
-
-
-def _superpixel_setup(ctx, inputs, output):
-    features, ctx.cell, ctx.iterations, ctx.kappa, _ = inputs
-    _, _, labels, history, masses = output
-    ctx.save_for_backward(features, history, masses)
-    ctx.mark_non_differentiable(labels, history, masses)
-    ctx.set_materialize_grads(False)
-
-
-def _superpixel_backward(ctx, grad_region_features, grad_assignment, _labels, _history, _masses):
-    if grad_region_features is None and grad_assignment is None:
-        return None, None, None, None, None
-    features, history, masses = ctx.saved_tensors
-    grad = torch.ops.tmt.superpixel_backward(
-        grad_region_features, grad_assignment, features, history, masses, ctx.cell, ctx.iterations, ctx.kappa
-    )
-    return grad, None, None, None, None
-
-
-register_autograd("tmt::superpixel", _superpixel_backward, setup_context=_superpixel_setup)
-
-
-def _attention_setup(ctx, inputs, output):
-    query, key, value, bits = inputs
-    ctx.save_for_backward(query, key, value, *output, bits)
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.set_materialize_grads(False)
-
-
-def _attention_backward(ctx, grad_output, _lse, _plan):
-    if grad_output is None:
-        return None, None, None, None
-    query, key, value, output, lse, plan, bits = ctx.saved_tensors
-    grads = torch.ops.tmt.packed_attention_backward(grad_output, query, key, value, output, lse, plan, bits)
-    return *grads, None
-
-
-register_autograd("tmt::packed_attention", _attention_backward, setup_context=_attention_setup)
-
-
 # ---- autocast: superpixels in float32; attention in the autocast dtype, its mask decisions untouched: what was given
 # in float32 decides in float32 --------------------------------------------------------------------------------------
-
-
-def _cast(tensor, dtype):
-    return tensor.to(dtype) if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor
 
 
 def _register_autocast(key, device):
     @impl("tmt::superpixel", key)
     def superpixel(features, *others):
         with torch.autocast(device, enabled=False):
-            return torch.ops.tmt.superpixel(_cast(features, torch.float32), *others)
+            return torch.ops.tmt.superpixel(cast(features, torch.float32), *others)
 
     @impl("tmt::pack_predicted_mask", key)
     def pack_predicted_mask(mask_embeddings, mask_features, *others):
@@ -142,7 +99,7 @@ def _register_autocast(key, device):
     def packed_attention(query, key, value, bits):
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
-            return torch.ops.tmt.packed_attention(*(_cast(t, dtype) for t in (query, key, value)), bits)
+            return torch.ops.tmt.packed_attention(*(cast(t, dtype) for t in (query, key, value)), bits)
 
 
 _register_autocast("AutocastCPU", "cpu")

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from . import _autograd, _plain
 from ._library import require_device
 from ._types import Fallback, PackedMask, Rule, SuperpixelOutput
 
@@ -30,15 +31,20 @@ def superpixel(features: Tensor, cell: int, *, iterations: int = 6, kappa: float
     Returns:
         SuperpixelOutput: region_features (B, C, h, w) and assignment (B, 9, H, W) in the dtype of `features`, the
         neighbour order row-major from (-1, -1), exactly 0 where a neighbour does not exist; labels (B, H, W) int64,
-        the index y * w + x of the most probable region (of equals, the one that comes first in that order).
-        Differentiable with respect to `features` from both floating-point results, through all iterations.
+        the index y * w + x of the most probable region; cosines less than 2^-15 below the largest tie with it, in every
+        dtype, and ties go to the pixel's own cell, else to the neighbour that comes first in that order.
+        Differentiable once, backward, with respect to `features` from both floating-point results, through all
+        iterations; for other derivatives see `plain_torch`.
 
     Raises:
-        RuntimeError: wrong shape, dtype or value, or a CUDA tensor without CUDA kernels.
+        RuntimeError: wrong shape, dtype or value, a CUDA tensor without CUDA kernels, or a derivative that is none of
+            those above.
     """
+    if _plain.is_plain():
+        return _plain.superpixel(features, cell, iterations, kappa)
     require_device("superpixel", features=features)
     differentiates = torch.is_grad_enabled() and features.requires_grad  # else nothing is kept for a backward
-    return SuperpixelOutput(*torch.ops.tmt.superpixel(features, cell, iterations, kappa, differentiates)[:3])
+    return SuperpixelOutput(*_autograd.superpixel(features, cell, iterations, kappa, differentiates)[:3])
 
 
 def pack_mask(
@@ -78,17 +84,13 @@ def pack_mask(
     threshold = _threshold_tensor(operator, transfer_threshold, transferability)
     if tested is None and transferability is None:
         raise ValueError("pack_mask: rule 'none' without transferability decides nothing; give transferability")
+    logit, fallback_number = _logit(operator, mask_threshold), _number(operator, "fallback", fallback, FALLBACKS)
+    if _plain.is_plain():
+        return _plain.pack_mask(tested, transferability, threshold, mask_threshold, rule, fallback, number)
     require_device(operator, mask_logits=mask_logits, transferability=transferability, transfer_threshold=threshold)
+    rule_number = RULES["none"] if tested is None else rule_number
     return PackedMask(
-        *torch.ops.tmt.pack_mask(
-            tested,
-            transferability,
-            threshold,
-            _logit(operator, mask_threshold),
-            RULES["none"] if tested is None else rule_number,
-            _number(operator, "fallback", fallback, FALLBACKS),
-            number,
-        )
+        *torch.ops.tmt.pack_mask(tested, transferability, threshold, logit, rule_number, fallback_number, number)
     )
 
 
@@ -127,6 +129,17 @@ def pack_predicted_mask(
     if rule_number == RULES["none"]:
         raise ValueError(f"{operator}: rule must be 'uncertain' or 'foreground', got 'none'; use pack_mask")
     threshold = _threshold_tensor(operator, transfer_threshold, transferability)
+    logit, fallback_number = _logit(operator, mask_threshold), _number(operator, "fallback", fallback, FALLBACKS)
+    if _plain.is_plain():
+        return _plain.pack_predicted_mask(
+            mask_embeddings,
+            mask_features,
+            transferability=transferability,
+            transfer_threshold=threshold,
+            mask_threshold=mask_threshold,
+            rule=rule,
+            fallback=fallback,
+        )
     require_device(
         operator,
         mask_embeddings=mask_embeddings,
@@ -140,9 +153,9 @@ def pack_predicted_mask(
             mask_features,
             transferability,
             threshold,
-            _logit(operator, mask_threshold),
+            logit,
             rule_number,
-            _number(operator, "fallback", fallback, FALLBACKS),
+            fallback_number,
         )
     )
 
@@ -156,13 +169,16 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, bits: Tensor | N
         bits: (B, N, ceil(S / 64)) int64 from `pack_mask`, shared by the heads, or None: every key.
 
     Returns:
-        (B, heads, N, D) in the dtype of `query`. Differentiable with respect to query, key and value.
+        (B, heads, N, D) in the dtype of `query`. Differentiable once, backward, with respect to query, key and value;
+        for other derivatives see `plain_torch`.
 
     Raises:
-        RuntimeError: wrong shape, dtype or device.
+        RuntimeError: wrong shape, dtype or device, or a derivative that is none of those above.
     """
-    require_device("masked_attention", query=query, key=key, value=value, bits=bits)
-    return torch.ops.tmt.packed_attention(query, key, value, bits)[0]
+    if _plain.is_plain():
+        return _plain.packed_attention(query, key, value, bits)
+    require_device("packed_attention", query=query, key=key, value=value, bits=bits)
+    return _autograd.packed_attention(query, key, value, bits)[0]
 
 
 def masked_attention(
@@ -188,7 +204,7 @@ def masked_attention(
         (B, heads, N, D) in the dtype of `query`. Mask and transferability receive no gradient.
 
     Raises:
-        ValueError, RuntimeError: as `pack_mask` and `packed_attention`.
+        ValueError, RuntimeError: as `pack_mask` and `packed_attention`, whose names they carry.
     """
     decided = _number("masked_attention", "rule", rule, RULES) != RULES["none"] and mask_logits is not None
     if not decided and transferability is None:

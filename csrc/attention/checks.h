@@ -49,16 +49,16 @@ inline Tensor empty_in_order_of(const Tensor& tensor) {
 }
 
 inline void check_like_query(const char* name, const Tensor& tensor, const Tensor& query) {
-  TMT_CHECK(tensor.scalar_type() == query.scalar_type(), "masked_attention: ", name, " must have the dtype of query (",
+  TMT_CHECK(tensor.scalar_type() == query.scalar_type(), "packed_attention: ", name, " must have the dtype of query (",
             dtype_name(query), "), got ", dtype_name(tensor));
-  TMT_CHECK(same_device(tensor, query), "masked_attention: ", name,
+  TMT_CHECK(same_device(tensor, query), "packed_attention: ", name,
             " must be on the device of query, got another device; move it there");
 }
 
 inline void check_key_shape(const char* name, const Tensor& tensor, const Tensor& query) {
   TMT_CHECK(tensor.dim() == 4 && tensor.size(0) == query.size(0) && tensor.size(1) == query.size(1) &&
                 tensor.size(3) == query.size(3),
-            "masked_attention: ", name, " must be (B, heads, S, D) with B, heads and D of query ", shape(query),
+            "packed_attention: ", name, " must be (B, heads, S, D) with B, heads and D of query ", shape(query),
             ", got ", shape(tensor));
   check_like_query(name, tensor, query);
 }
@@ -66,24 +66,24 @@ inline void check_key_shape(const char* name, const Tensor& tensor, const Tensor
 inline void check_bits(const Tensor& bits, const AttentionShape& s, const Tensor& query) {
   TMT_CHECK(
       bits.dim() == 3 && bits.size(0) == s.batch && bits.size(1) == s.queries && bits.size(2) == mask_words(s.keys),
-      "masked_attention: bits must be (B, N, ceil(S / 64)) = (", s.batch, ", ", s.queries, ", ", mask_words(s.keys),
+      "packed_attention: bits must be (B, N, ceil(S / 64)) = (", s.batch, ", ", s.queries, ", ", mask_words(s.keys),
       "), got ", shape(bits));
   TMT_CHECK(bits.scalar_type() == ScalarType::Long,
-            "masked_attention: bits must be int64, as pack_mask makes them, got ", dtype_name(bits));
-  TMT_CHECK(same_device(bits, query), "masked_attention: bits must be on the device of query, got another device");
+            "packed_attention: bits must be int64, as pack_mask makes them, got ", dtype_name(bits));
+  TMT_CHECK(same_device(bits, query), "packed_attention: bits must be on the device of query, got another device");
 }
 
 // query (B, heads, N, D), key and value (B, heads, S, D), bits (B, N, ceil(S / 64)) int64 or absent.
 inline AttentionShape check_attention(const Tensor& query, const Tensor& key, const Tensor& value,
                                       const std::optional<Tensor>& bits) {
-  TMT_CHECK(query.dim() == 4, "masked_attention: query must be (B, heads, N, D), got ", shape(query));
-  TMT_CHECK(is_floating(query), "masked_attention: query must be float32, bfloat16, float16 or float64, got ",
+  TMT_CHECK(query.dim() == 4, "packed_attention: query must be (B, heads, N, D), got ", shape(query));
+  TMT_CHECK(is_floating(query), "packed_attention: query must be float32, bfloat16, float16 or float64, got ",
             dtype_name(query));
-  TMT_CHECK(query.size(3) >= 1 && query.size(3) <= kMaxHeadDim, "masked_attention: query must have D in 1..",
+  TMT_CHECK(query.size(3) >= 1 && query.size(3) <= kMaxHeadDim, "packed_attention: query must have D in 1..",
             kMaxHeadDim, ", got ", query.size(3));
   check_key_shape("key", key, query);
   check_key_shape("value", value, query);
-  TMT_CHECK(key.size(2) == value.size(2), "masked_attention: value must have the S of key (", key.size(2), "), got ",
+  TMT_CHECK(key.size(2) == value.size(2), "packed_attention: value must have the S of key (", key.size(2), "), got ",
             value.size(2));
   const AttentionShape s{query.size(0), query.size(1), query.size(2), key.size(2), query.size(3)};
   if (bits) check_bits(*bits, s, query);
@@ -98,19 +98,19 @@ inline AttentionShape check_attention_backward(const Tensor& grad_output, const 
   const auto like_query = [&](const char* name, const Tensor& tensor) {
     TMT_CHECK(tensor.dim() == 4 && tensor.size(0) == s.batch && tensor.size(1) == s.heads &&
                   tensor.size(2) == s.queries && tensor.size(3) == s.dim,
-              "masked_attention: ", name, " must have the shape of query ", shape(query), ", got ", shape(tensor));
+              "packed_attention: ", name, " must have the shape of query ", shape(query), ", got ", shape(tensor));
     check_like_query(name, tensor, query);
   };
   like_query("grad_output", grad_output);
   like_query("output", output);
   TMT_CHECK(lse.dim() == 3 && lse.size(0) == s.batch && lse.size(1) == s.heads && lse.size(2) == s.queries,
-            "masked_attention: lse must be (B, heads, N), got ", shape(lse));
+            "packed_attention: lse must be (B, heads, N), got ", shape(lse));
   TMT_CHECK(lse.scalar_type() == accumulate_dtype(query),
-            "masked_attention: lse must be the lse of packed_attention, got ", dtype_name(lse));
-  TMT_CHECK(same_device(lse, query), "masked_attention: lse must be on the device of query, got another device");
+            "packed_attention: lse must be the lse of packed_attention, got ", dtype_name(lse));
+  TMT_CHECK(same_device(lse, query), "packed_attention: lse must be on the device of query, got another device");
   TMT_CHECK(
       plan.dim() == 2 && plan.size(0) == s.batch && plan.scalar_type() == ScalarType::Long && same_device(plan, query),
-      "masked_attention: plan must be the plan of packed_attention, got ", dtype_name(plan), " ", shape(plan));
+      "packed_attention: plan must be the plan of packed_attention, got ", dtype_name(plan), " ", shape(plan));
   return s;
 }
 

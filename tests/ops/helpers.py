@@ -1,6 +1,12 @@
 """Measures shared by the operators' tests."""
 
+import os
+import subprocess
+import sys
+
 import torch
+
+import tmt_ext
 
 # Errors below this are rounding noise of one dtype step, where the reference may happen to be exact.
 FLOOR = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}
@@ -35,3 +41,17 @@ def gradients(function, inputs, *, seed=0):
     generator = torch.Generator().manual_seed(seed)
     weights = [torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y) for y in outputs]
     return outputs, torch.autograd.grad(outputs, inputs, weights)
+
+
+def run_at_level(level, script, *arguments):
+    """Runs a Python script with the CPU kernels of a SIMD level; False where the build or the processor has none."""
+    if level not in tmt_ext.build_info()["simd_levels"]:
+        return False
+    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    environment = {**os.environ, "TMT_SIMD": level, "PYTHONPATH": path}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if "supported by this processor" in run.stderr:
+        return False
+    assert run.returncode == 0, run.stderr
+    return True

@@ -10,7 +10,15 @@ import torch
 from attention_inputs import inputs, thresholds
 from attention_layouts import columns_apart, one_image, rows_first
 from helpers import assert_close, assert_twice
-from superpixel_cases import KAPPA, assert_labels, features, oracle
+from superpixel_cases import (
+    KAPPA,
+    assert_labels,
+    features,
+    oracle,
+    own_cells,
+    piecewise_constant,
+    tied_features,
+)
 
 import tmt_ext
 from tmt_ext import reference
@@ -91,12 +99,14 @@ def check_superpixel_extremes(ops, device):
 
 
 def check_superpixel_ties(ops, device):
-    """Of equally near regions, the label is the first one in the order of neighbours."""
-    for cell in (1, 4):
-        labels = ops.superpixel(torch.ones(1, 3, 3 * cell, 4 * cell, device=device), cell, 1, KAPPA)[2]
-        y = (torch.arange(3) - 1).clamp_min(0).repeat_interleave(cell)
-        x = (torch.arange(4) - 1).clamp_min(0).repeat_interleave(cell)
-        assert torch.equal(labels[0].cpu(), y[:, None] * 4 + x)
+    """Labels where regions are alike but for rounding: a pixel's own cell, else the lowest neighbour; in any dtype."""
+    for dtype in DTYPES:
+        for name, x in tied_features().items():
+            labels = ops.superpixel(x.to(device, dtype), 4, 6, KAPPA, False)[2]
+            assert torch.equal(labels[0].cpu(), own_cells(*x.shape[2:], 4)), f"{name} {dtype}"
+        x = piecewise_constant().to(dtype)
+        labels = ops.superpixel(x.to(device), 4, 6, KAPPA, False)[2]
+        assert torch.equal(labels.cpu(), oracle(x, 4).labels), f"piecewise constant {dtype}"
 
 
 def check_attention(ops, device, case, dtype=torch.float32, masked=True):
@@ -143,6 +153,18 @@ def check_attention_extremes(ops, device):
     qkv[0][0, 0, 3, 5] = math.nan
     broken = ops.packed_attention(*(t.to(device) for t in qkv), None)[0].isnan().any(-1)
     assert broken[0, 0].tolist() == [n == 3 for n in range(9)] and broken.sum() == 1
+
+
+def check_attention_weights(ops, device, dtype):
+    """Backward, no weight is above 1, however lse was rounded: here it is 50 too small, and all weights become 1."""
+    data = inputs(1, 1, 9, 150, 32, dtype=dtype)
+    bits = reference.pack_mask(**data.mask, transfer_threshold=0.7).bits.to(device)
+    qkv = [t.to(device) for t in data.qkv]
+    output, lse, plan = ops.packed_attention(*qkv, bits)
+    weight = torch.ones_like(output)
+    grad_value = ops.packed_attention_backward(weight, *qkv, output, lse - 50, plan, bits)[2]
+    attended = unpack_bits(bits.cpu(), 150).sum(1)  # how many queries attend each key
+    assert torch.equal(grad_value[0, 0].cpu().float(), attended[0, :, None].expand(150, 32).float())
 
 
 def check_attention_nan(ops, device, dtype, masked, broken):

@@ -45,6 +45,34 @@ def assert_labels(labels, expected, band=1e-3):
     assert torch.equal(labels[clear], expected.labels[clear])
 
 
+def own_cells(height, width, cell):
+    """Label of each pixel's own cell, (H, W)."""
+    return torch.arange(height)[:, None] // cell * -(-width // cell) + torch.arange(width) // cell
+
+
+def tied_features():
+    """Images (1, C, H, W) in which rounding alone tells regions apart, by name; sides are no multiples of a cell."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    images = {f"constant, {c} channels": normal(1, c, 1, 1).expand(1, c, 17, 22) for c in (1, 3, 64, 256)}
+    images["zero"] = torch.zeros(1, 4, 9, 10, dtype=torch.float64)
+    images["one-channel gradient"] = torch.arange(1.0, 17 * 22 + 1, dtype=torch.float64).view(1, 1, 17, 22)
+    images["one colour, many brightnesses"] = normal(1, 8, 1, 1) * (normal(1, 1, 17, 22).abs() + 0.1)
+    images["large offset"] = normal(1, 16, 17, 22) + 1e4
+    return images
+
+
+def piecewise_constant(seed=0):
+    """Three colours, whose borders cut through cells: (1, 8, 17, 22)."""
+    colours = torch.randn(3, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    map_of_colours = torch.zeros(17, 22, dtype=torch.int64)
+    map_of_colours[:, 13:], map_of_colours[11:, :6] = 1, 2
+    return colours[map_of_colours].permute(2, 0, 1)[None]
+
+
 def median_errors(shape, cell, **options):
     """Median float32 error over nine inputs, of the operator and of plain PyTorch: two (3,) tensors, for
     region_features, assignment and gradient. Where the problem is ill-conditioned (tiny cells, few channels, many

@@ -42,6 +42,11 @@ def test_attention_extremes():
     checks.check_attention_extremes(torch.ops.tmt, GPU)
 
 
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+def test_attention_weights(dtype):
+    checks.check_attention_weights(torch.ops.tmt, GPU, dtype)
+
+
 def test_rows_without_any_bit():
     checks.check_rows_without_any_bit(torch.ops.tmt, GPU)
 
@@ -168,7 +173,7 @@ def test_runs_on_the_current_stream():
 
 def test_other_devices_tensor_is_refused():
     q, k, v = (t.to(GPU) for t in inputs(keys=70, dtype=torch.float32).qkv)
-    with pytest.raises(RuntimeError, match="masked_attention: value must be on the device of query"):
+    with pytest.raises(RuntimeError, match="packed_attention: value must be on the device of query"):
         tmt_ext.packed_attention(q, k, v.cpu())
 
 

@@ -58,6 +58,11 @@ def test_attention_extremes(ops):
     checks.check_attention_extremes(ops, CPU)
 
 
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+def test_attention_weights(ops, dtype):
+    checks.check_attention_weights(ops, CPU, dtype)
+
+
 @pytest.mark.parametrize("keys", [1, 64, 65, 150])
 @pytest.mark.parametrize(("rule", "fallback"), CHOICES)
 def test_pack_mask(ops, rule, fallback, keys):
@@ -135,5 +140,5 @@ def test_float64_is_refused(ops):
     with pytest.raises(RuntimeError, match="superpixel: dtype must be float32, .* got float64"):
         ops.superpixel(torch.zeros(1, 2, 4, 4, dtype=torch.float64), 2, 1, 1.0)
     x = torch.zeros(1, 1, 2, 8, dtype=torch.float64)
-    with pytest.raises(RuntimeError, match="masked_attention: dtype must be float32, .* got float64"):
+    with pytest.raises(RuntimeError, match="packed_attention: dtype must be float32, .* got float64"):
         ops.packed_attention(x, x, x, None)

@@ -123,14 +123,14 @@ GOOD = dict(query=(2, 3, 5, 8), key=(2, 3, 70, 8), value=(2, 3, 70, 8))
 )
 def test_refuses(changes, message):
     given = {k: torch.zeros(v) if isinstance(v, tuple) else v for k, v in {**GOOD, **changes}.items()}
-    with pytest.raises(RuntimeError, match=f"masked_attention: {message}") as error:
+    with pytest.raises(RuntimeError, match=f"packed_attention: {message}") as error:
         tmt_ext.packed_attention(**given)
     assert "\n" not in str(error.value).strip()
 
 
 def test_refuses_a_mask_of_other_queries():
     query, key = torch.zeros(2, 3, 5, 8), torch.zeros(2, 3, 70, 8)
-    with pytest.raises(RuntimeError, match=r"masked_attention: bits must be .* = \(2, 5, 2\), got \(2, 4, 2\)"):
+    with pytest.raises(RuntimeError, match=r"packed_attention: bits must be .* = \(2, 5, 2\), got \(2, 4, 2\)"):
         tmt_ext.masked_attention(query, key, key, torch.zeros(2, 4, 70))
 
 

@@ -188,7 +188,10 @@ def pack(**changes):
         (dict(threshold=(3,)), r"transfer_threshold must be \(B,\) = \(2,\), got \(3\)"),
         (dict(threshold=torch.zeros(2).double()), "transfer_threshold must be float32, got float64"),
         (dict(threshold=torch.tensor([0.5, 1.5])), r"transfer_threshold must be in \[0, 1\], got 1.5"),
-        (dict(threshold=torch.tensor([0.5, math.nan])), r"transfer_threshold must be in \[0, 1\], got nan"),
+        (
+            dict(threshold=torch.tensor([0.5, math.nan])),
+            r"transfer_threshold must be in \[0, 1\], got nan; .* where transferability holds one",
+        ),
         (dict(threshold=None), "transfer_threshold must be given with transferability"),
         (dict(transferability=None), "transferability must be given with transfer_threshold"),
         (dict(queries=4), r"queries must be the N of mask_logits \(3\), got 4"),

@@ -2,14 +2,11 @@
 
 import itertools
 import math
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from helpers import FLOOR, assert_close, assert_twice, gradients, relative_error
+from helpers import FLOOR, assert_close, assert_twice, gradients, relative_error, run_at_level
 from superpixel_cases import CASES, KAPPA, assert_labels, features, median_errors, oracle, oracle_gradients
 
 import tmt_ext
@@ -202,17 +199,12 @@ torch.save(results, sys.argv[2])
 
 @pytest.mark.parametrize("level", ["portable", "avx2", "avx512"])
 def test_every_simd_level(level, tmp_path):
-    if level not in tmt_ext.build_info()["simd_levels"]:
-        pytest.skip(f"this build has no {level}")
     inputs = [(3, features((1, 18, 10, 13))), (8, features((1, 40, 16, 27)))]
     exact = {cell: oracle_gradients(x.float(), cell) for cell, x in inputs}
     weights = {cell: [torch.ones_like(y) for y in outputs] for cell, (outputs, _) in exact.items()}
     torch.save((inputs, weights), tmp_path / "in.pt")
-    command = [sys.executable, "-c", LEVEL_SCRIPT, tmp_path / "in.pt", tmp_path / "out.pt"]
-    run = subprocess.run(command, env={**os.environ, "TMT_SIMD": level}, capture_output=True, text=True)
-    if "supported by this processor" in run.stderr:
-        pytest.skip(f"this processor has no {level}")
-    assert run.returncode == 0, run.stderr
+    if not run_at_level(level, LEVEL_SCRIPT, tmp_path / "in.pt", tmp_path / "out.pt"):
+        pytest.skip(f"no {level} here")
     results = torch.load(tmp_path / "out.pt")
     assert results.pop("active") == level
     for (cell, dtype), got in results.items():

@@ -58,23 +58,6 @@ def test_zero_vectors():
     assert_close(grad, expected_grad)
 
 
-def lowest_neighbour(rows, columns, cell):
-    """Region above and to the left of each pixel's, as far as there is one: (rows * cell, columns * cell)."""
-    y = (torch.arange(rows) - 1).clamp_min(0).repeat_interleave(cell)
-    x = (torch.arange(columns) - 1).clamp_min(0).repeat_interleave(cell)
-    return y[:, None] * columns + x
-
-
-@pytest.mark.parametrize("value", [0.0, 2.0])
-@pytest.mark.parametrize("cell", [1, 2, 4])
-def test_ties_go_to_the_lowest_neighbour(value, cell):
-    x = torch.zeros(1, 3, 3 * cell, 4 * cell)
-    x[:, 1] = value
-    result = tmt_ext.superpixel(x, cell, iterations=1)
-    assert torch.equal(result.labels[0], lowest_neighbour(3, 4, cell))
-    assert torch.equal(oracle(x, cell, iterations=1).labels[0], lowest_neighbour(3, 4, cell))
-
-
 @pytest.mark.parametrize(("shape", "cell"), CASES)
 def test_missing_neighbours_get_no_mass(shape, cell):
     assignment = tmt_ext.superpixel(features(shape, torch.float32), cell).assignment

@@ -37,7 +37,7 @@ def elsewhere(*shape):
     [
         (
             lambda: tmt_ext.packed_attention(torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 3, 4), elsewhere(1, 1, 3, 4)),
-            "masked_attention: value must be on the device of query, cpu, got meta",
+            "packed_attention: value must be on the device of query, cpu, got meta",
         ),
         (
             lambda: tmt_ext.pack_mask(torch.zeros(1, 2, 3), elsewhere(1, 3), transfer_threshold=0.5),

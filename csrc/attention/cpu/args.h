@@ -27,7 +27,7 @@ struct AttentionArgs {
   const KeyPlan* plans;  // (B)
   void* partial;         // forward: (B, heads, splits, N, part_size), unused for one split; backward: (..., padded)
   Heads<void> output;    // written forward, read backward
-  void* lse;             // (B, heads, N) in the accumulate dtype; written forward, read backward
+  void* lse;             // (B, heads, N) in the accumulate dtype, in powers of 2; written forward, read backward
   Heads<const void> grad_output;  // backward only, as what follows
   Heads<void> grad_query, grad_key, grad_value;
 };

@@ -81,8 +81,8 @@ void run_forward(const AttentionArgs& args) {
                [&](int64_t begin, int64_t end) { TMT_SIMD_CALL(attention_forward_finish, args, begin, end); });
 }
 
-// query (B, heads, N, D), key, value (B, heads, S, D), bits (B, N, ceil(S / 64)) -> output, lse (B, heads, N), plan
-// (B, 0): the CPU's plan lives in the host's memory, and the backward makes it again.
+// query (B, heads, N, D), key, value (B, heads, S, D), bits (B, N, ceil(S / 64)) -> output, lse (B, heads, N) in powers
+// of 2, plan (B, 0): the CPU's plan lives in the host's memory, and the backward makes it again.
 std::tuple<Tensor, Tensor, Tensor> packed_attention(const Tensor& query, const Tensor& key, const Tensor& value,
                                                     const std::optional<Tensor>& bits) {
   const AttentionShape s = check_attention(query, key, value, bits);

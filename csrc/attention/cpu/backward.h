@@ -62,7 +62,7 @@ void load_queries(const AttentionArgs& args, int64_t b, int64_t h, BackwardScrat
     load_row(head_of<T>(args.query, b, h) + n * args.query.row, scale, args.dim, args.padded,
              scratch.query + n * args.padded);
     load_row(grad, A{1}, args.dim, args.padded, scratch.grad_output + n * args.padded);
-    scratch.lse[n] = lse[n] * static_cast<A>(kLog2E);
+    scratch.lse[n] = lse[n];
     grads[n % kTile] = grad;
     outputs[n % kTile] = head_of<T>(args.output, b, h) + n * args.output.row;
     const int64_t first = n / kTile * kTile;
@@ -85,13 +85,14 @@ void load_keys(const AttentionArgs& args, int64_t b, int64_t h, int64_t tile, Ba
   zero(scratch.grad_values, kTile * args.padded);
 }
 
-// weights: score2 - lse becomes p. grads: grad_output . value - delta becomes the gradient with respect to the score.
+// weights: score2 - lse becomes p, at most 1 however lse was rounded.
+// grads: grad_output . value - delta becomes the gradient with respect to the score.
 template <typename A>
 TMT_INLINE void softmax_backward(uint64_t word, A* weights, A* grads) {
   constexpr int L = kLanes<A>;
 #pragma GCC unroll 16
   for (int j = 0; j < kTile; j += L) {
-    const Vector<A> p = choose(word >> j, exp2(load(weights + j)), Vector<A>{});
+    const Vector<A> p = choose(word >> j, exp2(smaller(Vector<A>{}, load(weights + j))), Vector<A>{});
     store(weights + j, p);
     store(grads + j, choose(word >> j, p * load(grads + j), Vector<A>{}));
   }

@@ -112,12 +112,13 @@ TMT_INLINE void load_forward_tile(const AttentionArgs& args, int64_t b, int64_t 
   load_tile(rows, count, args.dim, args.padded, to.values);
 }
 
-// One row's result: output (D) and lse. `head` counts over (B, heads).
+// One row's result: output (D) and lse, in powers of 2: the backward subtracts it from scores in powers of 2, and of
+// huge ones the factor between the logarithms would lose the difference. `head` counts over (B, heads).
 template <typename T, typename A = Accumulate<T>>
 TMT_INLINE void store_result(const AttentionArgs& args, int64_t head, int64_t n, const A* sums, A total, A shift) {
   T* output = head_of<T>(args.output, head / args.heads, head % args.heads) + n * args.output.row;
   store_row(sums, total == 0 ? A{0} : 1 / total, args.dim, output);
-  static_cast<A*>(args.lse)[head * args.queries + n] = static_cast<A>(kLn2) * (shift + log2_one(total));
+  static_cast<A*>(args.lse)[head * args.queries + n] = shift + log2_one(total);
 }
 
 // Rows of the block are done for this split: results where it is the only one, else a part for forward_finish.

@@ -16,7 +16,8 @@ using torch::stable::parallel_for;
 void check_threshold_values(const char* op, const Tensor& threshold) {
   const float* values = threshold.const_data_ptr<float>();
   for (int64_t b = 0; b < threshold.size(0); ++b)
-    TMT_CHECK(values[b] >= 0.0f && values[b] <= 1.0f, op, ": transfer_threshold must be in [0, 1], got ", values[b]);
+    TMT_CHECK(values[b] >= 0.0f && values[b] <= 1.0f, op, ": transfer_threshold must be in [0, 1], got ", values[b],
+              values[b] == values[b] ? "" : "; a quantile is NaN where transferability holds one");
 }
 
 // transferability (B, S) and its threshold (B,), contiguous and checked, or neither; and T's bits, once made.

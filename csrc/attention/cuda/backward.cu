@@ -52,7 +52,7 @@ __device__ void differentiate(WeightTile& weights, WeightTile& changes, const Sc
       const int64_t query = first_softmax + (kKeyRows ? column : row);
       float weight = 0.f, change = 0.f;
       if (counts(flags, i, e)) {  // which also says that the query exists
-        weight = expf(scores[i][e] * scale - softmax.lse[query]);
+        weight = expf(min_or_nan(scores[i][e] * scale - softmax.lse[query], 0.f));  // lse is rounded: p is at most 1
         change = weight * (products[i][e] - softmax.delta[query]) * scale;
       }
       weights[row][column] = weight;
@@ -172,14 +172,14 @@ std::tuple<Tensor, Tensor, Tensor> packed_attention_backward(const Tensor& grad_
   const AttentionGradients result{empty_in_order_of(query), empty_in_order_of(key), empty_in_order_of(value)};
   if (fits_tensor_cores(query)) {
     TMT_CHECK(bits.has_value() == (plan.size(1) > 0) || shape.batch == 0,
-              "masked_attention: bits must be those that plan was made of");
+              "packed_attention: bits must be those that plan was made of");
     differentiate_with_tensor_cores(shape, {grad_output, query, key, value, output, dense_lse}, plan, result);
     return {result.query, result.key, result.value};
   }
   const AttentionGiven given{with_dense_rows(grad_output), with_dense_rows(query),  with_dense_rows(key),
                              with_dense_rows(value),       with_dense_rows(output), dense_lse};
   const auto dense_bits = dense(bits);
-  dispatch_dtype("masked_attention", query, [&](auto type) {
+  dispatch_dtype("packed_attention", query, [&](auto type) {
     dispatch_depth(shape.dim, [&](auto depth) {
       run<typename decltype(type)::type, decltype(depth)>(given, attention_of(shape, dense_bits), result);
     });

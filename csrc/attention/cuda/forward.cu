@@ -159,7 +159,7 @@ std::tuple<Tensor, Tensor, Tensor> packed_attention(const Tensor& given_query, c
   }
   const Tensor query = with_dense_rows(given_query), key = with_dense_rows(given_key),
                value = with_dense_rows(given_value);
-  dispatch_dtype("masked_attention", query, [&](auto type) {
+  dispatch_dtype("packed_attention", query, [&](auto type) {
     dispatch_depth(shape.dim, [&](auto depth) {
       run<typename decltype(type)::type, decltype(depth)>(query, key, value, attention_of(shape, bits), result, lse);
     });

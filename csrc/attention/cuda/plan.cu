@@ -164,7 +164,7 @@ Tensor plan_keys(const Context& context, const AttentionShape& shape, const std:
 KeyPlan planned_keys(const AttentionShape& shape, const Tensor& plan) {
   const KeyPlan planned = plan_of(shape, plan.size(1) == 0 ? nullptr : output<uint64_t>(plan));
   TMT_CHECK(!planned.exists() || (plan.size(1) == planned.image_words() && plan.is_contiguous()),
-            "masked_attention: plan must be the plan of packed_attention for these shapes, got ", tmt::shape(plan));
+            "packed_attention: plan must be the plan of packed_attention for these shapes, got ", tmt::shape(plan));
   return planned;
 }
 

@@ -161,7 +161,7 @@ void run(const Context& context, BackwardInputs<T> in, const AttentionGradients&
 void differentiate_with_tensor_cores(const AttentionShape& shape, const AttentionGiven& given, const Tensor& plan,
                                      const AttentionGradients& result) {
   TMT_CHECK(has_short_strides(result.key) && has_short_strides(result.value),
-            "masked_attention: key and value must have rows at most 2^31 - 1 elements apart; split the batch");
+            "packed_attention: key and value must have rows at most 2^31 - 1 elements apart; split the batch");
   const Context context(given.query);
   const Tensor query = aligned_rows(given.query), grad = aligned_rows(given.grad_output),
                output = aligned_rows(given.output), key = aligned_rows(given.key), value = aligned_rows(given.value);

@@ -113,6 +113,20 @@ TMT_INLINE Vector<float> larger(Vector<float> a, Vector<float> b) {
 }
 TMT_INLINE Vector<double> larger(Vector<double> a, Vector<double> b) { return a > b ? a : b; }
 
+// The smaller of two; NaN where b is NaN.
+TMT_INLINE Vector<float> smaller(Vector<float> a, Vector<float> b) {
+#if defined(TMT_SIMD_avx512)
+  return (Vector<float>)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b);
+#elif defined(TMT_SIMD_avx2)
+  return (Vector<float>)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(__x86_64__)
+  return (Vector<float>)_mm_min_ps((__m128)a, (__m128)b);
+#else
+  return a < b ? a : b;
+#endif
+}
+TMT_INLINE Vector<double> smaller(Vector<double> a, Vector<double> b) { return a < b ? a : b; }
+
 // `a`, and where the lane's bit is set, the larger of the two.
 TMT_INLINE Vector<float> larger_where(uint64_t bits, Vector<float> a, Vector<float> b) {
 #if defined(TMT_SIMD_avx512)
@@ -125,7 +139,7 @@ TMT_INLINE Vector<double> larger_where(uint64_t bits, Vector<double> a, Vector<d
   return choose(bits, larger(a, b), a);
 }
 
-// ---- 2^x for x <= 127, to 2 ulp; from 0 to 2^-126 where that is smaller (float). NaN stays NaN ----------------------
+// ---- 2^x for x <= 127, to 2 ulp; from 0 to 2^-126 where that is smaller (float), 0 at -inf. NaN stays NaN -----------
 
 // The relative minimax of 2^r of degree 5 for |r| <= 1/2.
 TMT_INLINE Vector<float> exp2_fraction(Vector<float> r) {
@@ -144,8 +158,8 @@ TMT_INLINE Vector<float> exp2(Vector<float> x) {
   return (Vector<float>)_mm512_maskz_scalef_ps(0xffff, (__m512)exp2_fraction(x - (Vector<float>)k), k);
 #else
   typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));  // unsigned: where x is too large, it wraps
-  const Vector<float> bounded = larger(broadcast(-126.0f), x);
-  const Vector<float> shifted = bounded + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are k
+  const Vector<float> bounded = larger(broadcast(-127.0f), x);       // 1.0f with the exponent -127 is the number 0
+  const Vector<float> shifted = bounded + 12582912.0f;               // 1.5 * 2^23: the sum's low bits are k
   const Vector<float> p = exp2_fraction(bounded - (shifted - 12582912.0f));
   return (Vector<float>)((Bits)p + ((Bits)shifted << 23));
 #endif

@@ -267,19 +267,31 @@ TMT_INLINE Mask<A> lanes_below(int64_t p, int64_t count) {
   return lane < static_cast<Index>(count - p);
 }
 
-// Softmax over the neighbours that exist, in place of the exponents; returns the first neighbour with the largest one.
-// NaN exponents give NaN everywhere, and neighbour kOwn.
+// The largest exponent of the neighbours that exist; NaN ones do not count.
 template <typename A>
-TMT_INLINE Mask<A> softmax_vector(Vector<A>* exponents, const bool* exists) {
+TMT_INLINE Vector<A> largest_exponent(const Vector<A>* exponents, const bool* exists) {
   Vector<A> largest = broadcast(-static_cast<A>(__builtin_inf()));
-  Mask<A> best = Mask<A>{} + kOwn;
 #pragma GCC unroll 9
-  for (int n = 0; n < kNeighbours; ++n) {
-    if (!exists[n]) continue;
-    const Mask<A> larger = exponents[n] > largest;
-    largest = larger ? exponents[n] : largest;
-    best = larger ? Mask<A>{} + n : best;
-  }
+  for (int n = 0; n < kNeighbours; ++n)
+    if (exists[n]) largest = exponents[n] > largest ? exponents[n] : largest;
+  return largest;
+}
+
+// nearest_of the neighbours whose exponents are at most `tie` below the largest.
+template <typename A>
+TMT_INLINE Mask<A> nearest_neighbour(const Vector<A>* exponents, const bool* exists, A tie) {
+  const Vector<A> least = largest_exponent<A>(exponents, exists) - tie;
+  Mask<A> nearest = Mask<A>{} + kOwn;
+#pragma GCC unroll 9
+  for (int n = kNeighbours - 1; n >= 0; --n)
+    if (exists[n]) nearest = exponents[n] >= least ? Mask<A>{} + n : nearest;
+  return exponents[kOwn] >= least ? Mask<A>{} + kOwn : nearest;
+}
+
+// Softmax over the neighbours that exist, in place of the exponents. NaN exponents give NaN everywhere.
+template <typename A>
+TMT_INLINE void softmax_vector(Vector<A>* exponents, const bool* exists) {
+  const Vector<A> largest = largest_exponent<A>(exponents, exists);
   Vector<A> total = {};
 #pragma GCC unroll 9
   for (int n = 0; n < kNeighbours; ++n) {
@@ -289,11 +301,10 @@ TMT_INLINE Mask<A> softmax_vector(Vector<A>* exponents, const bool* exists) {
   const Vector<A> scale = 1 / total;
 #pragma GCC unroll 9
   for (int n = 0; n < kNeighbours; ++n) exponents[n] = exists[n] ? exponents[n] * scale : Vector<A>{};
-  return best;
 }
 
-// weights (9, kTile), in place of the dots: the assignment, 0 beyond count. best (kTile): its argmax.
-// masses[n] += the assignment's sum over the tile.
+// weights (9, kTile), in place of the dots: the assignment, 0 beyond count; masses[n] += its sum over the tile.
+// best (kTile), or null: the nearest neighbours.
 template <typename T, typename A>
 void tile_softmax(const Tile<T>& tile, const A* inverse_norms, A kappa, const bool* exists, A* weights,
                   A* const* masses, int8_t* best) {
@@ -304,15 +315,17 @@ void tile_softmax(const Tile<T>& tile, const A* inverse_norms, A kappa, const bo
     Vector<A> a[kNeighbours];
 #pragma GCC unroll 9
     for (int n = 0; n < kNeighbours; ++n) a[n] = load(weights + n * kTile + p) * scale;
-    const Mask<A> nearest = softmax_vector<A>(a, exists);
+    if (best != nullptr) {
+      const Mask<A> nearest = nearest_neighbour<A>(a, exists, kappa * static_cast<A>(kTie));
+      for (int i = 0; i < kLanes<A>; ++i) best[p + i] = static_cast<int8_t>(nearest[i]);
+    }
+    softmax_vector<A>(a, exists);
 #pragma GCC unroll 9
     for (int n = 0; n < kNeighbours; ++n) {
       a[n] = inside ? a[n] : Vector<A>{};
       mass[n] += a[n];
       store(weights + n * kTile + p, a[n]);
     }
-    if (best != nullptr)
-      for (int i = 0; i < kLanes<A>; ++i) best[p + i] = static_cast<int8_t>(nearest[i]);
   }
   for (int n = 0; n < kNeighbours; ++n) *masses[n] += sum<A>(mass[n]);
 }

@@ -15,6 +15,7 @@ using namespace tmt::cuda;
 
 constexpr float kNormEps = static_cast<float>(superpixel::kNormEps);
 constexpr float kMassEps = static_cast<float>(superpixel::kMassEps);
+constexpr float kTie = static_cast<float>(superpixel::kTie);
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpSize;
 constexpr int kTilePixels = kWarpSize;  // one pixel per lane
@@ -190,18 +191,28 @@ __device__ void measure(Assignment& result, CellTile& tile, const T* features, c
   for (int k = 0; k < kNeighbours; ++k) result.cosine[k] = sums[k] * result.inverse_norm;
 }
 
-// Softmax of kappa * cosine over the neighbours that exist, Eqs. 7-8; a lane without a pixel gets zeros. Returns the
-// nearest neighbour: the largest exponent, the first of equal ones.
-__device__ inline int assign(Assignment& result, const Grid& grid, const Cell& cell, const Pixel& pixel, float kappa) {
-  int nearest = -1;
-  float largest = 0.f, total = 0.f;
+// The largest cosine of the neighbours that exist; NaN ones do not count.
+__device__ inline float largest_cosine(const Assignment& assignment, const Grid& grid, const Cell& cell) {
+  float largest = -INFINITY;
 #pragma unroll
-  for (int k = 0; k < kNeighbours; ++k) {
-    const float exponent = kappa * result.cosine[k];
-    if (!cell.has(grid, k) || (nearest >= 0 && !(exponent > largest))) continue;
-    nearest = k;
-    largest = exponent;
-  }
+  for (int k = 0; k < kNeighbours; ++k)
+    if (cell.has(grid, k)) largest = fmaxf(largest, assignment.cosine[k]);
+  return largest;
+}
+
+__device__ inline int nearest_neighbour(const Assignment& assignment, const Grid& grid, const Cell& cell) {
+  const float least = largest_cosine(assignment, grid, cell) - kTie;
+  unsigned ties = 0;
+#pragma unroll
+  for (int k = 0; k < kNeighbours; ++k)
+    if (cell.has(grid, k) && assignment.cosine[k] >= least) ties |= 1u << k;
+  return nearest_of(ties);
+}
+
+// Softmax of kappa * cosine over the neighbours that exist, Eqs. 7-8; a lane without a pixel gets zeros.
+__device__ inline void assign(Assignment& result, const Grid& grid, const Cell& cell, const Pixel& pixel, float kappa) {
+  const float largest = kappa * largest_cosine(result, grid, cell);
+  float total = 0.f;
 #pragma unroll
   for (int k = 0; k < kNeighbours; ++k) {
     const bool exists = pixel.exists && cell.has(grid, k);
@@ -211,7 +222,6 @@ __device__ inline int assign(Assignment& result, const Grid& grid, const Cell& c
   const float factor = pixel.exists ? 1.f / total : 0.f;
 #pragma unroll
   for (int k = 0; k < kNeighbours; ++k) result.probability[k] *= factor;
-  return nearest;
 }
 
 // Adds to sums[k * channels + channel] of neighbour k the weighted sum over the tile's pixels of each channel of the

@@ -37,13 +37,14 @@ struct Result {
 };
 
 template <typename T>
-__device__ void write_result(const Result<T>& result, const Assignment& assignment, int nearest, const Grid& grid,
-                             const Cell& cell, const Pixel& pixel) {
+__device__ void write_result(const Result<T>& result, const Assignment& assignment, const Grid& grid, const Cell& cell,
+                             const Pixel& pixel) {
   if (result.assignment == nullptr || warp_index() != 0 || !pixel.exists) return;
   T* image = result.assignment + cell.image * kNeighbours * grid.pixels() + pixel.offset;
 #pragma unroll
   for (int k = 0; k < kNeighbours; ++k) image[k * grid.pixels()] = static_cast<T>(assignment.probability[k]);
-  result.labels[cell.image * grid.pixels() + pixel.offset] = cell.neighbour(grid, nearest);
+  result.labels[cell.image * grid.pixels() + pixel.offset] =
+      cell.neighbour(grid, nearest_neighbour(assignment, grid, cell));
 }
 
 // One iteration's assignment, and the cell's part of the nine regions around it: sums (B, h * w, 9, C), masses (B, h *
@@ -59,8 +60,8 @@ __global__ void __launch_bounds__(kThreads) assign_cell(const T* features, Regio
     const Pixel pixel(grid, cell, start);
     Assignment assignment;
     measure(assignment, tile, features, centres, grid, cell, pixel);
-    const int nearest = assign(assignment, grid, cell, pixel, kappa);
-    write_result(result, assignment, nearest, grid, cell, pixel);
+    assign(assignment, grid, cell, pixel, kappa);
+    write_result(result, assignment, grid, cell, pixel);
     add_masses(masses, assignment, start == 0);
     share_weights(tile, assignment.probability);
     for (int64_t first = 0; first < grid.channels; first += kChunk) {

@@ -214,38 +214,40 @@ struct PixelValues {
   }
 };
 
-struct Nearest {
-  float exponent = -INFINITY;
-  int neighbour = kOwn;
-
-  __device__ void offer(float other, int k) {
-    if (!(other > exponent || (other == exponent && k < neighbour))) return;
-    exponent = other;
-    neighbour = k;
-  }
-};
-
-// Softmax of the exponents over the neighbours that `exist` (a bit for each), in place; Eqs. 7-8. Returns the nearest
-// neighbour: the largest exponent, the first of equal ones.
-__device__ __forceinline__ int softmax(PixelValues& values, unsigned exist) {
-  Nearest nearest;
+// The largest value of the neighbours that `exist` (a bit for each), in all four lanes; NaN ones do not count.
+__device__ __forceinline__ float largest_of(const PixelValues& values, unsigned exist) {
+  float largest = -INFINITY;
 #pragma unroll
-  for (int i = 0; i < 3; ++i) {
-    const int k = PixelValues::neighbour(i);
-    if (exist >> k & 1u) nearest.offer(values.value[i], k);
-  }
+  for (int i = 0; i < 3; ++i)
+    if (exist >> PixelValues::neighbour(i) & 1u) largest = fmaxf(largest, values.value[i]);
 #pragma unroll
-  for (int bits = 1; bits < 4; bits *= 2)
-    nearest.offer(shuffle_xor(nearest.exponent, bits), shuffle_xor(nearest.neighbour, bits));
+  for (int bits = 1; bits < 4; bits *= 2) largest = fmaxf(largest, shuffle_xor(largest, bits));
+  return largest;
+}
+
+// nearest_of the neighbours whose exponents are at most `tie` below the largest. Every lane must call.
+__device__ __forceinline__ int nearest_neighbour(const PixelValues& exponents, unsigned exist, float tie) {
+  const float least = largest_of(exponents, exist) - tie;
+  unsigned ties = 0;
+#pragma unroll
+  for (int i = 0; i < 3; ++i)
+    if (exponents.value[i] >= least) ties |= exist & 1u << PixelValues::neighbour(i);
+#pragma unroll
+  for (int bits = 1; bits < 4; bits *= 2) ties |= shuffle_xor(ties, bits);
+  return nearest_of(ties);
+}
+
+// Softmax of the exponents over the neighbours that `exist` (a bit for each), in place; Eqs. 7-8.
+__device__ __forceinline__ void softmax(PixelValues& values, unsigned exist) {
+  const float largest = largest_of(values, exist);
 #pragma unroll
   for (int i = 0; i < 3; ++i) {
     const bool exists = exist >> PixelValues::neighbour(i) & 1u;
-    values.value[i] = exists ? expf(values.value[i] - nearest.exponent) : 0.f;
+    values.value[i] = exists ? expf(values.value[i] - largest) : 0.f;
   }
   const float factor = 1.f / values.total();
 #pragma unroll
   for (int i = 0; i < 3; ++i) values.value[i] *= factor;
-  return nearest.neighbour;
 }
 
 // Puts a pixel's nine weights, times the scale, where accumulate reads them. `weights`: of the tile.

@@ -132,9 +132,10 @@ __device__ __forceinline__ void assign_slice(const ForwardArguments<T>& given, c
       const float factor = group.inverse_norms(number)[pixel];
 #pragma unroll
       for (int k = 0; k < 3; ++k) values.value[k] = given.kappa * (values.value[k] * factor);
-      const int nearest = softmax(values, tile.exist);
-      if (step == given.iterations && piece >= 0)
-        write_assignment(given, group.plan, tile, image, piece + pixel % kPiece, values, nearest);
+      const bool last = step == given.iterations;  // in every lane
+      const int nearest = last ? nearest_neighbour(values, tile.exist, given.kappa * kTie) : kOwn;
+      softmax(values, tile.exist);
+      if (last && piece >= 0) write_assignment(given, group.plan, tile, image, piece + pixel % kPiece, values, nearest);
     }
 #pragma unroll
     for (int k = 0; k < 3; ++k) {
