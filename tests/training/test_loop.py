@@ -139,6 +139,20 @@ def test_other_errors_pass(tmp_path: Path) -> None:
         fit(failing(task_of(), ValueError("nancy is no name")), tmp_path)
 
 
+def fail_on_nan() -> dict[str, object]:
+    raise RuntimeError("pack_predicted_mask: transfer_threshold must be in [0, 1], got nan")
+
+
+@pytest.mark.parametrize("evaluate", [fail_on_nan, lambda: {"score": 0.5, "mean": math.nan}])
+def test_evaluation_of_huge_weights(evaluate, tmp_path: Path) -> None:
+    """They are finite and so was the loss: the evaluation is the first to meet what comes of them."""
+    task = task_of(evaluate=evaluate)
+    with pytest.raises(TrainingError, match=r"toy: .* got nan.* at step 2 \(validation images; .*learning rate"):
+        fit(task, tmp_path)
+    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert kept["state"]["step"] == 1 and not (tmp_path / "best").exists()
+
+
 def in_phases(task: Task, *steps: int) -> Task:
     """The task with its phase divided into several."""
     return dataclasses.replace(task, phases=[dataclasses.replace(task.phases[0], steps=count) for count in steps])

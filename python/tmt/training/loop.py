@@ -201,7 +201,7 @@ def evaluate_if_due(task: Task, at: Workplace, state: State, log: StageLog) -> N
     if not task.schedule.evaluates_at(state.step) or state.evaluated == state.step:
         return
     check_trained(task.name, task.module, state.step, _kept(at))
-    result = task.evaluate()
+    result = _evaluate(task, at, state.step)
     state.last = cast(Evaluated, {"step": state.step, **result})
     state.evaluated = state.step
     if not state.best or result["score"] > state.best["score"]:
@@ -209,6 +209,18 @@ def evaluate_if_due(task: Task, at: Workplace, state: State, log: StageLog) -> N
         if at.world.main:
             replace_folder(at.folder / "best", task.save)
     log.evaluation(state.step, result)
+
+
+def _evaluate(task: Task, at: Workplace, step: int) -> Evaluation:
+    """The evaluation. Weights that are finite but huge show here, before a next step does."""
+    images = "validation images"
+    with explain_overflow(task.name, task.module, step, images, _kept(at)):
+        result = task.evaluate()
+    for name, value in result.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            said = f"{name} of the evaluation must be finite, got {value}"
+            raise diverged(task.name, task.module, step, said, images, _kept(at))
+    return result
 
 
 def save(task: Task, at: Workplace, state: State) -> None:
