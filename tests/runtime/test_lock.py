@@ -54,7 +54,7 @@ def test_a_loader_that_outlives_its_trainer_does_not_hold(tmp_path: Path) -> Non
 WHO = (f"process {os.getpid()} on elsewhere", "process 1 on here", "", "\xff\xfe", "x" * 9999)
 
 
-@pytest.mark.parametrize("who", WHO)
+@pytest.mark.parametrize("who", WHO, ids=("own", "another", "empty", "binary", "long"))
 def test_a_file_without_its_holder_keeps_nobody_out(tmp_path: Path, who: str) -> None:
     """Whatever it says: a process of another host, one whose number was given again, nothing."""
     (tmp_path / LOCK).write_text(who, encoding="latin-1")
