@@ -6,6 +6,7 @@ a kernel that reads or writes outside of any tensor, or shared memory that it di
 """
 
 import ctypes
+import fcntl
 import functools
 import hashlib
 import os
@@ -178,10 +179,13 @@ def digest(words, files):
 
 
 def made(path, command):
-    """`path`, made by the command where it is not there; another process may make it at the same time."""
-    if not path.exists():
-        BUILT.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=BUILT) as scratch:
+    """`path`, made by the command where it is not there; a process that finds another one making it waits for it."""
+    if path.exists():
+        return path
+    BUILT.mkdir(parents=True, exist_ok=True)
+    with (BUILT / f"{path.name}.lock").open("w") as lock, tempfile.TemporaryDirectory(dir=BUILT) as scratch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
             product = Path(scratch) / path.name
             done = subprocess.run([*command, "-o", str(product)], capture_output=True, text=True)
             if done.returncode:
