@@ -11,6 +11,7 @@ ORDER = (
 )  # fmt: skip
 DOORS = (
     "tmt",
+    "tmt.__main__",
     "tmt.train",
     "tmt.evaluate",
     "tmt.predict",

@@ -110,5 +110,9 @@ def _version() -> str:
         return version("transferable-mask-transformer")
     except PackageNotFoundError:
         project = Path(__file__).resolve().parents[2] / "pyproject.toml"
-    found = re.search(r'^version = "(.+)"$', project.read_text("utf-8"), re.MULTILINE) if project.is_file() else None
+    found = (
+        re.search(r'^version = "(.+)"$', project.read_text(encoding="utf-8"), re.MULTILINE)
+        if project.is_file()
+        else None
+    )
     return found.group(1) if found else "0+unknown"

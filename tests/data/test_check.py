@@ -234,7 +234,7 @@ def test_nothing_readable_still_reports(tmp_path, capsys):
 def test_wrong_commands_are_one_line(made, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     unwritable = ["gtav", str(made["gtav"]), "--out", str(tmp_path / "file" / "x")]
-    for arguments, wrong in ((["kitti", str(tmp_path)], "check: "), (unwritable, "out: ")):
+    for arguments, wrong in ((["kitti", str(tmp_path)], "dataset: "), (unwritable, "out: ")):
         assert main(["check", *arguments, "--workers", "0"]) == 2
         assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {wrong}")
     with pytest.raises(DataError, match="check: dataset must be one of"):

@@ -269,8 +269,8 @@ def test_command_line_makes_a_dataset(tmp_path, capsys):
 def test_command_line_says_in_one_line_what_is_wrong(tmp_path, capsys):
     file = tmp_path / "file"
     file.write_text("")
-    for name, root in (("gtav", file / "x"), ("kitti", tmp_path)):
+    for name, root, place in (("gtav", file / "x", "make"), ("kitti", tmp_path, "dataset")):
         assert main(["make", "--dataset", name, "--root", str(root), "--train", "1", "--val", "1"]) == 2
         error = capsys.readouterr().err
-        assert error.startswith("error: make: ") and error.count("\n") == 1
+        assert error.startswith(f"error: {place}: ") and error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
