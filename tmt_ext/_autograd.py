@@ -94,7 +94,20 @@ class _Operator(Function):
 
 
 class _Gradient(_Operator):
-    """An operator's backward."""
+    """An operator's backward; subclasses: `name` and `compiled`."""
+
+    compiled: ClassVar[Callable[..., Any]]
+
+    @classmethod
+    def operator(cls, *arguments):
+        """The backward operator, as a Function where a second derivative or a transform may follow."""
+        if _transformed():
+            return _apply(cls, *arguments)
+        return cls.apply(*arguments) if torch.is_grad_enabled() else cls.compiled(*arguments)
+
+    @classmethod
+    def forward(cls, *arguments):
+        return cls.compiled(*arguments)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -105,26 +118,12 @@ class _Gradient(_Operator):
         raise RuntimeError(f"{cls.name}: second derivatives are not implemented; {OTHERWISE}")
 
 
-def _gradient(function, operator, arguments):
-    """The backward operator, or its Function where a second derivative or a transform may follow."""
-    if _transformed():
-        return _apply(function, *arguments)
-    return function.apply(*arguments) if torch.is_grad_enabled() else operator(*arguments)
-
-
 # ---- superpixel -----------------------------------------------------------------------------------------------------
 
 
 class _SuperpixelGradient(_Gradient):
     name = "superpixel"
-
-    @staticmethod
-    def forward(*arguments):
-        return torch.ops.tmt.superpixel_backward(*arguments)
-
-
-def _superpixel_gradient(*arguments):
-    return _gradient(_SuperpixelGradient, torch.ops.tmt.superpixel_backward, arguments)
+    compiled = torch.ops.tmt.superpixel_backward
 
 
 def _superpixel_setup(ctx, inputs, output):
@@ -140,7 +139,7 @@ def _superpixel_backward(ctx, *gradients):
     if grad_region_features is None and grad_assignment is None:
         return None, None, None, None, None
     features, history, masses = ctx.saved_tensors
-    grad = _superpixel_gradient(
+    grad = _SuperpixelGradient.operator(
         grad_region_features, grad_assignment, features, history, masses, ctx.cell, ctx.iterations, ctx.kappa
     )
     return grad, None, None, None, None
@@ -157,7 +156,6 @@ class _Superpixel(_Operator):
         return torch.ops.tmt.superpixel(features, cell, iterations, kappa)  # a transform may ask for a gradient later
 
 
-_SuperpixelGradient.operator = staticmethod(_superpixel_gradient)
 register_autograd("tmt::superpixel", _superpixel_backward, setup_context=_superpixel_setup)
 
 
@@ -166,14 +164,7 @@ register_autograd("tmt::superpixel", _superpixel_backward, setup_context=_superp
 
 class _AttentionGradient(_Gradient):
     name = "packed_attention"
-
-    @staticmethod
-    def forward(*arguments):
-        return torch.ops.tmt.packed_attention_backward(*arguments)
-
-
-def _attention_gradient(*arguments):
-    return _gradient(_AttentionGradient, torch.ops.tmt.packed_attention_backward, arguments)
+    compiled = torch.ops.tmt.packed_attention_backward
 
 
 def _attention_setup(ctx, inputs, output):
@@ -187,7 +178,7 @@ def _attention_backward(ctx, *gradients):
     if gradients[0] is None:
         return None, None, None, None
     query, key, value, output, lse, plan, bits = ctx.saved_tensors
-    return *_attention_gradient(gradients[0], query, key, value, output, lse, plan, bits), None
+    return *_AttentionGradient.operator(gradients[0], query, key, value, output, lse, plan, bits), None
 
 
 class _Attention(_Operator):
@@ -201,7 +192,6 @@ class _Attention(_Operator):
         return torch.ops.tmt.packed_attention(query, key, value, bits)
 
 
-_AttentionGradient.operator = staticmethod(_attention_gradient)
 register_autograd("tmt::packed_attention", _attention_backward, setup_context=_attention_setup)
 
 
@@ -213,8 +203,8 @@ def _register_vmap(name, operator):
 
 
 _register_vmap("superpixel", superpixel)
-_register_vmap("superpixel_backward", _superpixel_gradient)
+_register_vmap("superpixel_backward", _SuperpixelGradient.operator)
 _register_vmap("packed_attention", packed_attention)
-_register_vmap("packed_attention_backward", _attention_gradient)
+_register_vmap("packed_attention_backward", _AttentionGradient.operator)
 _register_vmap("pack_mask", torch.ops.tmt.pack_mask)
 _register_vmap("pack_predicted_mask", torch.ops.tmt.pack_predicted_mask)

@@ -17,9 +17,7 @@ from ._types import PackedMask, SuperpixelOutput
 
 _here: ContextVar[bool] = ContextVar("tmt_ext.plain_torch", default=False)
 _lock = threading.Lock()
-_contexts = (
-    0  # that are open in any thread: while there are none, nobody asks `_here`, which torch.compile cannot trace
-)
+_contexts = 0  # open in any thread: while there are none, nobody asks `_here`, which torch.compile cannot trace
 _everywhere = False
 
 
@@ -75,42 +73,26 @@ def superpixel(features: Tensor, cell: int, iterations: int, kappa: float) -> Su
     return SuperpixelOutput(regions.to(features.dtype), assignment.to(features.dtype), labels)
 
 
-def pack_mask(
-    mask_logits: Tensor | None,
-    transferability: Tensor | None,
-    transfer_threshold: Tensor | None,
-    mask_threshold: float,
-    rule: str,
-    fallback: str,
-    queries: int | None,
+def pack_mask(mask_logits: Tensor | None, transferability: Tensor | None, **options: Any) -> PackedMask:
+    """As `tmt_ext.pack_mask`, but for `bits`: the (B, N, S) bool mask; options: those of `reference.allowed_mask`."""
+    return PackedMask(*_reference_attention.allowed_mask(mask_logits, transferability, **options))
+
+
+def pack_predicted_mask(
+    mask_embeddings: Tensor, mask_features: Tensor, transferability: Tensor | None, **options: Any
 ) -> PackedMask:
-    """As `tmt_ext.pack_mask`, but for `bits`: the (B, N, S) bool mask."""
-    allowed = _reference_attention.allowed_mask(
-        mask_logits,
-        transferability,
-        mask_threshold=mask_threshold,
-        transfer_threshold=transfer_threshold,
-        rule=rule,
-        fallback=fallback,
-        queries=queries,
-    )
-    return PackedMask(*allowed)
-
-
-def pack_predicted_mask(mask_embeddings: Tensor, mask_features: Tensor, **options: Any) -> PackedMask:
-    """As `tmt_ext.pack_predicted_mask`, but for `bits`: the (B, N, S) bool mask; options: the rest of `pack_mask`."""
+    """As `tmt_ext.pack_predicted_mask`, but for `bits`: the (B, N, S) bool mask; options: as for `pack_mask`."""
     with _without_autocast(mask_embeddings):
         logits = _widened(mask_embeddings.detach()) @ _widened(mask_features.detach())
-    return pack_mask(logits, queries=mask_embeddings.shape[1], **options)
+    return pack_mask(logits, transferability, queries=mask_embeddings.shape[1], **options)
 
 
 def packed_attention(query: Tensor, key: Tensor, value: Tensor, bits: Tensor | None) -> Tensor:
     """As `tmt_ext.packed_attention`; `bits` may also be the (B, N, S) bool mask."""
     allowed = bits if bits is None else _reference_attention.unpack_bits(bits, key.shape[2])
     with _without_autocast(query) as autocast:
-        dtype = (
-            torch.get_autocast_dtype(query.device.type) if autocast and query.dtype != torch.float64 else query.dtype
-        )
+        casts = autocast and query.dtype != torch.float64
+        dtype = torch.get_autocast_dtype(query.device.type) if casts else query.dtype
         query, key, value = (_widened(x.to(dtype)) for x in (query, key, value))
         return _reference_attention.attention(query, key, value, allowed).to(dtype)
 

@@ -86,7 +86,8 @@ def pack_mask(
         raise ValueError("pack_mask: rule 'none' without transferability decides nothing; give transferability")
     logit, fallback_number = _logit(operator, mask_threshold), _number(operator, "fallback", fallback, FALLBACKS)
     if _plain.is_plain():
-        return _plain.pack_mask(tested, transferability, threshold, mask_threshold, rule, fallback, number)
+        options = dict(mask_threshold=mask_threshold, transfer_threshold=threshold, rule=rule, fallback=fallback)
+        return _plain.pack_mask(tested, transferability, queries=number, **options)
     require_device(operator, mask_logits=mask_logits, transferability=transferability, transfer_threshold=threshold)
     rule_number = RULES["none"] if tested is None else rule_number
     return PackedMask(
@@ -131,15 +132,8 @@ def pack_predicted_mask(
     threshold = _threshold_tensor(operator, transfer_threshold, transferability)
     logit, fallback_number = _logit(operator, mask_threshold), _number(operator, "fallback", fallback, FALLBACKS)
     if _plain.is_plain():
-        return _plain.pack_predicted_mask(
-            mask_embeddings,
-            mask_features,
-            transferability=transferability,
-            transfer_threshold=threshold,
-            mask_threshold=mask_threshold,
-            rule=rule,
-            fallback=fallback,
-        )
+        options = dict(mask_threshold=mask_threshold, transfer_threshold=threshold, rule=rule, fallback=fallback)
+        return _plain.pack_predicted_mask(mask_embeddings, mask_features, transferability, **options)
     require_device(
         operator,
         mask_embeddings=mask_embeddings,
