@@ -17,7 +17,7 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerTransformerModule,
 )
 
-from tmt.runtime.precision import full, without_autocast
+from tmt.runtime.precision import autocasts, full, without_autocast
 
 from .configuration import TMTConfig
 from .inputs import is_traced
@@ -225,9 +225,8 @@ def for_projections(level: Level) -> Level:
 
 def _for_projection(x: Tensor) -> Tensor:
     """x (B, S, C), any strides -> contiguous; in the dtype of autocast where a projection would cast it."""
-    device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
-        x = x.to(torch.get_autocast_dtype(device), memory_format=torch.contiguous_format)
+    if autocasts(x) and x.dtype != torch.float64:
+        x = x.to(torch.get_autocast_dtype(x.device.type), memory_format=torch.contiguous_format)
     return x.contiguous()
 
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.jit._trace import is_tracing
 
+from tmt.runtime.precision import autocasts
+
 OPERATION = "TMTForSemanticSegmentation"
 
 
@@ -24,16 +26,11 @@ def check_pixels(pixels: Any, channels: int, dtype: torch.dtype) -> None:
             f"{OPERATION}: pixel_values must be floating and normalised, got {_name(pixels.dtype)}; "
             "convert images with the model's processor"
         )
-    if pixels.dtype != dtype and not _autocasts(pixels):
+    if pixels.dtype != dtype and not autocasts(pixels):
         raise ValueError(
             f"{OPERATION}: pixel_values must be {_name(dtype)} as the weights are, got {_name(pixels.dtype)}; "
             "use pixel_values.to(model.dtype)"
         )
-
-
-def _autocasts(tensor: Tensor) -> bool:
-    device = tensor.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _name(dtype: torch.dtype) -> str:

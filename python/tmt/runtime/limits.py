@@ -32,11 +32,6 @@ def system_error(error: BaseException | None) -> OSError | None:
     return None
 
 
-def shortage(error: Exception) -> str | None:
-    """What has run out, in a few words; None for any other error."""
-    return lack_of_memory(error) or lack_of_room(error)
-
-
 def lack_of_memory(error: Exception) -> str | None:
     """`out of memory`, and how much was asked for, or SHARED; None for any other error."""
     text = f"{type(error).__name__}: {error} {error.__cause__ or ''}"

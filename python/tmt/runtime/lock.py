@@ -191,6 +191,11 @@ def _locked_folder(folder: Path, meanwhile: str) -> Iterator[None]:
         yield
 
 
+def holds_files(folder: Path) -> bool:
+    """Whether an output folder holds anything but its lock."""
+    return folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
+
+
 def ignores_case(folder: Path) -> bool:
     """Whether the disk of a folder that is held takes `a` and `A` for the same name, as those of macOS and Windows."""
     return (folder / LOCK.upper()).exists()

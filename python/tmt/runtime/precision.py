@@ -19,6 +19,12 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager:
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
+def autocasts(tensor: Tensor) -> bool:
+    """Whether autocast is on where `tensor` is; the meta device has none."""
+    device = tensor.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def autocast(device: torch.device, enabled: bool) -> torch.autocast:
     """bfloat16 autocast on CUDA where enabled; nothing on the CPU."""
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled and device.type == "cuda")

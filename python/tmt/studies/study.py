@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tmt.errors import ConfigError
 from tmt.runtime.files import remove_leftovers, write_text
-from tmt.runtime.lock import LOCK, held
+from tmt.runtime.lock import held, holds_files
 from tmt.settings.files import hint
 from tmt.studies import definition as definitions
 from tmt.studies.attempts import LOG, read_attempts
@@ -53,7 +53,7 @@ class Study:
                     f"out: the study's settings must be those {folder} was begun with, got {'; '.join(found[:5])}"
                     f"{' and more' if len(found) > 5 else ''}; use another --out"
                 )
-        elif folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
+        elif holds_files(folder):
             raise ConfigError(f"out: {folder} must be new, empty or a study's folder (study.yaml); use another --out")
         return cls(folder, definition)
 

@@ -5,17 +5,16 @@ from pathlib import Path
 from tmt.data import LabelSet
 from tmt.errors import CheckpointError, ConfigError
 from tmt.methods import method_of
-from tmt.model.factory import model_config
+from tmt.model.factory import model_config, open_model
 from tmt.runtime.distributed import World, share
-from tmt.runtime.lock import LOCK
+from tmt.runtime.lock import holds_files
 from tmt.settings import Config, TMTSettings, estimator_weights, inputs_of, source_model
-from tmt.training.finite import open_finite
 from tmt.training.resuming import check_resume
 
 
 def check_folder(config: Config, folder: Path) -> None:
     """The run's folder must be new, or hold a run of the same settings that is to be resumed."""
-    used = folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
+    used = holds_files(folder)
     if used and not config.resume:
         raise ConfigError(f"out: folder must be empty, got {folder}; use --resume to go on with it, or another --out")
     if used and not (folder / "config.yaml").is_file():
@@ -39,7 +38,7 @@ def check_inputs(config: Config, folder: Path, label_set: LabelSet) -> None:
     if "source" not in config.stages:
         _check_source_model(config, folder, label_set)
     elif config.model.base is not None:
-        open_finite(config.model.base)
+        open_model(config.model.base)
     for stage in config.stages:
         if "estimator" in inputs_of(stage) and "estimator" not in config.stages:
             _check_estimator(config, folder, stage)
@@ -52,7 +51,7 @@ def _check_source_model(config: Config, folder: Path, label_set: LabelSet) -> No
             f"{model}: stage {config.stages[0]} needs a source model there; run --stages source first, "
             f"or give --source_model"
         )
-    open_finite(model, None, label_set)
+    open_model(model, None, label_set)
 
 
 def _check_estimator(config: Config, folder: Path, stage: str) -> None:

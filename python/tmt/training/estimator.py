@@ -20,7 +20,7 @@ from tmt.data import IGNORE, Dataset, EvalBatch, TrainBatch, eval_batches
 from tmt.inference.sliding_window import plan
 from tmt.model import TMTForSemanticSegmentation
 from tmt.model.estimator import DomainDiscriminator, discriminator_loss, proxy_a_distance
-from tmt.model.factory import freeze, save_estimator
+from tmt.model.factory import freeze, open_model, save_estimator
 from tmt.model.groups import Group
 from tmt.runtime.distributed import World
 from tmt.runtime.files import write_atomically
@@ -35,7 +35,6 @@ from tmt.settings import (
     values_of,
 )
 from tmt.training.domains import Domains
-from tmt.training.finite import open_finite
 from tmt.training.loop import Evaluation, Loss, Phase, Task, Workplace, fit
 from tmt.training.optimizer import adamw, groups_table
 from tmt.training.schedule import Schedule, constant
@@ -71,7 +70,7 @@ def train_estimator(config: Config, domains: Domains, source_model: Path, at: Wo
     """Train the discriminator on the features of the model in the folder `source_model`."""
     settings, world = config.estimator, at.world
     regions = values_of(config.model, RegionSettings)
-    model = open_finite(source_model, lambda saved: replace(saved, transferability=False, **regions), domains.label_set)
+    model = open_model(source_model, lambda saved: replace(saved, transferability=False, **regions), domains.label_set)
     freeze(model.to(world.device))
     task = estimator_task(config, domains, model, new_discriminator(model, at), at)
     images = {"source": len(domains.source.train), "target": len(domains.target.train)}

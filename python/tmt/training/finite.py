@@ -1,4 +1,7 @@
-"""Weights that are not finite: found where a file is opened and before one is written, and told from bad images."""
+"""Weights that are not finite: found where a checkpoint is opened and before one is written, and told from bad images.
+
+Models and estimators are looked at where they are opened (tmt.model.weights).
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,11 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tmt.data import LabelSet
 from tmt.errors import CheckpointError, TMTError, TrainingError
-from tmt.model import TMTForSemanticSegmentation
-from tmt.model.factory import open_model
-from tmt.model.loading import Adapt
 
 NOT_FINITE = re.compile(r"\b(nan|inf|infinite|not finite|invalid numeric entries|without overflow)\b")
 """What errors of operators, optimisers and the matcher say of numbers that they cannot take."""
@@ -31,15 +30,6 @@ def check_weights(path: str | Path, weights: Mapping[str, Tensor], mend: str) ->
     """Raises CheckpointError where a file's weights are not finite: all that is trained from them would not be."""
     if found := not_finite(weights):
         raise CheckpointError(f"{path}: weights must be finite, got {found} that are not; {mend}")
-
-
-def open_finite(
-    folder: str | Path, adapt: Adapt | None = None, label_set: LabelSet | None = None
-) -> TMTForSemanticSegmentation:
-    """`open_model`; raises CheckpointError where the weights are not finite, too."""
-    model = open_model(folder, adapt, label_set)
-    check_weights(folder, model.state_dict(), "give another model, or train this one anew")
-    return model
 
 
 @contextmanager

@@ -5,10 +5,9 @@ from pathlib import Path
 
 from tmt.methods import Method, TransferMetric, metric_steps
 from tmt.model import TMTForSemanticSegmentation
-from tmt.model.factory import load_estimator
+from tmt.model.factory import load_estimator, open_model
 from tmt.settings import Config, inputs_of
 from tmt.training.domains import Domains
-from tmt.training.finite import check_weights, open_finite
 from tmt.training.loop import Phase, Task, Workplace
 from tmt.training.segmentation import (
     SegmentationResult,
@@ -26,11 +25,10 @@ def fine_tune(
     method: Method, config: Config, domains: Domains, source_model: Path, estimator: Path, at: Workplace
 ) -> SegmentationResult:
     """Train the model in the folder `source_model` on the target; `estimator` is the file of a discriminator."""
-    model = open_finite(source_model, partial(method.configure, model=config.model), domains.label_set)
+    model = open_model(source_model, partial(method.configure, model=config.model), domains.label_set)
     if "estimator" in inputs_of(method.name):
         for difference in load_estimator(model, estimator):
             at.world.say(f"warning: {estimator}: trained on other regions: model.{difference}")
-        check_weights(estimator, model.estimator.state_dict(), "train it anew with --stages estimator")
     task = target_task(method, model, config, domains, at)
     state = train_task(task, domains.target, at)
     result = result_of(method, model, domains.target, config.target, state)
