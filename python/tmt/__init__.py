@@ -110,9 +110,6 @@ def _version() -> str:
         return version("transferable-mask-transformer")
     except PackageNotFoundError:
         project = Path(__file__).resolve().parents[2] / "pyproject.toml"
-    found = (
-        re.search(r'^version = "(.+)"$', project.read_text(encoding="utf-8"), re.MULTILINE)
-        if project.is_file()
-        else None
-    )
+    text = project.read_text(encoding="utf-8") if project.is_file() else ""
+    found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
     return found.group(1) if found else "0+unknown"

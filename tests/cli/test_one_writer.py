@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.helpers import runs
 from tests.studies import small
-from tmt.cli import data, evaluate, predict, report, study, train
+from tmt.cli import data, evaluate, predict, report, score, study, train
 from tmt.runtime.lock import LOCK, only_one
 
 
@@ -47,6 +47,18 @@ def test_second_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture
         assert {path.name for path in out.iterdir()} <= {LOCK, "config.yaml"}
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: out: {out} is in use by process {os.getpid()} on ") and "another --out" in line
+
+
+def test_score_of_a_job_that_is_at_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begun = small.begin(tmp_path)
+    begun.save()
+    job = next(job for job in begun.jobs.values() if job.kind == "source")
+    with only_one(job.folder):
+        assert score.main([str(begun.folder), job.id]) == 2
+        assert {path.name for path in job.folder.iterdir()} == {LOCK}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: out: {job.folder} is in use by process {os.getpid()} on ")
+    assert "another --out" in line
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("export", "experiments")])

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code: 0 done, 2 a mistake named on one line, 128 + n stopped by signal n."""
-    action = lambda given: evaluate(parse_command("python -m tmt.evaluate", given, EvaluateConfig))  # noqa: E731
-    return command(action, argv, SMALLER)
+    return command(
+        lambda given: evaluate(parse_command("python -m tmt.evaluate", given, EvaluateConfig)), argv, SMALLER
+    )
 
 
 def evaluate(config: EvaluateConfig) -> None:

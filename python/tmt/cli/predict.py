@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code: 0 done, 2 a mistake named on one line, 128 + n stopped by signal n."""
-    action = lambda given: predict(parse_command("python -m tmt.predict", given, PredictConfig))  # noqa: E731
-    return command(action, argv, SMALLER)
+    return command(lambda given: predict(parse_command("python -m tmt.predict", given, PredictConfig)), argv, SMALLER)
 
 
 def predict(config: PredictConfig) -> None:

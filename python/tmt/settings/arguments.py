@@ -57,7 +57,7 @@ def _parser(program: str, kind: type[Settings]) -> ArgumentParser:
     names = declared(kind)
     special = {name: said for name, said in names.items() if said.given}
     parser = ArgumentParser(prog=program, description=kind.__doc__, exit_on_error=False)
-    if "--version" not in (said.given for said in special.values()):
+    if "version" not in names:
         parser.add_argument("--version", action="version", version=version_line(), help="Print the version and exit.")
     if kind is Config:
         parser.add_argument("--config", action="config", help=f"preset ({', '.join(presets())}) or YAML file")

@@ -105,9 +105,9 @@ class CheckConfig(Settings):
     """Folder of the dataset."""
     splits: tuple[str, ...] = ()
     """Splits to check, such as train,val; none: all that should have labels."""
-    mapping: MapillaryMapping = setting("strict", given="--mapping")
+    mapping: MapillaryMapping = "strict"
     """Mapillary labels that count as a Cityscapes class: `strict`, those of one meaning; `broad`, near ones too."""
-    version: MapillaryVersion | None = setting(None, given="--version")
+    version: MapillaryVersion | None = None
     """Release of the Mapillary labels, v1.2 or v2.0; none: the newest that is there."""
     partial: bool = False
     """Whether other numbers of images than were published are no fault."""

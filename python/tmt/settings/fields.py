@@ -143,6 +143,12 @@ class Declared:
     def __str__(self) -> str:
         return in_words(self.kind, self.allowed)
 
+    def spelled(self, name: str) -> str:
+        """How the setting of that name is written on a command line."""
+        if self.given == "positional":
+            return name.upper()
+        return f"--{name}" if self.given in (None, "repeated") else self.given
+
 
 def declared(kind: type, prefix: str = "") -> dict[str, Declared]:
     """Every setting of a class by its name with dots."""

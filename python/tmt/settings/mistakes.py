@@ -18,18 +18,13 @@ def explain(text: str, names: Mapping[str, Declared], program: str) -> str:
     if found := re.match(r"(?:argument )?(?P<name>[\w.-]+): expected (one|at least one) argument", text):
         return f"{found['name']}: must be followed by a value, got none{end}"
     if found := re.search(r"unrecognized arguments: (?P<word>[^\s=]+)", text):
-        options = [f"--{name}" if said.given in (None, "repeated") else said.given for name, said in names.items()]
+        options = [said.spelled(name) for name, said in names.items()]
         kind = "unknown option" if found["word"].startswith("-") else "must be left out, has no place here"
-        return f"{found['word']}: {kind}{hint(found['word'], [one for one in options if one])}{end}"
+        return f"{found['word']}: {kind}{hint(found['word'], options)}{end}"
     if found := re.search(r"following arguments are required: (?P<names>.*)$", text):
-        missing = [_spelled(name, names) for name in found["names"].split(", ")]
+        missing = [names[name].spelled(name) if name in names else name for name in found["names"].split(", ")]
         return f"{', '.join(missing)}: must be given{end}"
     return f"{text}{end}"
-
-
-def _spelled(name: str, names: Mapping[str, Declared]) -> str:
-    said = names.get(name)
-    return name.upper() if said and said.given == "positional" else f"--{name}"
 
 
 def located(message: str, argv: Sequence[str], origins: Mapping[str, Path]) -> str:

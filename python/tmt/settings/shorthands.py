@@ -73,7 +73,8 @@ class _Line:
     def _has_value(self) -> bool:
         """Whether the next word is a switch's; one other than true and false may be a positional argument."""
         places = any(said.given == "positional" for said in self.names.values())
-        return self.rest[:1] in (["true"], ["false"]) or not (places or self.rest[:1] == [] or _is_option(self.rest[0]))
+        word = self.rest[0] if self.rest else "--"
+        return word in ("true", "false") or not (places or word.startswith("--"))
 
 
 def _length(kind: Any) -> int | None:
@@ -86,7 +87,3 @@ def _length(kind: Any) -> int | None:
 
 def _is_number(word: str) -> bool:
     return re.fullmatch(r"-?\d+(\.\d*)?(e-?\d+)?", word) is not None
-
-
-def _is_option(word: str) -> bool:
-    return word.startswith("--")
