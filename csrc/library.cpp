@@ -30,6 +30,10 @@ STABLE_TORCH_LIBRARY(tmt, m) {
   m.def(
       "packed_attention_backward(Tensor grad_output, Tensor query, Tensor key, Tensor value, Tensor output, "
       "Tensor lse, Tensor plan, Tensor? bits) -> (Tensor, Tensor, Tensor)");
+  m.def("deformable_attention(Tensor value, SymInt[] shapes, Tensor locations, Tensor weights) -> Tensor");
+  m.def(
+      "deformable_attention_backward(Tensor grad_output, Tensor value, SymInt[] shapes, Tensor locations, "
+      "Tensor weights, bool deterministic) -> (Tensor, Tensor, Tensor)");
 }
 
 namespace {

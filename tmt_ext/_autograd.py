@@ -30,6 +30,13 @@ def packed_attention(query, key, value, bits):
     return _apply(_Attention, *(_for_attention(x) for x in (query, key, value)), bits)
 
 
+def deformable_attention(value, shapes, locations, weights):
+    """torch.ops.tmt.deformable_attention, under whatever transforms are at work."""
+    if not _transformed():
+        return torch.ops.tmt.deformable_attention(value, shapes, locations, weights)
+    return _apply(_Deformable, value, shapes, locations, weights)
+
+
 def _transformed():
     """Whether torch.func's transforms or forward mode are at work; two look-ups in the usual case."""
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
@@ -195,6 +202,42 @@ class _Attention(_Operator):
 register_autograd("tmt::packed_attention", _attention_backward, setup_context=_attention_setup)
 
 
+# ---- deformable_attention -------------------------------------------------------------------------------------------
+
+
+class _DeformableGradient(_Gradient):
+    name = "deformable_attention"
+    compiled = torch.ops.tmt.deformable_attention_backward
+
+
+def _deformable_setup(ctx, inputs, output):
+    value, ctx.shapes, locations, weights = inputs
+    ctx.save_for_backward(value, locations, weights)
+
+
+def _deformable_backward(ctx, grad_output):
+    value, locations, weights = ctx.saved_tensors
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    grad_value, grad_locations, grad_weights = _DeformableGradient.operator(
+        grad_output, value, ctx.shapes, locations, weights, deterministic
+    )
+    return grad_value, None, grad_locations, grad_weights
+
+
+class _Deformable(_Operator):
+    name = "deformable_attention"
+    operator = staticmethod(deformable_attention)
+    setup_context = staticmethod(_deformable_setup)
+    backward = staticmethod(_deformable_backward)
+
+    @staticmethod
+    def forward(value, shapes, locations, weights):
+        return torch.ops.tmt.deformable_attention(value, shapes, locations, weights)
+
+
+register_autograd("tmt::deformable_attention", _deformable_backward, setup_context=_deformable_setup)
+
+
 # ---- vmap of operators without derivatives, and of those above where no transform needs their derivatives ----------
 
 
@@ -206,5 +249,7 @@ _register_vmap("superpixel", superpixel)
 _register_vmap("superpixel_backward", _SuperpixelGradient.operator)
 _register_vmap("packed_attention", packed_attention)
 _register_vmap("packed_attention_backward", _AttentionGradient.operator)
+_register_vmap("deformable_attention", deformable_attention)
+_register_vmap("deformable_attention_backward", _DeformableGradient.operator)
 _register_vmap("pack_mask", torch.ops.tmt.pack_mask)
 _register_vmap("pack_predicted_mask", torch.ops.tmt.pack_predicted_mask)

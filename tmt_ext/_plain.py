@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _reference_attention, _reference_superpixel
+from . import _reference_attention, _reference_deformable, _reference_superpixel
 from ._types import PackedMask, SuperpixelOutput
 
 _here: ContextVar[bool] = ContextVar("tmt_ext.plain_torch", default=False)
@@ -95,6 +95,13 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, bits: Tensor | N
         dtype = torch.get_autocast_dtype(query.device.type) if casts else query.dtype
         query, key, value = (_widened(x.to(dtype)) for x in (query, key, value))
         return _reference_attention.attention(query, key, value, allowed).to(dtype)
+
+
+def deformable_attention(value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor) -> Tensor:
+    """As `tmt_ext.deformable_attention`; shapes: flat."""
+    sizes = list(zip(shapes[::2], shapes[1::2], strict=True))
+    with _without_autocast(value):
+        return _reference_deformable.deformable_attention(_widened(value), sizes, locations, weights).to(value.dtype)
 
 
 def _widened(tensor):

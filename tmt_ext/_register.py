@@ -79,8 +79,18 @@ def _(grad_output, query, key, value, output, lse, plan, bits):
     return tuple(_empty_in_order_of(tensor) for tensor in (query, key, value))
 
 
+@register_fake("tmt::deformable_attention")
+def _(value, shapes, locations, weights):
+    return value.new_empty((value.shape[0], locations.shape[1], value.shape[2] * value.shape[3]))
+
+
+@register_fake("tmt::deformable_attention_backward")
+def _(grad_output, value, shapes, locations, weights, deterministic):
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (value, locations, weights))
+
+
 # ---- autocast: superpixels in float32; attention in the autocast dtype, its mask decisions untouched: what was given
-# in float32 decides in float32 --------------------------------------------------------------------------------------
+# in float32 decides in float32. Deformable attention takes its values as the layer before made them ------------------
 
 
 def _register_autocast(key, device):

@@ -1,6 +1,7 @@
 """The public operators: names become numbers here, values are checked; tensors are checked in csrc/*/checks.h."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -215,6 +216,51 @@ def masked_attention(
         queries=query.shape[2] if mask_logits is None else None,
     )
     return packed_attention(query, key, value, packed.bits)
+
+
+def deformable_attention(
+    value: Tensor, shapes: Sequence[Sequence[int]] | Tensor, locations: Tensor, weights: Tensor
+) -> Tensor:
+    """Multi-scale deformable attention (Zhu et al., Deformable DETR, Eq. 3), without a sample being stored.
+
+    output[q] = sum over levels and points of weights[q] times the bilinear sample of the level's map at locations[q].
+    A location (x, y) is a share of the map's width and height, (0, 0) its upper left corner and (1, 1) its lower right
+    (`grid_sample` with align_corners=False); what lies outside counts as 0, so a sample without a pixel nearer than one
+    is exactly 0.
+
+    Args:
+        value: (B, S, heads, D), the levels' maps row by row, one level after another; float32, bfloat16, float16 (sums
+            in float32) or, on the CPU, float64; D at most 1024. The D of a head lie side by side, else it is copied.
+        shapes: height and width of each level, (levels, 2); a tensor on a GPU is waited for.
+        locations: (B, Q, heads, levels, points, 2), x before y; weights: (B, Q, heads, levels, points), any real
+            numbers. Both are used in float32 (float64 beside float64), in which they are best given: bfloat16 tells
+            256 places apart.
+
+    Returns:
+        (B, Q, heads * D) in the dtype of `value`. Differentiable once, backward, with respect to value, locations and
+        weights; for other derivatives see `plain_torch`. On the CPU gradients are the same bits every time; on CUDA the
+        gradient of `value` is where `torch.use_deterministic_algorithms` asks for it.
+
+    Raises:
+        ValueError: shapes that are not pairs.
+        RuntimeError: wrong shape, dtype or device, or a derivative that is none of those above.
+    """
+    sizes = _flat_shapes(shapes)
+    wide = torch.float64 if value.dtype == torch.float64 else torch.float32
+    locations, weights = locations.to(wide), weights.to(wide)
+    if _plain.is_plain():
+        return _plain.deformable_attention(value, sizes, locations, weights)
+    require_device("deformable_attention", value=value, locations=locations, weights=weights)
+    return _autograd.deformable_attention(value, sizes, locations, weights)
+
+
+def _flat_shapes(shapes):
+    """Heights and widths one after another."""
+    pairs = shapes.tolist() if isinstance(shapes, Tensor) else shapes
+    sizes = [size for pair in pairs for size in pair]
+    if len(sizes) != 2 * len(pairs):
+        raise ValueError(f"deformable_attention: shapes must be a height and a width for each level, got {pairs}")
+    return sizes
 
 
 def _logit(operator: str, probability: float) -> float:

@@ -80,15 +80,6 @@ inline __attribute__((always_inline)) int64_t backward_scratch(int64_t padded, i
   return 5 * kWordKeys * padded + 2 * kBlockRows * kWordKeys + 2 * queries * (padded + 1) + 16;
 }
 
-// Calls `function` for the element type of `args`; inside the namespace of a SIMD level.
-#define TMT_BY_ELEMENT(function, ...)                               \
-  switch (args.element) {                                           \
-    case Element::float32: return function<float>(__VA_ARGS__);     \
-    case Element::float64: return function<double>(__VA_ARGS__);    \
-    case Element::bfloat16: return function<BFloat16>(__VA_ARGS__); \
-    case Element::float16: return function<Half>(__VA_ARGS__);      \
-  }
-
 // Entry points, for every SIMD level. Each handles the items [begin, end):
 //   pack_transfer                          images, B
 //   pack_rows, finish_rows                 rows, B * N
