@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention (Zhu et al., Deformable DETR, Eq. 3) in plain PyTorch; in float64 it is the oracle."""
+"""Multi-scale deformable attention (Deformable DETR, Eq. 3) in plain PyTorch; in float64 it is the oracle."""
 
 from collections.abc import Sequence
 
