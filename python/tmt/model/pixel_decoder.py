@@ -5,10 +5,10 @@ have the names of transformers' modules; the attention itself is `tmt_ext.deform
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Mask2FormerConfig
 from transformers.models.mask2former.modeling_mask2former import (
@@ -73,19 +73,25 @@ class PixelDecoder(Mask2FormerPixelDecoder):
 
     def forward(self, features: Sequence[Tensor]) -> Decoded:
         """The backbone's maps (B, C_i, H_i, W_i), finest first -> mask features and three maps."""
-        coarse = features[: -LEVELS - 1 : -1]
-        maps = [project(x) for project, x in zip(self.input_projections, coarse, strict=True)]
+        maps = [_project(layers, x) for layers, x in zip(self.input_projections, features[::-1][:LEVELS], strict=True)]
         sizes = tuple((x.shape[2], x.shape[3]) for x in maps)
-        hidden = torch.cat([x.flatten(2).mT for x in maps], 1)  # (B, S, C)
-        hidden = self._encode(hidden, sizes)
+        hidden = self._encode(torch.cat([x.flatten(2).mT for x in maps], 1), sizes)  # (B, S, C)
         levels = hidden.split([height * width for height, width in sizes], 1)
         outputs = tuple(x.mT.unflatten(2, size) for x, size in zip(levels, sizes, strict=True))
         finest = outputs[-1]
-        for i, feature in enumerate(features[: self.num_fpn_levels][::-1]):
-            lateral = self.lateral_convolutions[i](feature)
-            above = F.interpolate(finest, size=lateral.shape[-2:], mode="bilinear", align_corners=False)
-            finest = self.output_convolutions[i](lateral + above)
-        return Decoded(self.mask_projection(finest), outputs)
+        for level in range(self.num_fpn_levels, 0, -1):
+            lateral = _project(self.get_submodule(f"adapter_{level}"), features[level - 1])
+            above = enlarge(finest, (lateral.shape[2], lateral.shape[3]))
+            finest = self.get_submodule(f"layer_{level}")(lateral + above)
+        return Decoded(self._mask_features(finest), outputs)
+
+    def _mask_features(self, finest: Tensor) -> Tensor:
+        """finest (B, C, H, W) -> (B, E, H, W), contiguous, as those want it that read a channel at a time."""
+        layer = self.mask_projection
+        if not _is_product(layer):
+            return layer(finest).contiguous()
+        assert layer.bias is not None
+        return (layer.weight.flatten(1) @ finest.flatten(2) + layer.bias[:, None]).unflatten(2, finest.shape[2:])
 
     def _encode(self, hidden: Tensor, sizes: Sizes) -> Tensor:
         """hidden (B, S, C) -> (B, S, C)."""
@@ -102,6 +108,40 @@ class PixelDecoder(Mask2FormerPixelDecoder):
             for size, level in zip(sizes, self.level_embed, strict=True)
         ]
         return torch.cat(found, 1)
+
+
+def _is_product(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether it is a 1x1 convolution as the pixel decoder was made with, not what somebody put into its place."""
+    return type(layer) is nn.Conv2d and layer.kernel_size == (1, 1)
+
+
+def _project(layers: nn.Module, x: Tensor) -> Tensor:
+    """A 1x1 convolution and a norm: x (B, C_i, H, W) -> (B, C, H, W), channels last, by a product over positions."""
+    assert isinstance(layers, nn.Sequential)
+    convolution, norm = layers
+    if not _is_product(convolution):
+        return layers(x)
+    rows = F.linear(x.permute(0, 2, 3, 1), convolution.weight.flatten(1), convolution.bias)
+    return norm(rows.permute(0, 3, 1, 2))
+
+
+def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """maps (B, C, H, W), channels last -> (B, C, *size), channels last, bilinear.
+
+    On the CPU as two products of small matrices: torch's own would convert the layout to and fro there.
+    """
+    if maps.device.type != "cpu":
+        return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    rows, columns = (_line_weights(n, m, maps) for n, m in zip(maps.shape[2:], size, strict=True))
+    lines = maps.permute(0, 2, 3, 1)  # (B, H, W, C)
+    taller = (rows @ lines.flatten(2)).unflatten(2, lines.shape[2:])
+    return (columns @ taller).permute(0, 3, 1, 2)
+
+
+def _line_weights(count: int, wanted: int, like: Tensor) -> Tensor:
+    """(wanted, count): what each of `count` pixels of a line is to each of `wanted`, bilinearly."""
+    each = torch.eye(count, dtype=like.dtype, device=like.device)[None]
+    return F.interpolate(each, size=wanted, mode="linear", align_corners=False)[0].mT
 
 
 def reference_points(sizes: Sizes, like: Tensor) -> Tensor:
