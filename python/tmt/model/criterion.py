@@ -19,6 +19,8 @@ from .configuration import TMTConfig
 from .matcher import Matching, assign, pairwise_bce, pairwise_dice
 from .point_sampling import draw_points, point_counts, sample_features, sample_targets
 
+MASKS_AT_ONCE = 16
+
 
 class LossOutput(NamedTuple):
     """Result of TMTLoss."""
@@ -108,14 +110,17 @@ class TMTLoss(nn.Module):
     @torch.no_grad()
     def _match(self, embeddings, sampled, class_logits, targets, class_labels) -> Matching:
         """embeddings (L, B, Q, E), sampled (B, E, P), targets (B, n, P) -> the cheapest pairs, layer by layer."""
-        layers, _, queries, _ = embeddings.shape
-        predicted = embeddings.transpose(0, 1).flatten(1, 2) @ sampled  # (B, L * Q, P)
-        shape_cost = self.weights["loss_mask"] * pairwise_bce(predicted, targets)
-        shape_cost += self.weights["loss_dice"] * pairwise_dice(predicted, targets)
-        wanted = _padded(class_labels, targets.shape[1])[:, None, None].expand(-1, layers, queries, -1)
+        # A layer at a time: what all of them predict at once is the largest thing that a step would hold.
+        shape_cost = torch.stack([self._shape_cost(one @ sampled, targets) for one in embeddings], 1)  # (B, L, Q, n)
+        wanted = _padded(class_labels, targets.shape[1])[:, None, None].expand(shape_cost.shape)
         probability = class_logits.softmax(-1).transpose(0, 1).gather(-1, wanted)  # (B, L, Q, n)
-        cost = shape_cost.unflatten(1, (layers, queries)) - self.weights["loss_cross_entropy"] * probability
+        cost = shape_cost - self.weights["loss_cross_entropy"] * probability
         return assign(cost, [len(labels) for labels in class_labels])
+
+    def _shape_cost(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """logits (B, Q, P), targets (B, n, P) -> what it costs to pair their masks (B, Q, n)."""
+        cost = self.weights["loss_mask"] * pairwise_bce(logits, targets)
+        return cost + self.weights["loss_dice"] * pairwise_dice(logits, targets)
 
     def _class_loss(self, class_logits: Tensor, class_labels: list[Tensor], matching: Matching) -> Tensor:
         """class_logits (L, B, Q, K + 1) -> weighted cross-entropy of each layer (L,), summed."""
@@ -137,8 +142,7 @@ class TMTLoss(nn.Module):
         matched = embeddings.transpose(0, 1).gather(2, index)  # (B, L, M, E)
         logits = matched.flatten(1, 2) @ sampled  # (B, L * M, P)
         chosen = self._choose_points(logits.detach())
-        flat = matching.targets.flatten(1)[..., None] * targets.shape[-1] + chosen
-        labels = targets.flatten(1).gather(1, flat.flatten(1)).view(chosen.shape)
+        labels = _targets_at(targets, matching, chosen)
         logits = logits.gather(2, chosen)
         counted = matching.valid[:, None].to(logits)
         shape = matching.queries.shape
@@ -148,10 +152,13 @@ class TMTLoss(nn.Module):
 
     def _choose_points(self, logits: Tensor) -> Tensor:
         """logits (B, R, candidates + uniform) -> index (B, R, uncertain + uniform) of the points each mask uses."""
-        candidates = logits[..., : self.points.candidates]
-        uncertain = candidates.abs().topk(self.points.uncertain, largest=False, sorted=False).indices
-        uniform = torch.arange(self.points.candidates, logits.shape[-1], device=logits.device)
-        return torch.cat([uncertain, uniform.expand(*logits.shape[:2], -1)], -1)
+        candidates, uncertain = self.points.candidates, self.points.uncertain
+        chosen = [  # some masks at a time, so that no second copy of all their logits is made
+            some[..., :candidates].abs().topk(uncertain, largest=False, sorted=False).indices
+            for some in logits.split(MASKS_AT_ONCE, 1)
+        ]
+        uniform = torch.arange(candidates, logits.shape[-1], device=logits.device)
+        return torch.cat([torch.cat(chosen, 1), uniform.expand(*logits.shape[:2], -1)], -1)
 
     def _normalisers(self, class_labels: list[Tensor], class_logits: Tensor) -> Tensor:
         """Number of masks and sum of class weights (2,), per process on average over all processes."""
@@ -224,6 +231,12 @@ def masks_from_labels(labels: Tensor, num_classes: int, ignore: int = IGNORE) ->
         class_labels.append(present)
         mask_labels.append(image == present[:, None, None])
     return mask_labels, class_labels
+
+
+def _targets_at(targets: Tensor, matching: Matching, points: Tensor) -> Tensor:
+    """targets (B, n, P) and points (B, L * M, p) of each pair's mask -> the targets there (B, L * M, p)."""
+    index = matching.targets.flatten(1)[..., None] * targets.shape[-1] + points
+    return targets.flatten(1).gather(1, index.flatten(1)).view(points.shape)
 
 
 def _padded(class_labels: list[Tensor], number: int) -> Tensor:

@@ -30,7 +30,7 @@ def pairwise_bce(logits: Tensor, targets: Tensor) -> Tensor:
 def pairwise_dice(logits: Tensor, targets: Tensor) -> Tensor:
     """logits (B, R, P), targets (B, n, P) -> dice loss of each pair (B, R, n)."""
     probability = logits.sigmoid()
-    overlap = 2 * probability @ targets.transpose(1, 2)
+    overlap = 2 * (probability @ targets.transpose(1, 2))
     total = probability.sum(-1, keepdim=True) + targets.sum(-1)[:, None]
     return 1 - (overlap + 1) / (total + 1)
 
