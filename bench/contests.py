@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 import tmt_ext
+from tmt.settings import ModelConfig
 
-from . import decoders, goals, inputs, peers
+from . import decoders, goals, inputs, models, peers
 from .goals import Goal
 from .timing import Calls
 
@@ -16,6 +17,7 @@ KAPPA, ITERATIONS = 1 / 0.07, 6
 TRANSFER_QUANTILE = 0.7  # p_T = 0.3
 CPU_SUPERPIXELS = ((2, 128, 128, 128, 8), (1, 256, 128, 256, 8), (4, 256, 64, 128, 4))  # B, C, H, W, cell
 CPU_KEYS = (2048, 8192, 32768)
+CROPS = ((1, (512, 1024)), (2, (128, 256)))  # B, height and width of what a pixel decoder's levels belong to
 FORWARD, BOTH = "forward", "forward + backward"
 
 Function = Callable[..., Tensor]
@@ -54,9 +56,15 @@ def _cpu_makers() -> Iterator[Callable[[], Iterator[Contest]]]:
                 yield lambda keys=keys, shaped=shaped, rule=rule: cpu_attention(keys, shaped, rule)
     for keys in CPU_KEYS:
         yield lambda keys=keys: masks(keys)
+    yield from (lambda crop=crop: deformable(*crop) for crop in CROPS)
     yield from (lambda size=size: superpixels_in_half(size) for size in CPU_SUPERPIXELS)
     yield from (lambda keys=keys: attention_in_half(keys) for keys in CPU_KEYS)
     yield from (lambda same=same: end_to_end(same) for same in (True, False))
+    yield lambda: whole_model(
+        "Swin-T, 512x1024", models.SWIN, 1, (512, 1024), goals.MODEL_INFERENCE, goals.MODEL_TRAINING
+    )
+    yield lambda: whole_model("ResNet-50, 512x1024", models.RESNET50, 1, (512, 1024))
+    yield lambda: whole_model("demo preset, 8 of 96x192", models.demo(), 8, (96, 192))
 
 
 # ---- superpixels -----------------------------------------------------------------------------------------------------
@@ -160,6 +168,23 @@ def masks(keys: int) -> Iterator[Contest]:
     yield Contest("mask bits", f"mask bits S {keys} from logits", FORWARD, given)
 
 
+# ---- deformable attention --------------------------------------------------------------------------------------------
+
+
+def deformable(batch: int, crop: tuple[int, int]) -> Iterator[Contest]:
+    """Both passes over a crop's three levels, of which every position is a query."""
+    value, shapes, locations = inputs.deformable(batch, crop)
+    weights = torch.randn(locations.shape[:-1]).flatten(3).softmax(-1).view(locations.shape[:-1])
+    functions = {
+        "tmt": lambda v, x, w: tmt_ext.deformable_attention(v, shapes, x, w),
+        "transformers": lambda v, x, w: peers.deformable_transformers(v, shapes, x, w),
+        "compiled transformers": lambda v, x, w: peers.compiled_deformable()(v, shapes, x, w),
+    }
+    title = f"deformable attention B {batch}, levels of {crop[0]}x{crop[1]}"
+    aims = {FORWARD: goals.DEFORMABLE_PASS, BOTH: goals.DEFORMABLE_PASS}
+    yield from both_passes("deformable attention", title, functions, (value, locations, weights), aims)
+
+
 # ---- end to end ------------------------------------------------------------------------------------------------------
 
 
@@ -173,6 +198,20 @@ def end_to_end(same: bool) -> Iterator[Contest]:
     steps = {"tmt": decoders.training_step(ours), "transformers": decoders.training_step(theirs)}
     calls = {name: lambda step=step: step(features) for name, step in steps.items()}
     yield Contest(group, title, "training step", calls, goals.DECODER_TRAINING)
+
+
+def whole_model(
+    name: str, sizes: ModelConfig, batch: int, size: tuple[int, int], *aims: tuple[Goal, ...]
+) -> Iterator[Contest]:
+    """From images to logits and to a step of the optimiser, the same as transformers'; aims: of both, or none."""
+    of_inference, of_training = aims or ((), ())
+    given = models.Batch.draw(batch, size)
+    pair = dict(zip(("tmt", "transformers"), models.contestants(sizes), strict=True))
+    group = title = f"model {name}"
+    runs = {who: models.inference(model, given.pixels) for who, model in pair.items()}
+    yield Contest(group, title, "inference", runs, of_inference)
+    steps = {who: models.training_step(model, given) for who, model in pair.items()}
+    yield Contest(group, title, "training step", steps, of_training)
 
 
 def _inference(model: torch.nn.Module, features: decoders.Features) -> Callable[[], object]:

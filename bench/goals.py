@@ -57,6 +57,7 @@ MASK2FORMER = ("mask2former",)
 FLEX = ("flex",)
 FLOAT32 = ("tmt float32",)
 TRANSFORMERS = ("transformers",)
+DEFORMABLE = ("transformers", "compiled transformers")
 
 BFLOAT16 = (Goal("ms", FLOAT32, 1.0),)
 
@@ -70,6 +71,9 @@ ATTENTION_FORWARD = (Goal("ms", SDPA_FORMS, 1.7), Goal("ms", MASK2FORMER, 8.0), 
 ATTENTION_FORWARD_BLOBS = (Goal("ms", SDPA_FORMS, 2.5), Goal("ms", MASK2FORMER, 8.0), ATTENTION_MEMORY)
 ATTENTION_BOTH = (Goal("ms", SDPA_FORMS, 2.0), Goal("ms", MASK2FORMER, 4.0), ATTENTION_MEMORY)
 DECODER_INFERENCE = (Goal("ms", TRANSFORMERS, 2.0), Goal("MiB", TRANSFORMERS, 1.0))
+DEFORMABLE_PASS = (Goal("ms", DEFORMABLE, 4.0), Goal("MiB", DEFORMABLE, 4.0))  # either pass
+MODEL_INFERENCE = (Goal("ms", TRANSFORMERS, 1.6),)  # Swin-T, 512x1024, as what follows
+MODEL_TRAINING = (Goal("ms", TRANSFORMERS, 1.8), Goal("MiB", TRANSFORMERS, 1 / 0.7))
 DECODER_TRAINING = (Goal("ms", TRANSFORMERS, 1.5), Goal("MiB", TRANSFORMERS, 1.0))
 
 # ---- CUDA, bfloat16, at the sizes named in bench/gpu.py --------------------------------------------------------------

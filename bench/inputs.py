@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-HEADS, DIM, QUERIES = 8, 32, 100
+HEADS, DIM, QUERIES, POINTS = 8, 32, 100, 4
 
 
 def unstructured(batch: int, queries: int, keys: int) -> tuple[Tensor, Tensor]:
@@ -32,3 +32,21 @@ def attention(batch: int, keys: int, shaped: bool) -> tuple[Tensor, ...]:
     """query (B, 8, 100, 32), key and value (B, 8, S, 32), mask logits (B, 100, S), T (B, S)."""
     query, key, value = (torch.randn(batch, HEADS, count, DIM) for count in (QUERIES, keys, keys))
     return query, key, value, *(blobs if shaped else unstructured)(batch, QUERIES, keys)
+
+
+def deformable(
+    batch: int, crop: tuple[int, int], points: int = 4
+) -> tuple[Tensor, tuple[tuple[int, int], ...], Tensor]:
+    """Value (B, S, heads, D) of a crop's levels at strides 32, 16 and 8, their shapes, and locations
+    (B, S, heads, levels, 4, 2) around every position, as a pixel decoder samples them.
+    """
+    shapes = tuple((crop[0] // stride, crop[1] // stride) for stride in (32, 16, 8))
+    centres = []
+    for height, width in shapes:
+        y, x = ((torch.arange(n) + 0.5) / n for n in (height, width))
+        centres.append(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1))
+    positions = torch.cat(centres)
+    sizes = torch.tensor([[width, height] for height, width in shapes])[:, None]
+    steps = 2 * torch.randn(batch, len(positions), HEADS, len(shapes), POINTS, 2)  # pixels of the level
+    value = torch.randn(batch, len(positions), HEADS, DIM)
+    return value, shapes, positions[:, None, None, None] + steps / sizes

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from transformers.models.mask2former.modeling_mask2former import multi_scale_deformable_attention
 
 EPS = 1e-6  # smallest norm, as in the operator
 FLEX_BLOCK = 128  # queries and keys of a block, FlexAttention's default
@@ -103,6 +104,14 @@ def _neighbours(height: int, width: int, cell: int, device: torch.device) -> tup
     exists = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
     regions = row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1)
     return regions.flatten(0, 1).flatten(1), exists.flatten(0, 1).flatten(1)
+
+
+# ---- deformable attention: value (B, S, heads, D), shapes (levels, 2), locations (B, Q, heads, levels, points, 2),
+# ---- weights (B, Q, heads, levels, points) -> (B, Q, heads * D) -----------------------------------------------------
+
+
+deformable_transformers = multi_scale_deformable_attention  # grid_sample for each level, every sample stored
+compiled_deformable = functools.cache(lambda: torch.compile(multi_scale_deformable_attention, dynamic=False))
 
 
 # ---- attention: query (B, heads, N, D), key and value (B, heads, S, D), mask_logits (B, N, S), transferability (B, S),
