@@ -24,7 +24,7 @@ help:
 	@echo "make sanitize  the operators' tests once more, watched by AddressSanitizer and UBSan"
 	@echo "make kernels  what the compilers made of the kernels: ARM, CUDA registers, spills and instructions"
 	@echo "make oldest-torch  the CUDA kernels against the oldest torch;  make cuda-torch  loaded under a torch with CUDA"
-	@echo "make bench    time the operators against plain PyTorch"
+	@echo "make bench    time operators and whole models against plain PyTorch and transformers, idle and contended"
 	@echo "make bench-gpu  on a machine with a GPU: build, test, profile, sanitize, time; bench/gpu.sh 1 and 2"
 	@echo "make clean    remove build products (keeps $(VENV) and runs)"
 
@@ -82,6 +82,8 @@ format: install
 bench: install
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.contended
+	$(BIN)/python -m bench.growth
 
 bench-gpu:
 	bash bench/gpu.sh 1; first=$$?; bash bench/gpu.sh 2 && exit $$first

@@ -99,13 +99,17 @@ def digest(rows: list[dict[str, object]]) -> list[str]:
 
 def document(record: dict[str, object]) -> str:
     """Everything as one Markdown page."""
-    about = [f"- {name}: {value}" for name, value in record["environment"].items()]
     rows = record["rows"]
-    return "\n".join([*about, "", *HEAD, *map(line, rows), "", *verdict_lines(rows), ""])
+    return page(record, [*HEAD, *map(line, rows), "", *verdict_lines(rows)])
 
 
-def save(record: dict[str, object], folder: Path, name: str) -> None:
-    """Writes a record as JSON and as Markdown."""
+def page(record: dict[str, object], lines: list[str]) -> str:
+    """A page that begins with where its figures were taken."""
+    return "\n".join([*(f"- {name}: {value}" for name, value in record["environment"].items()), "", *lines, ""])
+
+
+def save(record: dict[str, object], folder: Path, name: str, text: str = "") -> None:
+    """Writes a record as JSON and as Markdown: `text`, or the `document` of its rows."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    (folder / f"{name}.md").write_text(document(record))
+    (folder / f"{name}.md").write_text(text or document(record))
