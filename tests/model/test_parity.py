@@ -114,3 +114,25 @@ def test_loss_parts_equal_transformers(same_points, plain_twin, images, labels):
     assert ours.loss_dict.keys() == parts.keys()
     for name, value in parts.items():
         torch.testing.assert_close(ours.loss_dict[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_losses_equal_transformers_over_twenty_steps(same_points, plain_twin, images, labels):
+    model, twin = same_points, plain_twin(same_points)
+    masks, classes = masks_from_labels(labels, model.config.num_labels)
+    ours = _losses(model, lambda: model(images, masks, classes).loss)
+    wanted = [mask.float() for mask in masks]
+    theirs = _losses(twin, lambda: twin(images, mask_labels=wanted, class_labels=classes).loss)
+    assert theirs[-1] < 0.97 * theirs[0]  # weights have moved
+    torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=1e-4, atol=0)
+
+
+def _losses(model, loss):
+    """Of 20 steps of AdamW."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+    found = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        found.append(loss())
+        found[-1].backward()
+        optimizer.step()
+    return [one.item() for one in found]
