@@ -1,11 +1,11 @@
 """What reading features again costs superpixels on the CPU: python -m bench.residency.
 
 Nanoseconds a pixel for maps that the second-level cache holds and for maps that it does not, at the same channels and
-cells. The
-features are read L + 1 times; what a walk that keeps them in the cache could save at most is the difference.
+cells. The features are read L + 1 times; what a walk that keeps them in the cache could save at most is the difference.
 Writes bench/results/residency.{json,md}.
 """
 
+import functools
 import math
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def measure() -> list[dict[str, float]]:
         torch.set_num_threads(threads)
         maps = {side: torch.randn(1, CHANNELS, *side) for side in SIDES}
         own = contests.own_superpixels(CELL)
-        calls = {str(side): (lambda x=x: own(x)) for side, x in maps.items()}
+        calls = {str(side): functools.partial(own, x) for side, x in maps.items()}
         stats = timing.interleaved(calls, timing.on_cpu)
         for side, x in maps.items():
             ns = 1e6 * stats[str(side)].median / math.prod(side)
