@@ -215,11 +215,11 @@ def _deformable_setup(ctx, inputs, output):
     ctx.save_for_backward(value, locations, weights)
 
 
-def _deformable_backward(ctx, grad_output):
+def _deformable_backward(ctx, *gradients):
     value, locations, weights = ctx.saved_tensors
     deterministic = torch.are_deterministic_algorithms_enabled()
     grad_value, grad_locations, grad_weights = _DeformableGradient.operator(
-        grad_output, value, ctx.shapes, locations, weights, deterministic
+        gradients[0], value, ctx.shapes, locations, weights, deterministic
     )
     return grad_value, None, grad_locations, grad_weights
 

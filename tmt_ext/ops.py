@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.jit._trace import is_tracing
 
 from . import _autograd, _plain
 from ._library import require_device
@@ -238,8 +239,9 @@ def deformable_attention(
 
     Returns:
         (B, Q, heads * D) in the dtype of `value`. Differentiable once, backward, with respect to value, locations and
-        weights; for other derivatives see `plain_torch`. On the CPU gradients are the same bits every time; on CUDA the
-        gradient of `value` is where `torch.use_deterministic_algorithms` asks for it.
+        weights; for other derivatives see `plain_torch`, whose operators are what `torch.jit.trace` records. On the CPU
+        gradients are the same bits every time; on CUDA that of `value` is, where
+        `torch.use_deterministic_algorithms` asks for it.
 
     Raises:
         ValueError: shapes that are not pairs.
@@ -248,7 +250,7 @@ def deformable_attention(
     sizes = _flat_shapes(shapes)
     wide = torch.float64 if value.dtype == torch.float64 else torch.float32
     locations, weights = locations.to(wide), weights.to(wide)
-    if _plain.is_plain():
+    if _plain.is_plain() or is_tracing():  # which records no list of sizes
         return _plain.deformable_attention(value, sizes, locations, weights)
     require_device("deformable_attention", value=value, locations=locations, weights=weights)
     return _autograd.deformable_attention(value, sizes, locations, weights)

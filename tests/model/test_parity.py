@@ -59,10 +59,17 @@ def _points(count):
     return torch.empty(count, 2).uniform_(generator=torch.Generator().manual_seed(count))
 
 
+def _between_pixels(model):
+    """Moves samples off the middle of pixels, where new weights put them and bilinear slopes differ left and right."""
+    for layer in model.model.pixel_level_module.decoder.encoder.layers:
+        torch.nn.init.normal_(layer.self_attn.sampling_offsets.weight, std=0.02)
+
+
 @pytest.fixture
 def same_points(monkeypatch, build):
     """Both implementations draw their random points from `_points`."""
     model = build(mask_rule="foreground", transferability=False)
+    _between_pixels(model)
     counts = model.criterion.points
     ours = torch.cat([_points(counts.matching), _points(counts.candidates), _points(counts.uniform)])
     monkeypatch.setattr(criterion, "draw_points", lambda seeds, count, device: ours.expand(len(seeds), -1, -1))

@@ -1,6 +1,7 @@
 """From images (B, 3, H, W) to mask features (B, E, H/4, W/4) and three coarser maps."""
 
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.backbone_utils import load_backbone
 from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelLevelModule,
     Mask2FormerPixelLevelModuleOutput,
@@ -8,12 +9,20 @@ from transformers.models.mask2former.modeling_mask2former import (
 
 from tmt.runtime.precision import without_autocast
 
+from .configuration import TMTConfig
+from .pixel_decoder import PixelDecoder
+
 
 class PixelLevelModule(Mask2FormerPixelLevelModule):
     """Mask2Former's backbone and multi-scale deformable pixel decoder, the latter in its weights' dtype under autocast.
 
     The pixel decoder's sampling positions and group norms lose too much in half precision: train it in float32.
     """
+
+    def __init__(self, config: TMTConfig):
+        nn.Module.__init__(self)  # transformers' would build a decoder of its own
+        self.encoder = load_backbone(config)
+        self.decoder = PixelDecoder(config, self.encoder.channels)
 
     def freeze_unused(self) -> None:
         """Swin's norm behind its last stage feeds nothing here: without a gradient it would stall plain DDP."""
@@ -30,10 +39,10 @@ class PixelLevelModule(Mask2FormerPixelLevelModule):
         maps = self.encoder(pixel_values).feature_maps
         with without_autocast(pixel_values):
             dtype = self.decoder.level_embed.dtype
-            decoded = self.decoder([feature.to(dtype) for feature in maps], output_hidden_states=output_hidden_states)
+            decoded = self.decoder([feature.to(dtype) for feature in maps])
         return Mask2FormerPixelLevelModuleOutput(
             encoder_last_hidden_state=maps[-1],
             encoder_hidden_states=tuple(maps) if output_hidden_states else None,
             decoder_last_hidden_state=decoded.mask_features,
-            decoder_hidden_states=decoded.multi_scale_features,
+            decoder_hidden_states=decoded.maps,
         )
