@@ -126,6 +126,17 @@ def test_nan_locations_stay_in_their_query_and_head(axis, dtype):
 
 
 @dtypes
+def test_a_place_with_a_nan_is_nan_wherever_else_it_lies(dtype):
+    values = [math.nan, math.inf, -math.inf, 0.3, -7.0, 1e30, 1.0]
+    points = [(x, y) for x in values for y in values]
+    data = one_map(3, 4, points, dtype)
+    expected = torch.tensor([math.isnan(x) or math.isnan(y) for x, y in points])
+    for operator in (tmt_ext.deformable_attention, tmt_ext.reference.deformable_attention):
+        broken = operator(*data)[0].isnan()
+        assert torch.equal(broken.any(-1), expected) and torch.equal(broken.all(-1), expected)
+
+
+@dtypes
 @bad_numbers
 def test_weights_that_are_not_finite_stay_in_their_query_and_head(bad, dtype):
     data = inputs([(4, 5)], heads=3, queries=20, dtype=dtype)
