@@ -4,23 +4,41 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample
 
 
 def deformable_attention(
     value: Tensor, shapes: Sequence[Sequence[int]] | Tensor, locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """Same arguments and result as `tmt_ext.deformable_attention`; see there."""
+    """Same arguments and result as `tmt_ext.deformable_attention`; see there.
+
+    Of gathered rows: PyTorch's `grid_sample` has no forward-mode derivative.
+    """
     sizes = shapes.tolist() if isinstance(shapes, Tensor) else shapes
-    batch, _, heads, dim = value.shape
-    queries, points = locations.shape[1], locations.shape[4]
-    places = (2 * locations - 1).clamp(-4, 4)  # far outside, infinity included, is outside
-    grids = places.movedim(2, 1).flatten(0, 1)  # (B * heads, Q, levels, points, 2)
-    maps = value.permute(0, 2, 3, 1).flatten(0, 1).split([height * width for height, width in sizes], dim=2)
-    samples = [  # (B * heads, D, Q, points) each
-        grid_sample(levels.unflatten(2, tuple(size)), grids[:, :, level], "bilinear", "zeros", align_corners=False)
-        for level, (levels, size) in enumerate(zip(maps, sizes, strict=True))
+    maps = value.transpose(1, 2).split([height * width for height, width in sizes], dim=2)  # (B, heads, H * W, D) each
+    levels = zip(maps, sizes, locations.transpose(1, 2).unbind(3), weights.transpose(1, 2).unbind(3), strict=True)
+    samples = [
+        shares.unsqueeze(-1) * _samples(rows, height, width, places) for rows, (height, width), places, shares in levels
     ]
-    shares = weights.movedim(2, 1).reshape(batch * heads, 1, queries, len(samples) * points)
-    output = (torch.cat(samples, dim=3) * shares).sum(3)  # (B * heads, D, Q)
-    return output.view(batch, heads * dim, queries).mT.contiguous()
+    return torch.cat(samples, dim=3).sum(3).transpose(1, 2).flatten(2)
+
+
+def _samples(rows, height, width, locations):
+    """(B, heads, Q, points, D): a level's rows (B, heads, H * W, D) at locations (B, heads, Q, points, 2)."""
+    x, y = (locations[..., i, None] * size - 0.5 for i, size in enumerate((width, height)))
+    outside = ((x <= -1) | (x >= width) | (y <= -1) | (y >= height)) & (x == x) & (y == y)
+    x, y = x.masked_fill(outside, -2), y.masked_fill(outside, -2)  # a place without pixels; infinity is none
+    left, upper = x.detach().floor(), y.detach().floor()
+    right, below = x - left, y - upper
+
+    def line(y):
+        return (1 - right) * _pixels(rows, height, width, left, y) + right * _pixels(rows, height, width, left + 1, y)
+
+    return (1 - below) * line(upper) + below * line(upper + 1)
+
+
+def _pixels(rows, height, width, x, y):
+    """(B, heads, Q, points, D): the values at whole x and y (B, heads, Q, points, 1), 0 where there is no pixel."""
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    index = y.where(inside, 0).long() * width + x.where(inside, 0).long()
+    found = rows.gather(2, index.flatten(2, 3).expand(-1, -1, -1, rows.shape[3]))
+    return found.unflatten(2, x.shape[2:4]).where(inside, 0)

@@ -259,10 +259,11 @@ def deformable_attention(
 def _flat_shapes(shapes):
     """Heights and widths one after another."""
     pairs = shapes.tolist() if isinstance(shapes, Tensor) else shapes
-    sizes = [size for pair in pairs for size in pair]
-    if len(sizes) != 2 * len(pairs):
-        raise ValueError(f"deformable_attention: shapes must be a height and a width for each level, got {pairs}")
-    return sizes
+    try:
+        return [size for height, width in pairs for size in (height, width)]
+    except (TypeError, ValueError):
+        wanted = "shapes must be a height and a width for each level"
+        raise ValueError(f"deformable_attention: {wanted}, got {pairs}") from None
 
 
 def _logit(operator: str, probability: float) -> float:

@@ -95,8 +95,10 @@ class Numbers(NamedTuple):
         plain = self.gradients(oracle, [x.to(plain_dtype or dtype) for x in inputs])
         shaken = self.gradients(oracle, double, torch.finfo(torch.promote_types(dtype, torch.float32)).eps)
         found = self.gradients(kernel, inputs)
-        for name, got, a, b, exact, magnitude in zip(names, found, plain, shaken, right, magnitudes, strict=True):
-            assert got.dtype == dtype and got.shape == exact.shape, name
+        compared = zip(names, found, plain, shaken, right, magnitudes, strict=True)
+        assert [x.dtype for x in found] == [dtype] * (len(names) - len(inputs)) + [x.dtype for x in inputs]
+        for name, got, a, b, exact, magnitude in compared:
+            assert got.shape == exact.shape, name
             error, *others = ((x.double() - exact).norm() for x in (got, a, b))
             rounding = torch.finfo(dtype).eps * magnitude + 2 * FLOOR[dtype] * exact.norm()
             assert error <= FACTOR * sum(others) + rounding, f"{name} {dtype}: error {error:.2e} of {exact.norm():.2e}"

@@ -13,6 +13,7 @@ def numbers(*shape, seed=0):
 
 
 KEY, VALUE, MASK = numbers(2, 2, 70, 4, seed=1), numbers(2, 2, 70, 4, seed=2), numbers(2, 3, 70, seed=3)
+MAPS = numbers(2, 26, 2, 4, seed=4)
 
 
 def attend(query):
@@ -24,7 +25,17 @@ def group(features):
     return found.region_features.sin().sum() + found.assignment.square().sum()
 
 
-OPERATORS = {"packed_attention": (attend, numbers(2, 2, 3, 4)), "superpixel": (group, numbers(2, 3, 6, 7))}
+def sample(x):
+    """Values, locations and weights all depend on x (B, Q, heads, levels, points, 3)."""
+    value = MAPS.to(x) * x.mean()
+    return tmt_ext.deformable_attention(value, [(4, 5), (2, 3)], x[..., :2].sigmoid(), x[..., 2]).sin().sum()
+
+
+OPERATORS = {
+    "packed_attention": (attend, numbers(2, 2, 3, 4)),
+    "superpixel": (group, numbers(2, 3, 6, 7)),
+    "deformable_attention": (sample, numbers(2, 3, 2, 2, 2, 3)),
+}
 each = pytest.mark.parametrize("name", OPERATORS)
 
 

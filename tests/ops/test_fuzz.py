@@ -2,6 +2,7 @@
 
 import math
 
+import deformable_cases
 import torch
 from fuzz import CASES, DTYPES, STRIDES, numbers, profile
 from hypothesis import given
@@ -123,4 +124,32 @@ def test_masked_attention(draw, shape, dim, rule, fallback, mask_threshold, tran
         qkv,
         ("output", "gradient of query", "gradient of key", "gradient of value"),
         (0, 4 * rows * v * k, 4 * rows * v * q, 0),
+    )
+
+
+LEVELS = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=4)
+
+
+@profile(CASES)
+@given(
+    numbers(scales=(1.0, 1e-3, 30.0)),
+    LEVELS,
+    st.tuples(st.integers(0, 3), st.sampled_from([1, 2, 3, 8]), st.integers(0, 40), st.integers(1, 5)),
+    st.sampled_from([1, 3, 8, 16, 17, 20, 32, 33, 64, 100]),
+    STRIDES,
+)
+def test_deformable_attention(draw, shapes, sizes, dim, other_strides):
+    batch, heads, queries, points = sizes
+    value = draw.normal(batch, sum(height * width for height, width in shapes), heads, dim)
+    other = draw._replace(dtype=deformable_cases.wide(draw.dtype), strides=other_strides, scale=1.0)
+    generator = torch.Generator().manual_seed(draw.seed)
+    locations = deformable_cases.places(shapes, batch, queries, heads, points, generator).to(other.dtype)
+    weights = other.normal(*locations.shape[:-1], stream=1)
+    draw.compare(
+        lambda v, x, w: tmt_ext.deformable_attention(v, shapes, x, w),
+        lambda v, x, w: reference.deformable_attention(v, shapes, x, w),
+        [value, other_strides(locations) if locations.numel() else locations, weights],
+        deformable_cases.NAMES,
+        (0, 0, 0, 0),
+        other.dtype,
     )

@@ -5,6 +5,8 @@ import threading
 import pytest
 import torch
 from attention_inputs import CHOICES, inputs
+from deformable_cases import differentiate
+from deformable_cases import inputs as deformable_inputs
 from helpers import FLOOR, assert_close
 from superpixel_cases import features
 from torch import nn
@@ -56,6 +58,19 @@ def test_attention_equals_the_kernel(dtype, autocast):
             results = tmt_ext.masked_attention(*qkv, DATA.mask_logits), tmt_ext.packed_attention(*qkv, packed.bits)
     assert torch.equal(*results) and results[0].dtype == kernel.dtype
     assert_close(results[0], kernel, FLOOR[kernel.dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_deformable_attention_equals_the_kernel(dtype, autocast):
+    data = deformable_inputs(dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        kernel = differentiate(tmt_ext.deformable_attention, data)
+        with tmt_ext.plain_torch():
+            plain = differentiate(tmt_ext.deformable_attention, data)
+    for one, other in zip(plain, kernel, strict=True):
+        assert one.dtype == other.dtype
+        assert_close(one, other, FLOOR[one.dtype])
 
 
 @pytest.mark.parametrize(("rule", "fallback"), CHOICES)
@@ -115,13 +130,16 @@ def test_compiled_code_follows_the_switch():
 
 
 class Both(nn.Module):
-    """Regions' features become keys; predicted masks, T and every rule and fallback decide."""
+    """Regions' features become keys; predicted masks, T and every rule and fallback decide. Queries sample too."""
 
     def forward(self, image, query):
         found = tmt_ext.superpixel(image, 4, iterations=2)
         keys = found.region_features.flatten(2)
         transferability = keys[:, 0].sigmoid()
-        results = [found.labels, found.assignment]
+        asking = query[:, 0, :, None, None]  # (B, N, 1, 1, D)
+        locations, weights = asking[..., :6].sigmoid().unflatten(-1, (3, 2)), asking[..., 5:]
+        sampled = tmt_ext.deformable_attention(image.flatten(2).mT[:, :, None], [image.shape[2:]], locations, weights)
+        results = [found.labels, found.assignment, sampled]
         for rule, fallback in CHOICES:
             options = dict(transfer_threshold=0.6, rule=rule, fallback=fallback)
             if rule == "none":
@@ -152,6 +170,18 @@ def test_exported_program_has_no_operator_of_ours(strict):
             program = torch.export.export(Both(), arguments)
     assert not any("tmt" in str(node.target) for node in program.graph.nodes if node.op == "call_function")
     assert equal(program.module()(*arguments), Both()(*arguments))
+
+
+def test_traced_deformable_attention_has_no_operator_of_ours():
+    """torch.jit.trace records no list of sizes."""
+    data, other = deformable_inputs(dtype=torch.float32), deformable_inputs(dtype=torch.float32, seed=1)
+
+    def function(value, locations, weights):
+        return tmt_ext.deformable_attention(value, data.shapes, locations, weights)
+
+    traced = torch.jit.trace(function, (data.value, data.locations, data.weights))
+    assert "tmt::" not in str(traced.graph)
+    assert_close(traced(other.value, other.locations, other.weights), tmt_ext.deformable_attention(*other), 1e-6)
 
 
 def test_onnx(tmp_path):

@@ -47,6 +47,18 @@ def elsewhere(*shape):
             lambda: tmt_ext.pack_mask(None, torch.zeros(1, 3), transfer_threshold=elsewhere(1), queries=2),
             "pack_mask: transfer_threshold must be on the device of transferability, cpu, got meta",
         ),
+        (
+            lambda: tmt_ext.deformable_attention(
+                torch.zeros(1, 6, 1, 4), [(2, 3)], elsewhere(1, 2, 1, 1, 3, 2), torch.zeros(1, 2, 1, 1, 3)
+            ),
+            "deformable_attention: locations must be on the device of value, cpu, got meta",
+        ),
+        (
+            lambda: tmt_ext.deformable_attention(
+                torch.zeros(1, 6, 1, 4), [(2, 3)], torch.zeros(1, 2, 1, 1, 3, 2), elsewhere(1, 2, 1, 1, 3)
+            ),
+            "deformable_attention: weights must be on the device of value, cpu, got meta",
+        ),
     ],
 )
 def test_tensors_on_different_devices_are_refused(call, message):

@@ -64,7 +64,8 @@ struct alignas(64) Tile {
   void place(int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
       const A x = pixel_place(xy[2 * i], width[i]), y = pixel_place(xy[2 * i + 1], height[i]);
-      const bool outside = (is_outside(x, width[i]) | is_outside(y, height[i])) & (x == x) & (y == y);
+      const int without_x = is_outside(x, width[i]), without_y = is_outside(y, height[i]), number = (x == x) & (y == y);
+      const bool outside = (without_x | without_y) & number;
       const int32_t column = frame_index(x, width[i]), line = frame_index(y, height[i]);
       row[i] = first[i] + (outside ? stride[i] - 1 : line * stride[i] + column);
       along_x[i] = outside ? A(0) : x - static_cast<A>(column - 1);
