@@ -9,6 +9,7 @@ import torch
 import transformers
 
 import tmt_ext
+from tmt.runtime.waiting import waiting
 
 
 def gpu() -> dict[str, str]:
@@ -24,6 +25,7 @@ def cpu() -> dict[str, str]:
     return {
         "processor": ", ".join(sorted(models)) or platform.processor() or platform.machine(),
         "threads": str(torch.get_num_threads()),
+        "waiting": ", ".join(f"{name} {value}" for name, value in waiting().items()) or "as torch has it",
         "instructions": tmt_ext.build_info()["simd_active"],
         **origin(),
     }

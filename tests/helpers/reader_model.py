@@ -1,11 +1,12 @@
 """A stand-in for a segmentation model that reads the answer from the image, so that predictions are known exactly."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, one_hot
+from torch.nn.functional import one_hot
 
 from tmt.data import CITYSCAPES19, LabelSet
 from tmt.data.transforms import MEAN, STD
@@ -21,7 +22,7 @@ def encode(classes: np.ndarray) -> np.ndarray:
 
 
 class Reader(nn.Module):
-    """Scores each pixel by what the image says there; its T is brighter where the class is higher."""
+    """Scores each pixel 0.9 for the class that the image shows, the rest for the others; T is higher with the class."""
 
     def __init__(self, label_set: LabelSet = CITYSCAPES19):
         super().__init__()
@@ -34,20 +35,27 @@ class Reader(nn.Module):
         self.seen: list[tuple[int, int]] = []
 
     def forward(self, pixel_values: Tensor) -> SimpleNamespace:
-        """pixel_values (1, 3, H, W) -> what `segment` takes from a model's output."""
+        """pixel_values (B, 3, H, W) -> what `segment` takes from a model's output."""
         self.seen.append(tuple(pixel_values.shape[-2:]))
         red = pixel_values[:, 0] * float(STD[0]) + float(MEAN[0])
         classes = (red / STEP).round().long().clamp(0, self.config.num_labels - 1)
+        count, known = len(pixel_values), self.config.num_labels
+        share = 0.1 / (known - 1)
+        odds = torch.logit(share + (0.9 - share) * one_hot(classes, known).movedim(-1, 1).double()).float()
+        of_one_class = torch.full((known, known + 1), -torch.inf).fill_diagonal_(0.0)  # query i is class i
         return SimpleNamespace(
-            classes=classes,
-            transferability=classes / self.config.num_labels,
+            class_queries_logits=of_one_class.repeat(count, 1, 1),
+            masks_queries_logits=odds,
+            transferability=classes / known,
             region_labels=classes,
-            allowed_fraction=torch.tensor([[0.25, 0.75]]),
-            fallback_rate=torch.tensor([[0.0, 0.5]]),
+            allowed_fraction=torch.tensor([[0.25, 0.75]]).repeat(count, 1),
+            fallback_rate=torch.tensor([[0.0, 0.5]]).repeat(count, 1),
         )
 
-    def semantic_probabilities(self, outputs: SimpleNamespace, size: tuple[int, int]) -> Tensor:
-        """(1, K, H, W), 0.9 for the class that the image shows and the rest for the others."""
-        share = 0.1 / (self.config.num_labels - 1)
-        scores = share + (0.9 - share) * one_hot(outputs.classes, self.config.num_labels).movedim(-1, 1).float()
-        return interpolate(scores, size=size, mode="bilinear", align_corners=False)
+    def spoil(self, factors: Iterator[float]) -> None:
+        """Multiply the class logits of one image after the other: by nan, its scores are not finite."""
+
+        def hook(module: nn.Module, given: object, outputs: SimpleNamespace) -> None:
+            outputs.class_queries_logits = outputs.class_queries_logits * next(factors)
+
+        self.register_forward_hook(hook)

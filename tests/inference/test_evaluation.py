@@ -116,10 +116,9 @@ def compare_with_torchmetrics(found: dict, truth: torch.Tensor, prediction: torc
     assert found["macc"] == pytest.approx(100 * float(recall[present].double().mean()), abs=1e-4)
 
 
-def test_an_image_that_the_model_cannot_judge_is_named(reader, tmp_path: Path, capsys: Capture, monkeypatch) -> None:
+def test_an_image_that_the_model_cannot_judge_is_named(reader, tmp_path: Path, capsys: Capture) -> None:
     root = write(tmp_path / "data", 2, absent=())
-    of_image, scores = iter((1.0, np.nan)), reader.semantic_probabilities
-    monkeypatch.setattr(reader, "semantic_probabilities", lambda *given: scores(*given) * next(of_image))
+    reader.spoil(iter((1.0, np.nan)))
     assert evaluate.main(["model", "--dataset=cityscapes", f"--root={root}", "--device=cpu"]) == 2
     message = capsys.readouterr().err
     assert "zurich_000001_000019" in message and "class scores must be finite, got 100% that" in message

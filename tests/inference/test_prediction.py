@@ -241,18 +241,34 @@ def test_images_that_cannot_be_read_are_left_out(reader: Reader, tmp_path: Path,
     assert files(tmp_path / "out" / "labels") == ["empty.png", "good.png"]
 
 
-def test_an_image_that_the_model_cannot_judge_is_named(
-    reader: Reader, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_that_the_model_cannot_judge_is_named(reader: Reader, tmp_path: Path, capsys: Capture) -> None:
     """Class 0 everywhere would look like a prediction."""
     put(tmp_path / "in" / "a.png")
     put(tmp_path / "in" / "b.png", seed=1)
-    of_image = iter((1.0, math.nan))
-    scores = reader.semantic_probabilities
-    monkeypatch.setattr(reader, "semantic_probabilities", lambda *given: scores(*given) * next(of_image))
+    reader.spoil(iter((1.0, math.nan)))
     assert call(tmp_path, tmp_path / "in", "--save=labels") == 2
     assert f"error: {tmp_path / 'in' / 'b.png'}: class scores must be finite, got 100% that" in error_of(capsys)
     assert files(tmp_path / "out" / "labels") == ["a.png"]
+
+
+def test_neighbours_of_one_size_go_through_the_network_together(reader: Reader, tmp_path: Path) -> None:
+    """Five images of one size, an unreadable one and one of another size among them: nothing is mixed, nothing lost."""
+    for number in range(5):
+        put(tmp_path / "in" / f"{number}.png", seed=number)
+    (tmp_path / "in" / "1b.png").write_text("no image")
+    Image.fromarray(encode(classes_of(9, (9, 6)))).save(tmp_path / "in" / "2b.png")
+    batches: list[tuple[int, ...]] = []
+    reader.register_forward_pre_hook(
+        lambda module, given, named: batches.append(tuple(named["pixel_values"].shape)), with_kwargs=True
+    )
+    kinds = "labels,overlay,transferability,confidence"
+    assert call(tmp_path, tmp_path / "in", "--save", kinds, "--batch=2") == 2  # for 1b.png
+    assert batches == [(2, 3, 6, 9), (1, 3, 6, 9), (1, 3, 9, 6), (2, 3, 6, 9)]
+    assert call(tmp_path, tmp_path / "in", "--save", kinds, out="alone") == 2
+    made = [name for name in files(tmp_path / "alone") if name.endswith(".png")]
+    assert len(made) == 6 * 4 and files(tmp_path / "out") == files(tmp_path / "alone")
+    assert all((tmp_path / "out" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes() for name in made)
+    assert call(tmp_path, tmp_path / "in", "--save", kinds, "--batch=3") == 2  # no other settings: only 1b.png is left
 
 
 def test_exif_orientation_is_followed(reader: Reader, tmp_path: Path) -> None:

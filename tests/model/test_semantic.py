@@ -125,5 +125,5 @@ def test_pipeline_and_predict_give_one_answer(build, tmp_path):
     found = np.full((400, 13), -1)
     for part in apply(Image.fromarray(pixels), subtask="semantic"):
         found[np.array(part["mask"]) > 0] = apply.model.config.label2id[part["label"]]
-    expected = segment(apply.model, normalise(pixels)[None]).prediction().numpy()
+    expected = segment(apply.model, normalise(pixels)[None]).prediction.numpy()
     assert np.array_equal(found, expected) and len(np.unique(expected)) > 2

@@ -7,6 +7,7 @@ from contextlib import suppress
 from tmt.errors import TMTError
 from tmt.runtime.limits import lack_of_memory, lack_of_room
 from tmt.runtime.signals import Interrupted
+from tmt.runtime.waiting import wait_briefly
 
 USER_ERROR = 2
 
@@ -20,6 +21,7 @@ def command(
     of memory or of room on the disk, named on one line; `less_memory` says what to do about the former. 128 + n:
     stopped by signal n.
     """
+    wait_briefly()
     try:
         return action(sys.argv[1:] if argv is None else argv) or 0
     except TMTError as error:

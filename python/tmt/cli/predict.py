@@ -85,20 +85,21 @@ def _predict_all(
     import torch
     from tqdm import tqdm
 
-    from tmt.inference.prediction import Painter, write_pictures
+    from tmt.inference.prediction import Painter, groups, write_pictures
 
     painter, failures, share = Painter.of(config, model), [], todo[world.rank :: world.size]
     pace = 0.5 if sys.stderr.isatty() else 20  # seconds
+
+    def left_out(error: DataError) -> None:
+        failures.append(error)
+        tqdm.write(f"left out: {error}")
+
+    items = tqdm(share, "predict", unit="image", mininterval=pace, disable=not world.main)
     with ThreadPoolExecutor(1) as writer:
         written = writer.submit(write_pictures, {})
-        for item in tqdm(share, "predict", unit="image", mininterval=pace, disable=not world.main):
-            try:
-                drawn = painter.paint(item)
-            except DataError as error:
-                failures.append(error)
-                tqdm.write(f"left out: {error}")
-                continue
-            written.result()  # at most one image waits; a full disk ends it all
+        for group in groups(items, config.batch, left_out):
+            drawn = painter.paint(group)
+            written.result()  # at most one group waits; a full disk ends it all
             written = writer.submit(write_pictures, drawn)
         written.result()
     _report(failures, int(world.sum(torch.tensor([len(failures)]))), len(todo), world)

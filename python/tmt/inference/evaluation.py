@@ -108,6 +108,6 @@ def _evaluate_share(
             world.leave_if_asked(stop, "while evaluating")
         found = segment(model, batch["pixel_values"].to(world.device), inference, name=batch["names"][0])
         truth = batch["labels"][0].to(world.device)  # (H, W), the image's size
-        confusion += confusion_matrix(truth, found.prediction(), classes).cpu()
+        confusion += confusion_matrix(truth, found.prediction, classes).cpu()
         attention += found.behaviour
     return confusion, attention

@@ -4,7 +4,7 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from glob import glob, has_magic
@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from tmt.data import IGNORE, LabelSet, lookup_table, normalise
 from tmt.data.files import IMAGE_SUFFIXES as SUFFIXES
 from tmt.data.files import read_image, walk_files
 from tmt.errors import ConfigError, DataError
-from tmt.inference.sliding_window import Segmentation, segment
+from tmt.inference.sliding_window import Segmentation, segment_batch
 from tmt.model import TMTForSemanticSegmentation, present
 from tmt.model.factory import label_set_of
 from tmt.runtime.files import read_json, write_json
@@ -28,7 +29,7 @@ from tmt.visualize.panels import save
 
 KINDS = ("labels", "overlay", "transferability", "confidence")
 ORIGIN = "predict.json"
-FREE = ("paths", "out", "save", "overwrite", "device", "model")
+FREE = ("paths", "out", "save", "overwrite", "batch", "device", "model")
 """Settings that may change between one call and the next on the same folder; the model is compared by its weights."""
 
 
@@ -188,9 +189,36 @@ def label_ids() -> np.ndarray:
     return table
 
 
+Group = Sequence[tuple[Input, np.ndarray]]
+"""Images of one size, (H, W, 3) uint8, that go through the network together."""
+
+
+def groups(items: Iterable[Input], most: int, left_out: Callable[[DataError], None]) -> Iterator[Group]:
+    """The images in their order, neighbours of one size together, at most so many.
+
+    One that cannot be read is left out, and `left_out` is called with the reason.
+    """
+    group: list[tuple[Input, np.ndarray]] = []
+    for item in items:
+        try:
+            image = read_image(item.image)
+        except DataError as error:
+            left_out(error)
+            continue
+        if group and image.shape != group[0][1].shape:
+            yield group
+            group = []
+        group.append((item, image))
+        if len(group) == most:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
 @dataclass(frozen=True)
 class Painter:
-    """Segments an image and draws its pictures."""
+    """Segments images and draws their pictures."""
 
     model: TMTForSemanticSegmentation
     label_set: LabelSet
@@ -207,23 +235,25 @@ class Painter:
         out = Path(config.out)
         return cls(model, label_set_of(model), config, out, config.save, config.ids, config.opacity, config.overwrite)
 
-    def paint(self, item: Input) -> dict[Path, np.ndarray]:
-        """Those pictures of an image that are missing, by the file they belong in.
+    def paint(self, group: "Group") -> dict[Path, np.ndarray]:
+        """Those pictures of a group's images that are missing, by the file they belong in.
 
-        Raises DataError for an image that cannot be read, and TMTError for one that the model cannot judge.
+        Raises TMTError for an image that the model cannot judge.
         """
-        image = read_image(item.image)  # (H, W, 3) uint8
-        pixels = normalise(image)[None].to(self.model.device)
-        maps = "transferability" in self.kinds
-        found = segment(self.model, pixels, self.inference, maps, name=str(item.image))
-        files = {kind: self.out / kind / item.name for kind in self.kinds}
-        return {
-            path: self._draw(kind, image, found) for kind, path in files.items() if self.overwrite or not path.exists()
-        }
+        pixels = torch.stack([normalise(image) for _, image in group]).to(self.model.device)
+        names = [str(item.image) for item, _ in group]
+        maps, confidence = "transferability" in self.kinds, "confidence" in self.kinds
+        segmented = segment_batch(self.model, pixels, names, self.inference, maps, confidence)
+        drawn = {}
+        for (item, image), found in zip(group, segmented, strict=True):
+            files = {kind: self.out / kind / item.name for kind in self.kinds}
+            wanted = {kind: path for kind, path in files.items() if self.overwrite or not path.exists()}
+            drawn |= {path: self._draw(kind, image, found) for kind, path in wanted.items()}
+        return drawn
 
     def _draw(self, kind: str, image: np.ndarray, found: Segmentation) -> np.ndarray:
         """One picture, (H, W) or (H, W, 3) uint8."""
-        prediction = found.prediction().byte().cpu().numpy()
+        prediction = found.prediction.byte().cpu().numpy()
         match kind:
             case "labels":
                 return label_ids()[prediction] if self.ids == "label" else prediction
@@ -232,7 +262,7 @@ class Painter:
             case "transferability":
                 return heat(present(found.transferability).cpu().numpy())
             case "confidence":
-                return (255 * found.confidence()).round().byte().cpu().numpy()
+                return (255 * present(found.confidence)).round().byte().cpu().numpy()
         raise ValueError(f"Painter: kind must be one of {', '.join(KINDS)}, got {kind!r}")
 
 

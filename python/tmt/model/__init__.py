@@ -29,7 +29,7 @@ from .criterion import masks_from_labels
 from .init import initialise_from_scratch
 from .loading import load_model
 from .processor import TMTImageProcessor, image_processor
-from .semantic import semantic_scores
+from .semantic import Queries, semantic_scores
 from .tmt import TMTForSemanticSegmentation, TMTOutput, present
 
 
@@ -52,6 +52,7 @@ def _register() -> None:
 _register()
 
 __all__ = [
+    "Queries",
     "TMTConfig",
     "TMTForSemanticSegmentation",
     "TMTImageProcessor",

@@ -1,5 +1,7 @@
 """From class and mask logits of queries to class scores of pixels, at any size and in bounded memory."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,36 @@ from .decoder import resize
 
 STRIP = 1 << 22
 """Mask values at full size that are in memory at a time, at most, where a single row has fewer."""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What a model's queries say of images: a quarter of their size, and enough to form any rows of class scores."""
+
+    classes: Tensor
+    """(B, K, Q) probabilities, without "no object"."""
+    masks: Tensor
+    """(B, Q, h, w) logits."""
+
+    @classmethod
+    def of(cls, class_logits: Tensor, mask_logits: Tensor) -> "Queries":
+        """Of class_logits (B, Q, K + 1), the last class is "no object", and mask_logits (B, Q, h, w)."""
+        with without_autocast(class_logits):
+            return cls(full(class_logits).softmax(-1)[..., :-1].transpose(1, 2), full(mask_logits))
+
+    def image(self, index: int) -> "Queries":
+        """Those of one image, B = 1."""
+        return Queries(self.classes[index : index + 1], self.masks[index : index + 1])
+
+    def strip(self, width: int) -> int:
+        """Rows of scores `width` pixels wide that are formed at a time."""
+        return max(1, STRIP // max(1, self.masks.shape[0] * self.masks.shape[1] * width))
+
+    def scores(self, top: int, bottom: int, size: tuple[int, int]) -> Tensor:
+        """Rows top to bottom of the class scores at `size` (H, W), (B, K, bottom - top, W); see `semantic_scores`."""
+        with without_autocast(self.masks):
+            strip = _strip(self.masks, top, bottom, size)
+            return (self.classes @ strip.sigmoid().flatten(2)).unflatten(2, strip.shape[-2:])
 
 
 def semantic_scores(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -26,14 +58,11 @@ def semantic_scores(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, 
         (B, K, H, W) float32 (float64 for float64); not normalised, the largest class is the prediction.
     """
     height, width = size
-    with without_autocast(class_logits):
-        classes = full(class_logits).softmax(-1)[..., :-1].transpose(1, 2)  # (B, K, Q)
-        masks = full(mask_logits)
-        scores = classes.new_empty(*classes.shape[:2], height, width)
-        rows = max(1, STRIP // max(1, masks.shape[0] * masks.shape[1] * width))
-        for top in range(0, height, rows):
-            strip = _strip(masks, top, min(top + rows, height), size)
-            scores[:, :, top : top + rows] = (classes @ strip.sigmoid().flatten(2)).unflatten(2, strip.shape[-2:])
+    queries = Queries.of(class_logits, mask_logits)
+    scores = queries.classes.new_empty(*queries.classes.shape[:2], height, width)
+    rows = queries.strip(width)
+    for top in range(0, height, rows):
+        scores[:, :, top : top + rows] = queries.scores(top, min(top + rows, height), size)
     return scores
 
 

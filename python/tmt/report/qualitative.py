@@ -211,7 +211,7 @@ class _View:
 
     def predict(self, model: TMTForSemanticSegmentation) -> np.ndarray:
         """(H, W) uint8 train ids."""
-        return segment(model, self.pixels.to(model.device), self.inference).prediction().to(torch.uint8).cpu().numpy()
+        return segment(model, self.pixels.to(model.device), self.inference).prediction.to(torch.uint8).cpu().numpy()
 
     def _labels(self, caption: str, labels: np.ndarray) -> Panel:
         shown = np.where(self.sample.label == IGNORE, IGNORE, labels)

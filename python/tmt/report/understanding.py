@@ -84,7 +84,7 @@ def region_failures(
     for index in range(len(dataset)):
         sample = dataset[index]
         pixels = normalise(sample.image)[None].to(model.device)
-        prediction = segment(model, pixels, inference).prediction().cpu()
+        prediction = segment(model, pixels, inference).prediction.cpu()
         truth = torch.from_numpy(sample.label.astype(np.int64))
         height, width = sample.label.shape
         for one in plan((height, width), replace(inference, scales=(1.0,), flip=False)):

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from tmt.runtime.waiting import waiting
 from tmt_ext import build_info
 
 PACKAGES = (
@@ -33,6 +34,7 @@ def describe(program: str, argv: Sequence[str], seed: int, processes: int, devic
         "platform": platform.platform(),
         "device": device,
         "processes": processes,
+        "waiting": waiting(),
         "seed": seed,
         "started": now(),
     }

@@ -54,6 +54,8 @@ class PredictConfig(InferenceConfig):
     """Ids in the labels: `train`, 0 to K - 1, or `label`, those of Cityscapes that its official evaluator reads."""
     opacity: float = setting(0.6, SHARE)
     """Opacity of the class colours over the image."""
+    batch: int = setting(1, AT_LEAST_ONE)
+    """Images that go through the network together, where neighbours in the list are of one size."""
     overwrite: bool = False
     """Whether pictures that exist are made anew; else they are kept, and only what is missing is made."""
     transferability: bool | None = None
