@@ -17,15 +17,17 @@ from pathlib import Path
 
 import torch
 
+from tmt.runtime import waiting
+
 from . import origin, tables
 
 RESULTS = Path(__file__).parent / "results"
 THREADS, STEPS, ROUNDS = 2, 5, 3
 GOAL = 2.5  # times the idle step, at most
 SPINS: dict[str, dict[str, str]] = {
-    "as our commands set it (GOMP_SPINCOUNT=2000)": {"GOMP_SPINCOUNT": "2000"},
+    f"as our commands set it (GOMP_SPINCOUNT={waiting.SPINS})": {"GOMP_SPINCOUNT": waiting.SPINS},
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "OpenMP's own": {},
+    "libgomp's own (GOMP_SPINCOUNT=300000)": {"GOMP_SPINCOUNT": "300000"},
 }
 BUSY = "while True: pass"
 
@@ -71,7 +73,7 @@ def measure() -> dict[str, dict[str, float]]:
 
 def in_process(spin: dict[str, str]) -> list[float]:
     """`step_times` of a process whose threads wait in this way."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    kept = {name: value for name, value in os.environ.items() if name not in waiting.CHOICES}
     environment = {**kept, **spin, "OMP_NUM_THREADS": str(THREADS)}
     command = [sys.executable, "-m", "bench.contended", "--step"]
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
