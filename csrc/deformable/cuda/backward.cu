@@ -47,7 +47,7 @@ struct SampleGradient {
 
 // One sample on the channels [d, d + kWide): adds to values' sums, and to the sample's own gradient.
 template <int kWide, typename T, typename Sums>
-__device__ __forceinline__ void differentiate(SampleGradient& own, const Corners& corners, const T* channels,
+__device__ __forceinline__ void add_gradients(SampleGradient& own, const Corners& corners, const T* channels,
                                               int64_t position_stride, const float (&gradient)[kWide], float weight,
                                               const Sums& sums, int64_t first, int64_t step) {
 #pragma unroll
@@ -82,8 +82,8 @@ struct Gradients {
 // Thread mapping: see common.cuh.
 template <typename T, int kWide, typename Sums>
 __global__ void __launch_bounds__(kThreads)
-    differentiate_pairs(const T* grad_output, const T* value, const float2* locations, const float* weights, Sums sums,
-                        Gradients result, Layout layout) {
+    differentiate_samples(const T* grad_output, const T* value, const float2* locations, const float* weights,
+                          Sums sums, Gradients result, Layout layout) {
   const Pair pair(layout);
   const bool there = pair.number < layout.pairs();  // those beyond stay, for the shuffles
   const Sizes& sizes = layout.sizes;
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kThreads)
         for (int64_t d = pair.member * kWide; d < sizes.dim; d += layout.lanes * kWide) {
           float gradient[kWide];
           load_channels(gradient, upstream + d);
-          differentiate(own, corners, rows + d, layout.position_stride, gradient, weights[sample], sums, first + d,
+          add_gradients(own, corners, rows + d, layout.position_stride, gradient, weights[sample], sums, first + d,
                         sizes.heads * sizes.dim);
         }
         if (corners.unknown()) own.x = own.y = own.weight = corners.x + corners.y;
@@ -158,7 +158,7 @@ struct Given {
 
 template <typename T, int kWide, typename Sums>
 void run(const Context& context, const Given& given, const Layout& layout, const Sums& sums, const Gradients& result) {
-  launch(context, blocks_of(layout), differentiate_pairs<T, kWide, Sums>, input<T>(given.grad_output),
+  launch(context, blocks_of(layout), differentiate_samples<T, kWide, Sums>, input<T>(given.grad_output),
          input<T>(given.value), reinterpret_cast<const float2*>(input<float>(given.locations)),
          input<float>(given.weights), sums, result, layout);
 }

@@ -26,7 +26,7 @@ __device__ __forceinline__ void add_sample(float (&sum)[kWide], const T* channel
 // Thread mapping: see common.cuh.
 template <typename T, int kWide>
 __global__ void __launch_bounds__(kThreads)
-    attend(const T* value, const float2* locations, const float* weights, T* output, Layout layout) {
+    attend_samples(const T* value, const float2* locations, const float* weights, T* output, Layout layout) {
   const Pair pair(layout);
   if (pair.number >= layout.pairs()) return;
   const Sizes& sizes = layout.sizes;
@@ -56,8 +56,8 @@ Tensor deformable_attention(const Tensor& value, const Shapes shapes, const Tens
     using T = typename decltype(type)::type;
     constexpr int kWide = decltype(wide)::kWide;
     const Layout layout = layout_of(sizes, shapes, v, kWide);
-    launch(context, blocks_of(layout), attend<T, kWide>, input<T>(v), reinterpret_cast<const float2*>(input<float>(x)),
-           input<float>(w), output<T>(result), layout);
+    launch(context, blocks_of(layout), attend_samples<T, kWide>, input<T>(v),
+           reinterpret_cast<const float2*>(input<float>(x)), input<float>(w), output<T>(result), layout);
   });
   return result;
 }
