@@ -31,6 +31,7 @@ COUNTED = ("HMMA", "HGMMA", "LDSM", "LDGSTS", "UBLKCP", "FFMA", "MUFU", *LOCAL)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SUPERPIXEL_SIZES = ((1, 256, 128, 256, 8), (2, 128, 128, 128, 8), (4, 256, 64, 128, 4))  # B, C, H, W, cell
 ATTENTION_SIZES = ((2, 8, 100, 2048, 32), (2, 8, 100, 8192, 32), (1, 8, 100, 32768, 32))  # B, heads, N, S, D
+DEFORMABLE_SIZES = ((1, 8, 32, ((16, 32), (32, 64), (64, 128))),)  # B, heads, D, levels; every position is a query
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ def calls() -> Iterator[Callable[[], None]]:
     for dtype in DTYPES:
         yield from (functools.partial(call_superpixel, size, dtype) for size in SUPERPIXEL_SIZES)
         yield from (functools.partial(call_attention, size, dtype) for size in ATTENTION_SIZES)
+        yield from (functools.partial(call_deformable, size, dtype) for size in DEFORMABLE_SIZES)
 
 
 def call_superpixel(size: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -159,6 +161,18 @@ def call_attention(size: tuple[int, ...], dtype: torch.dtype) -> None:
     ops.pack_predicted_mask(embeddings, features, transferability, threshold, 0.0, rule, fallback)
     output, lse, plan = ops.packed_attention(q, k, v, bits)
     ops.packed_attention_backward(output, q, k, v, output, lse, plan, bits)
+
+
+def call_deformable(size: tuple, dtype: torch.dtype) -> None:
+    ops, (batch, heads, dim, levels) = torch.ops.tmt_emulated, size
+    shapes = [side for level in levels for side in level]
+    positions = sum(height * width for height, width in levels)
+    value = torch.empty(batch, positions, heads, dim, dtype=dtype)
+    locations = torch.zeros(batch, positions, heads, len(levels), 4, 2)
+    weights = torch.zeros(locations.shape[:-1])
+    output = ops.deformable_attention(value, shapes, locations, weights)
+    for deterministic in (False, True):
+        ops.deformable_attention_backward(output, value, shapes, locations, weights, deterministic)
 
 
 # ---- the report -----------------------------------------------------------------------------------------------------

@@ -171,8 +171,8 @@ def masks(keys: int) -> Iterator[Contest]:
 # ---- deformable attention --------------------------------------------------------------------------------------------
 
 
-def deformable(batch: int, crop: tuple[int, int]) -> Iterator[Contest]:
-    """Both passes over a crop's three levels, of which every position is a query."""
+def deformable_case(batch: int, crop: tuple[int, int]) -> tuple[dict[str, Function], tuple[Tensor, Tensor, Tensor]]:
+    """The contestants, and value, locations and weights over a crop's three levels; every position is a query."""
     value, shapes, locations = inputs.deformable(batch, crop)
     weights = torch.randn(locations.shape[:-1]).flatten(3).softmax(-1).view(locations.shape[:-1])
     functions = {
@@ -180,9 +180,18 @@ def deformable(batch: int, crop: tuple[int, int]) -> Iterator[Contest]:
         "transformers": lambda v, x, w: peers.deformable_transformers(v, shapes, x, w),
         "compiled transformers": lambda v, x, w: peers.compiled_deformable()(v, shapes, x, w),
     }
-    title = f"deformable attention B {batch}, levels of {crop[0]}x{crop[1]}"
+    return functions, (value, locations, weights)
+
+
+def deformable(batch: int, crop: tuple[int, int]) -> Iterator[Contest]:
+    """Both passes."""
+    functions, given = deformable_case(batch, crop)
     aims = {FORWARD: goals.DEFORMABLE_PASS, BOTH: goals.DEFORMABLE_PASS}
-    yield from both_passes("deformable attention", title, functions, (value, locations, weights), aims)
+    yield from both_passes("deformable attention", deformable_title(batch, crop), functions, given, aims)
+
+
+def deformable_title(batch: int, crop: tuple[int, int]) -> str:
+    return f"deformable attention B {batch}, levels of {crop[0]}x{crop[1]}"
 
 
 # ---- end to end ------------------------------------------------------------------------------------------------------

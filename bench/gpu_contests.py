@@ -32,6 +32,7 @@ class Sizes:
     small_superpixel: tuple[int, ...] = (4, 256, 64, 128, 4)
     attention: tuple[int, int] = (16, 8192)  # B, S
     other_attentions: tuple[tuple[int, int], ...] = ((16, 2048), (2, 32768))
+    deformable: tuple[int, tuple[int, int]] = (16, (512, 1024))  # B, crop
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def own(device: Device, sizes: Sizes) -> Iterator[Row]:
         yield from own_attention(device, sizes.attention, shaped, rule, HALF, ATTENTION_GOALS)
     yield from own_superpixels(device, sizes.superpixel, FULL)
     yield from own_attention(device, sizes.attention, True, "uncertain", FULL)
+    for dtype in (HALF, FULL):
+        yield from own_deformable(device, sizes.deformable, dtype)
 
 
 def own_superpixels(device, size, dtype, aims: Aims = NO_AIMS) -> Iterator[Row]:
@@ -96,6 +99,15 @@ def own_attention(device, size, shaped, rule, dtype, aims: Aims = NO_AIMS) -> It
         yield Row("attention", title, step, functools.partial(make, bind), limits(aims.get(step, ())))
 
 
+def own_deformable(device, size, dtype) -> Iterator[Row]:
+    def make(bind) -> Calls:
+        functions, given = deformable_case(device, size, dtype)
+        return with_graph(device, bind({"tmt": functions["tmt"]}, given)["tmt"])
+
+    for step, bind in PASSES.items():
+        yield Row("deformable attention", deformable_title(size, dtype), step, functools.partial(make, bind))
+
+
 def with_graph(device: Device, run: Call) -> Calls:
     return {"tmt": run, "graph": device.graph(run)}
 
@@ -112,6 +124,7 @@ def eager(device: Device, sizes: Sizes) -> Iterator[Row]:
     yield from attention(device, sizes.attention, False, "uncertain", FULL, EAGER_ATTENTION)
     for size in sizes.other_attentions:
         yield from attention(device, size, True, "uncertain", HALF, EAGER_ATTENTION)
+    yield from deformable(device, sizes.deformable, FULL, ("tmt", "transformers"))
 
 
 def compiled(device: Device, sizes: Sizes) -> Iterator[Row]:
@@ -120,6 +133,7 @@ def compiled(device: Device, sizes: Sizes) -> Iterator[Row]:
     yield from superpixels(device, sizes.superpixel, HALF, names, SUPERPIXEL_GOALS)
     for shaped, rule in attention_kinds():
         yield from attention(device, sizes.attention, shaped, rule, HALF, ("tmt", "flex"), ATTENTION_GOALS)
+    yield from deformable(device, sizes.deformable, FULL, ("tmt", "compiled transformers"))
 
 
 def superpixels(device, size, dtype, names, aims: Aims = NO_AIMS) -> Iterator[Row]:
@@ -140,6 +154,15 @@ def attention(device, size, shaped, rule, dtype, names, aims: Aims = NO_AIMS) ->
     title = attention_title(size, shaped, rule, dtype)
     for step, bind in PASSES.items():
         yield Row("attention", title, step, functools.partial(make, bind), relative(aims.get(step, ())))
+
+
+def deformable(device, size, dtype, names) -> Iterator[Row]:
+    def make(bind) -> Calls:
+        functions, given = deformable_case(device, size, dtype)
+        return bind({name: functions[name] for name in names}, given)
+
+    for step, bind in PASSES.items():
+        yield Row("deformable attention", deformable_title(size, dtype), step, functools.partial(make, bind))
 
 
 def limits(aims: tuple[Goal, ...]) -> tuple[Goal, ...]:
@@ -176,12 +199,22 @@ def drawn(device: str, size: tuple[int, int], shaped: bool) -> tuple[Tensor, ...
     return tuple(x.to(device) for x in inputs.attention(*size, shaped))
 
 
+def deformable_case(device, size, dtype) -> tuple[dict[str, Function], list[Tensor]]:
+    """The contestants, and value in `dtype`, locations and weights in float32."""
+    functions, (value, *others) = contests.deformable_case(*size)
+    return functions, [value.to(device.name, dtype), *(x.to(device.name) for x in others)]
+
+
 def superpixel_title(size: tuple[int, ...], dtype: torch.dtype) -> str:
     return f"{contests.superpixel_title(size)} {name(dtype)}"
 
 
 def attention_title(size: tuple[int, int], shaped: bool, rule: str, dtype: torch.dtype) -> str:
     return f"attention B {size[0]} S {size[1]} {'blobs' if shaped else 'unstructured'}, {rule} {name(dtype)}"
+
+
+def deformable_title(size: tuple[int, tuple[int, int]], dtype: torch.dtype) -> str:
+    return f"{contests.deformable_title(*size)} {name(dtype)}"
 
 
 def name(dtype: torch.dtype) -> str:

@@ -34,13 +34,15 @@ def main_kernels() -> str:
 
 
 def once(device: Device = GPU, sizes: Sizes | None = None) -> None:
-    """Forward and backward of both operators."""
-    for function, given in operators(device, sizes or Sizes()).values():
+    """Forward and backward of every operator."""
+    sizes = sizes or Sizes()
+    sampled, samples = gpu_contests.deformable_case(device, sizes.deformable, HALF)
+    for function, given in [*operators(device, sizes).values(), (sampled["tmt"], samples)]:
         contests.with_backward({"tmt": function}, given)["tmt"]()
 
 
 def repeats(device: Device, sizes: Sizes) -> str:
-    """Whether results and gradients of both operators have the same bits when made twice."""
+    """Whether results and gradients have the same bits when made twice, of the operators that promise it always."""
     cases = operators(device, sizes).items()
     return ", ".join(f"{name} {'yes' if same_bits(*case) else 'NO'}" for name, case in cases)
 
@@ -81,6 +83,9 @@ def exercise(device: str = "cuda", superpixels=EXERCISED_SUPERPIXELS) -> None:
         for channels in (33, 256):
             print(f"predicted mask E {channels} {dtype}", flush=True)
             exercise_predicted_mask(device, channels, dtype)
+        for dim in (32, 17):
+            print(f"deformable attention D {dim} {dtype}", flush=True)
+            exercise_deformable(device, dim, dtype)
     print("every kernel ran")
 
 
@@ -107,3 +112,15 @@ def exercise_predicted_mask(device: str, channels: int, dtype: torch.dtype) -> N
     for fallback in ("all", "transfer"):
         options = {"transfer_threshold": 0.7, "fallback": fallback}
         tmt_ext.pack_predicted_mask(embeddings, maps, transferability, **options)
+
+
+def exercise_deformable(device: str, dim: int, dtype: torch.dtype) -> None:
+    """Samples within and beyond the maps; gradients of values in any order, and in one."""
+    value = torch.randn(2, 31, 3, dim, device=device, dtype=dtype, requires_grad=True)
+    locations = (1.6 * torch.rand(2, 19, 3, 2, 4, 2, device=device) - 0.3).requires_grad_()
+    weights = torch.randn(2, 19, 3, 2, 4, device=device, requires_grad=True)
+    for deterministic in (False, True):
+        output = torch.ops.tmt.deformable_attention(value, [4, 6, 7, 1], locations, weights)
+        upstream = torch.randn_like(output)
+        given = (upstream, value, [4, 6, 7, 1], locations, weights, deterministic)
+        torch.ops.tmt.deformable_attention_backward(*given)

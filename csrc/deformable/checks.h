@@ -16,7 +16,7 @@ struct Sizes {
   int64_t batch, positions, heads, dim;
   int64_t queries, levels, points;
 
-  int64_t samples() const { return levels * points; }  // of a query and head
+  constexpr int64_t samples() const { return levels * points; }  // of a query and head
 };
 
 inline void check_shapes(const Tensor& value, const Shapes& shapes) {

@@ -158,7 +158,7 @@ def test_gpu_tests_are_all_that_need_a_gpu_and_only_those():
 
 # ---- bench/gpu.py on the CPU ----------------------------------------------------------------------------------------
 
-SMALL = Sizes((1, 8, 16, 16, 8), (1, 8, 8, 8, 4), (1, 128), ((1, 32),))
+SMALL = Sizes((1, 8, 16, 16, 8), (1, 8, 8, 8, 4), (1, 128), ((1, 32),), (1, (64, 64)))
 
 
 def tick(run):
@@ -176,6 +176,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(peers, "compiled_unfold", lambda: peers.superpixel_unfold)
     monkeypatch.setattr(peers, "compiled_windows", lambda: peers.superpixel_windows)
     monkeypatch.setattr(peers, "attention_flex", peers.attention_sdpa)
+    monkeypatch.setattr(peers, "compiled_deformable", lambda: peers.deformable_transformers)
 
 
 @pytest.mark.parametrize("what", gpu.ROWS)
@@ -189,7 +190,7 @@ def test_every_row_is_kept_as_it_is_measured(quick, tmp_path, what):
     if what == "own":
         assert all(row["ms"].keys() == {"tmt", "graph"} for row in record["rows"])
         assert record["environment"]["same bits twice"] == "superpixel yes, attention yes"
-    assert len(re.findall(r"^\| (?:superpixel|attention) \(?", tables.document(record), re.MULTILINE)) == len(planned)
+    assert len(re.findall(r"^\| (?:superpixel|attention|deformable attention) \(?", tables.document(record), re.MULTILINE)) == len(planned)
 
 
 def failing(calls, row=0):

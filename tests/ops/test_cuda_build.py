@@ -25,7 +25,7 @@ KERNELS = [
     "attend_split",
     "merge_splits",
 ]
-KERNELS += ["attend_backward"]
+KERNELS += ["attend_backward", "attend_samples", "differentiate_samples"]
 PTX, MACHINE_CODE = 1, 2  # kinds of the entries of a fat binary
 FAT_BINARY = struct.pack("<I", 0xBA55ED50)
 CONTAINER = struct.Struct("<IHHQ")  # magic, version, header size, size of the entries

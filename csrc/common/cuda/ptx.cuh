@@ -140,6 +140,27 @@ __device__ __forceinline__ void add_release(unsigned* flag, unsigned value) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(__cvta_generic_to_global(flag)), "r"(value) : "memory");
 }
 
+// Sums and maxima that any thread may add to; the order of the additions hangs on timing. `to` is aligned to what is
+// added.
+__device__ __forceinline__ void add_atomically(float* to, float value) { atomicAdd(to, value); }
+__device__ __forceinline__ void add_atomically(float* to, float4 value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  atomicAdd(reinterpret_cast<float4*>(to), value);
+#else
+  atomicAdd(to, value.x);
+  atomicAdd(to + 1, value.y);
+  atomicAdd(to + 2, value.z);
+  atomicAdd(to + 3, value.w);
+#endif
+}
+__device__ __forceinline__ void add_atomically(unsigned long long* to, unsigned long long value) {
+  atomicAdd(to, value);
+}
+__device__ __forceinline__ void max_atomically(unsigned* to, unsigned value) { atomicMax(to, value); }
+
+__device__ __forceinline__ float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
+__device__ __forceinline__ unsigned float_to_bits(float value) { return __float_as_uint(value); }
+
 // Ends the launch with an error, and with it the process's use of the GPU.
 __device__ __forceinline__ void trap() { asm volatile("trap;"); }
 

@@ -133,6 +133,18 @@ inline float exp2_fast(float value) {
   return result < FLT_MIN ? 0.f : result;
 }
 
+// Fibers of one thread: nobody comes between reading and writing.
+inline void add_atomically(float* to, float value) { *to += value; }
+inline void add_atomically(float* to, float4 value) {
+  const float4 old = *reinterpret_cast<float4*>(to);
+  *reinterpret_cast<float4*>(to) = make_float4(old.x + value.x, old.y + value.y, old.z + value.z, old.w + value.w);
+}
+inline void add_atomically(unsigned long long* to, unsigned long long value) { *to += value; }
+inline void max_atomically(unsigned* to, unsigned value) { *to = *to < value ? value : *to; }
+
+inline float bits_to_float(unsigned bits) { return __builtin_bit_cast(float, bits); }
+inline unsigned float_to_bits(float value) { return __builtin_bit_cast(unsigned, value); }
+
 inline void trap() { emulation::require(false, "a trap"); }
 
 inline unsigned load_acquire(const unsigned* flag) {
