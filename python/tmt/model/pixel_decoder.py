@@ -82,7 +82,7 @@ class PixelDecoder(Mask2FormerPixelDecoder):
         for level in range(self.num_fpn_levels, 0, -1):
             lateral = _project(self.get_submodule(f"adapter_{level}"), features[level - 1])
             above = enlarge(finest, (lateral.shape[2], lateral.shape[3]))
-            finest = self.get_submodule(f"layer_{level}")(lateral + above)
+            finest = self.get_submodule(f"layer_{level}")(above.add_(lateral))  # made for this sum alone
         return Decoded(self._mask_features(finest), outputs)
 
     def _mask_features(self, finest: Tensor) -> Tensor:
