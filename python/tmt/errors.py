@@ -1,4 +1,7 @@
-"""Errors a user can mend. The entry points print them as one line and exit with code 2."""
+"""Errors a user can mend. The entry points print them as one line and exit with code 2, a StateError with 3."""
+
+USER_ERROR, STATE_ERROR = 2, 3
+"""Exit codes."""
 
 
 class TMTError(Exception):
@@ -15,6 +18,10 @@ class DataError(TMTError):
 
 class CheckpointError(TMTError):
     """A checkpoint or model folder that is missing, damaged or of another architecture."""
+
+
+class StateError(CheckpointError):
+    """What an interrupted stage left is of no use: its folder must be removed, or another one chosen."""
 
 
 class TrainingError(TMTError):

@@ -1,7 +1,8 @@
 """Stands in for a training: leaves the files that a job leaves, step by step, after what the test has ordered.
 
 Called as `python stub_job.py CONFIG`. The file `orders.json` in the study's folder maps patterns of job ids to lists of
-deeds, one an attempt: `fail`, `kill`, `memory`, `disk`, `damage` (leaves a folder that must be made anew), `sleep`.
+deeds, one an attempt: `fail`, `kill`, `memory`, `disk`, `damage` (leaves a folder that must be made anew), `refused N`
+(the system's error N), `sleep`.
 """
 
 import json
@@ -14,6 +15,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import yaml
+
+from tmt.errors import STATE_ERROR, USER_ERROR
 
 
 def deed(folder: Path) -> str:
@@ -34,7 +37,11 @@ def act(what: str, folder: Path) -> None:
     """The deeds that end an attempt."""
     if what == "fail":
         print("error: data.source_root: folder is not there; mend it", file=sys.stderr)
-        sys.exit(3)
+        sys.exit(USER_ERROR)
+    if what.startswith("refused"):
+        (folder / "half").write_text("done so far")
+        print(f"error: {folder}/checkpoint.pt: {os.strerror(int(what.split()[1]))}; mend it", file=sys.stderr)
+        sys.exit(USER_ERROR)
     if what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "memory":
@@ -50,7 +57,7 @@ def act(what: str, folder: Path) -> None:
     if what == "damage" or (folder / "damaged").exists():
         (folder / "damaged").touch()
         print(f"error: {folder}/checkpoint.pt: cannot be read (bad file); remove its folder", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(STATE_ERROR)
 
 
 def train(config: dict, folder: Path, stage: str) -> None:

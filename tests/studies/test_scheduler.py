@@ -1,6 +1,8 @@
 """Running a study whose trainings are stubs: order, results, failures, retries, and what stays on the disk."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import time
@@ -10,10 +12,10 @@ import pytest
 
 from tests.studies import small
 from tmt.cli.study import listing, main
-from tmt.errors import ConfigError, DataError
+from tmt.errors import STATE_ERROR, USER_ERROR, ConfigError, DataError
 from tmt.runtime.lock import only_one, try_lock
 from tmt.studies import lifecycle
-from tmt.studies.attempts import Attempt, lost_its_state, reason
+from tmt.studies.attempts import Attempt, lost_its_state
 from tmt.studies.backends import Local, visible_gpus
 from tmt.studies.commands import commands_of
 from tmt.studies.reuse import reuse
@@ -304,14 +306,22 @@ def test_a_folder_that_somebody_trains_in_by_hand_is_waited_for(tmp_path: Path) 
     assert small.run(study) == 0
 
 
-def test_what_the_next_attempt_may_go_on_from(tmp_path: Path) -> None:
-    """A state is lost where tmt.train refused what the folder holds, and not for want of room, memory or the lock."""
-    with only_one(tmp_path), pytest.raises(ConfigError) as in_use:
-        only_one(tmp_path).__enter__()
-    shortages = ["source: out of memory (1 GiB more were asked for)", "source: x/checkpoint.pt: File too large"]
-    for message in (*shortages, str(in_use.value)):
-        assert not lost_its_state(Attempt(2, 0.0, reason(2, f"error: {message}; do something")))
-    assert lost_its_state(Attempt(2, 0.0, reason(2, "error: x/checkpoint.pt: cannot be read (bad file)")))
+def test_what_the_next_attempt_may_go_on_from() -> None:
+    """A state is lost where tmt.train said so, and not for want of room, memory, permission or the lock."""
+    codes = {code: lost_its_state(Attempt(code, 0.0, "why")) for code in (STATE_ERROR, USER_ERROR, 1, -9, 143)}
+    assert codes == {STATE_ERROR: True, USER_ERROR: False, 1: False, -9: False, 143: False}
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO, errno.EACCES, errno.EMFILE, errno.ENOSPC])
+def test_what_a_failing_disk_leaves_is_kept(tmp_path: Path, number: int) -> None:
+    """tmt.train names what the system refused; the next attempt finds its folder as it was."""
+    study = begin(tmp_path)
+    order(study, **{TMT: [f"refused {number}"]})
+    assert small.run(study, retries=0) == 1
+    (line,) = [line for line in listing(study).splitlines() if line.startswith(f"failed: {TMT}")]
+    assert os.strerror(number) in line and "checkpoint.pt" in line
+    assert (study.job_folder(TMT) / "half").read_text() == "done so far"
+    assert small.run(study) == 0 and (study.job_folder(TMT) / "half").exists()
 
 
 def test_listed_as_running(tmp_path: Path) -> None:

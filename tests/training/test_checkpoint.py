@@ -1,14 +1,16 @@
 """Files that are either old or new, and checkpoints that say what is wrong with them."""
 
+import errno
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from tmt.errors import CheckpointError
+from tmt.errors import CheckpointError, StateError
 from tmt.runtime import files
 from tmt.training import checkpoint
 from tmt.training.log import MetricLines
@@ -40,7 +42,7 @@ def test_truncated_checkpoint_is_named(keep: float, tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     checkpoint.save(path, *training(), {})
     os.truncate(path, int(keep * path.stat().st_size) if keep < 1 else keep)
-    with pytest.raises(CheckpointError, match=r"c\.pt: cannot be read"):
+    with pytest.raises(StateError, match=r"c\.pt: cannot be read"):
         checkpoint.load(path, *training())
 
 
@@ -52,6 +54,16 @@ def test_too_little_memory_to_read_is_no_damage(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(torch, "load", fail)
     with pytest.raises(RuntimeError, match="can't allocate memory"):
+        checkpoint.load(tmp_path / "c.pt", *training())
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE, errno.ENOENT])
+def test_what_the_system_refuses_is_no_damage(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, **_: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
         checkpoint.load(tmp_path / "c.pt", *training())
 
 

@@ -4,12 +4,10 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from tmt.errors import TMTError
+from tmt.errors import STATE_ERROR, USER_ERROR, StateError, TMTError
 from tmt.runtime.limits import lack_of_memory, lack_of_room
 from tmt.runtime.signals import Interrupted
 from tmt.runtime.waiting import wait_briefly
-
-USER_ERROR = 2
 
 
 def command(
@@ -18,14 +16,14 @@ def command(
     """Run an entry point on its arguments (those of the process where None) and return its exit code.
 
     0: done, unless the action returns another code. 2: an argument, file or setting that the user can mend, or a lack
-    of memory or of room on the disk, named on one line; `less_memory` says what to do about the former. 128 + n:
-    stopped by signal n.
+    of memory or of room on the disk, named on one line; `less_memory` says what to do about the former. 3: what an
+    interrupted stage left is of no use. 128 + n: stopped by signal n.
     """
     wait_briefly()
     try:
         return action(sys.argv[1:] if argv is None else argv) or 0
     except TMTError as error:
-        return _fail(str(error))
+        return _fail(str(error), STATE_ERROR if isinstance(error, StateError) else USER_ERROR)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return 128 + stop.signum
@@ -51,10 +49,10 @@ def _message(error: Exception, less_memory: str) -> str | None:
     return None
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = USER_ERROR) -> int:
     with suppress(OSError):  # where it is written to may be the disk that is full
         print(f"error: {one_line(message)}", file=sys.stderr)
-    return USER_ERROR
+    return code
 
 
 def one_line(message: str) -> str:

@@ -331,9 +331,9 @@ def walk_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(path for path in _walk(folder, ()) if path.name.lower().endswith(suffixes))
 
 
-def walk_images(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
-    """As `walk_files`; warns of other files."""
-    return _tell_others(sorted(_walk(folder, ())), folder, suffixes)
+def walk_images(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES, apart: tuple[str, ...] = ()) -> list[Path]:
+    """As `walk_files`; warns of other files. Paths that begin with one of `apart` are neither."""
+    return _tell_others(sorted(p for p in _walk(folder, ()) if not str(p).startswith(apart)), folder, suffixes)
 
 
 def _tell_others(files: list[Path], folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

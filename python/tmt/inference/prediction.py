@@ -17,7 +17,7 @@ from PIL import Image
 
 from tmt.data import IGNORE, LabelSet, lookup_table, normalise
 from tmt.data.files import IMAGE_SUFFIXES as SUFFIXES
-from tmt.data.files import read_image, walk_files
+from tmt.data.files import read_image, walk_images
 from tmt.errors import ConfigError, DataError
 from tmt.inference.sliding_window import Segmentation, segment_batch
 from tmt.model import TMTForSemanticSegmentation, present
@@ -48,7 +48,7 @@ def find_images(paths: Sequence[str], out: Path) -> list[Input]:
     What lies in `out` from before is not an image. Names are relative to the deepest folder that holds all paths.
     Raises DataError for a path that names none.
     """
-    own = tuple(os.path.abspath(out / kind) + os.sep for kind in KINDS)
+    own = (*(os.path.abspath(out / kind) + os.sep for kind in KINDS), os.path.abspath(out / ORIGIN))
     places = [place for path in paths for place in _places(path)]
     found = {image for place in places for image in _images(place, own)}
     base = os.path.commonpath([place if place.is_dir() else place.parent for place in places])
@@ -96,11 +96,10 @@ def _places(path: str) -> list[Path]:
 
 
 def _images(place: Path, own: tuple[str, ...]) -> list[Path]:
-    """The image itself, or those below a folder, without hidden files and without predictions of ours."""
+    """The image itself, or those below a folder, without predictions of ours; warns of files that are no images."""
     if not place.is_dir():
         return [place]
-    found = [image for image in walk_files(place, SUFFIXES) if not image.name.startswith(".")]
-    found = [image for image in found if not str(image).startswith(own)]
+    found = walk_images(place, apart=own)
     if not found:
         raise DataError(f"{place}: must hold {', '.join(SUFFIXES)} files, got none; check the folder")
     return found

@@ -26,7 +26,6 @@ except ImportError:  # Windows
 
 LOCK = ".lock"
 """The file in an output folder that is locked while a command writes there."""
-IN_USE = "is in use by"
 TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 FAR = 1 << 30
@@ -185,7 +184,7 @@ def _locked_folder(folder: Path, meanwhile: str) -> Iterator[None]:
             raise ConfigError(f"out: {folder} cannot be written ({error.strerror}); choose another --out") from error
         if not mine:
             raise ConfigError(
-                f"out: {folder} {IN_USE} {holder(folder / LOCK)}; wait until it has ended, end it, or use another "
+                f"out: {folder} is in use by {holder(folder / LOCK)}; wait until it has ended, end it, or use another "
                 f"--out{meanwhile}"
             )
         yield

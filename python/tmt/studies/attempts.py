@@ -5,8 +5,8 @@ import signal
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tmt.errors import STATE_ERROR
 from tmt.runtime.limits import NO_MEMORY, NO_SPACE
-from tmt.runtime.lock import IN_USE
 
 LOG = "log.txt"
 ATTEMPTS = "attempts.jsonl"
@@ -62,9 +62,11 @@ def reason(code: int, log: str) -> str:
 
 
 def lost_its_state(attempt: Attempt) -> bool:
-    """Whether the next attempt had better begin anew: tmt.train refused what lies in the folder (exit code 2)."""
-    whole = attempt.message.startswith(("disk full", "ran out of memory")) or IN_USE in attempt.message
-    return attempt.code == 2 and not whole
+    """Whether the next attempt had better begin anew: tmt.train said that what the folder holds is of no use.
+
+    A full or failing disk, too little memory or another process in the folder says nothing about that.
+    """
+    return attempt.code == STATE_ERROR
 
 
 def _short(line: str) -> str:

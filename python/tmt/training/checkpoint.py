@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tmt.errors import CheckpointError
+from tmt.errors import StateError
 from tmt.runtime.files import write_atomically
-from tmt.runtime.limits import lack_of_memory
+from tmt.runtime.limits import lack_of_memory, system_error
 from tmt.training.finite import check_weights
 
 FORMAT = 1
@@ -38,7 +38,7 @@ def _write(content: dict[str, Any], path: Path) -> None:
 def load(path: Path, module: nn.Module, optimizer: Optimizer, companion: nn.Module | None = None) -> dict[str, Any]:
     """Put a checkpoint into `module`, `optimizer` and `companion` and return the loop's state.
 
-    Raises CheckpointError for a damaged file, another format, and weights of another architecture or not finite.
+    Raises StateError for a damaged file, another format, and weights of another architecture or not finite.
     """
     content = _read(path)
     _check_weights(path, module.state_dict(), content["module"])
@@ -47,7 +47,7 @@ def load(path: Path, module: nn.Module, optimizer: Optimizer, companion: nn.Modu
     try:
         optimizer.load_state_dict(content["optimizer"])
     except ValueError as error:
-        raise CheckpointError(
+        raise StateError(
             f"{path}: its optimiser does not fit the model's parameter groups ({error}); use another --out"
         ) from error
     if companion is not None:
@@ -60,12 +60,12 @@ def _read(path: Path) -> dict:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        if lack_of_memory(error):  # the file may be whole, and its folder worth keeping
+        if lack_of_memory(error) or system_error(error):  # the file may be whole, and its folder worth keeping
             raise
         reason = str(error).split(". ")[0] or type(error).__name__
-        raise CheckpointError(f"{path}: cannot be read ({reason}); remove its folder to train anew") from error
+        raise StateError(f"{path}: cannot be read ({reason}); remove its folder to train anew") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: is not a checkpoint of this version (format {FORMAT}); use another --out")
+        raise StateError(f"{path}: is not a checkpoint of this version (format {FORMAT}); use another --out")
     return content
 
 
@@ -88,7 +88,7 @@ def _check_weights(path: Path, expected: dict, found: dict) -> None:
         return
     name = sorted(missing | extra | set(other))[0]
     shapes = [tuple(weights[name].shape) if name in weights else "absent" for weights in (expected, found)]
-    raise CheckpointError(
+    raise StateError(
         f"{path}: is of another architecture: {name} is {shapes[1]} there and {shapes[0]} in the model "
         f"({len(missing) + len(extra) + len(other)} such weights); use the settings it was made with, or another --out"
     )

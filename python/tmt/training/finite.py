@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tmt.errors import CheckpointError, TMTError, TrainingError
+from tmt.errors import StateError, TMTError, TrainingError
 
 NOT_FINITE = re.compile(r"\b(nan|inf|infinite|not finite|invalid numeric entries|without overflow)\b")
 """What errors of operators, optimisers and the matcher say of numbers that they cannot take."""
@@ -27,9 +27,9 @@ def not_finite(weights: Mapping[str, Tensor]) -> str | None:
 
 
 def check_weights(path: str | Path, weights: Mapping[str, Tensor], mend: str) -> None:
-    """Raises CheckpointError where a file's weights are not finite: all that is trained from them would not be."""
+    """Raises StateError where a checkpoint's weights are not finite: all that is trained from them would not be."""
     if found := not_finite(weights):
-        raise CheckpointError(f"{path}: weights must be finite, got {found} that are not; {mend}")
+        raise StateError(f"{path}: weights must be finite, got {found} that are not; {mend}")
 
 
 @contextmanager
