@@ -2,6 +2,10 @@
 // tmt::cpu::<level>.
 #pragma once
 
+// Every SIMD level compiles the kernels' headers with other machine flags: a function left out of line could be linked
+// from any.
+#define TMT_ALWAYS_INLINE __attribute__((always_inline)) inline
+
 namespace tmt::cpu {
 
 enum class Simd { portable, avx2, avx512 };

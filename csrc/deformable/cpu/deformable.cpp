@@ -18,11 +18,6 @@ int64_t split_count(const Sizes& sizes) {
   return std::min((15 + heads) / heads, most);
 }
 
-// `value` (B, S, heads, D) as the kernels read it: a copy only where the numbers of a row are apart.
-Tensor with_dense_rows(const Tensor& value) {
-  return value.size(3) == 1 || value.stride(3) == 1 ? value : torch::stable::contiguous(value);
-}
-
 DeformableArgs arguments(const Sizes& sizes, const Tensor& value, const Shapes& shapes, const Tensor& locations,
                          const Tensor& weights) {
   DeformableArgs args{};

@@ -17,9 +17,6 @@ namespace tmt::deformable::cpu {
 
 using namespace tmt::cpu;
 
-// Every SIMD level compiles this header with other machine flags: a function left out of line could be linked from any.
-#define TMT_ALWAYS_INLINE __attribute__((always_inline)) inline
-
 constexpr int64_t kTileSamples = 512;  // samples worked on together: their numbers stay in the first-level cache
 
 struct DeformableArgs {
@@ -38,7 +35,6 @@ struct DeformableArgs {
   TMT_ALWAYS_INLINE int64_t samples() const { return levels * points; }
   // Queries whose samples are worked on together.
   TMT_ALWAYS_INLINE int64_t tile() const { return samples() < kTileSamples ? kTileSamples / samples() : 1; }
-  TMT_ALWAYS_INLINE int64_t heads_of_all() const { return batch * heads; }
 };
 
 // Entry points, for every SIMD level. Sizes are in bytes; scratch is aligned to 64.

@@ -49,11 +49,6 @@ inline Levels levels_of(const Shapes& shapes) {
   return levels;
 }
 
-// `value` (B, S, heads, D) as the kernels read it: a copy only where the channels of a head are apart.
-inline Tensor with_dense_rows(const Tensor& value) {
-  return value.size(3) == 1 || value.stride(3) == 1 ? value : torch::stable::contiguous(value);
-}
-
 inline bool is_aligned(const Tensor& tensor) {
   return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % kVectorBytes == 0;
 }

@@ -12,9 +12,6 @@
 #include "common/cpu/element.h"
 #include "superpixel/definitions.h"
 
-// Every SIMD level compiles this header with other machine flags: a function left out of line could be linked from any.
-#define TMT_ALWAYS_INLINE __attribute__((always_inline)) inline
-
 namespace tmt::superpixel::cpu {
 
 using namespace tmt::cpu;
