@@ -121,7 +121,7 @@ def _add(layer: nn.Module, made: Tensor, hidden: Tensor) -> Tensor:
 
 
 def softmax(rows: Tensor) -> Tensor:
-    """Softmax over the last dimension. The CPU takes five times as long for rows that fill no vector: they are filled."""
+    """Softmax over the last dimension. Rows that fill no vector take the CPU five times as long: they are filled."""
     short = -rows.shape[-1] % 16
     if rows.device.type != "cpu" or not short:
         return rows.softmax(-1)
