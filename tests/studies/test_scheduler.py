@@ -1,8 +1,6 @@
 """Running a study whose trainings are stubs: order, results, failures, retries, and what stays on the disk."""
 
-import errno
 import json
-import os
 import subprocess
 import sys
 import time
@@ -310,18 +308,6 @@ def test_what_the_next_attempt_may_go_on_from() -> None:
     """A state is lost where tmt.train said so, and not for want of room, memory, permission or the lock."""
     codes = {code: lost_its_state(Attempt(code, 0.0, "why")) for code in (STATE_ERROR, USER_ERROR, 1, -9, 143)}
     assert codes == {STATE_ERROR: True, USER_ERROR: False, 1: False, -9: False, 143: False}
-
-
-@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO, errno.EACCES, errno.EMFILE, errno.ENOSPC])
-def test_what_a_failing_disk_leaves_is_kept(tmp_path: Path, number: int) -> None:
-    """tmt.train names what the system refused; the next attempt finds its folder as it was."""
-    study = begin(tmp_path)
-    order(study, **{TMT: [f"refused {number}"]})
-    assert small.run(study, retries=0) == 1
-    (line,) = [line for line in listing(study).splitlines() if line.startswith(f"failed: {TMT}")]
-    assert os.strerror(number) in line and "checkpoint.pt" in line
-    assert (study.job_folder(TMT) / "half").read_text() == "done so far"
-    assert small.run(study) == 0 and (study.job_folder(TMT) / "half").exists()
 
 
 def test_listed_as_running(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Files that are either old or new, and checkpoints that say what is wrong with them."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -65,6 +66,24 @@ def test_what_the_system_refuses_is_no_damage(number: int, tmp_path: Path, monke
     monkeypatch.setattr(torch, "load", fail)
     with pytest.raises(OSError, match=re.escape(os.strerror(number))):
         checkpoint.load(tmp_path / "c.pt", *training())
+
+
+def test_a_disk_that_fails_once_the_file_is_open_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system names no file where reading fails and opening did not."""
+
+    class Failing(io.FileIO):
+        def readinto(self, buffer: object) -> int:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def fail(name: object, *args: object, **options: object) -> object:
+        return io.BufferedReader(Failing(path)) if name == path else opened(name, *args, **options)
+
+    path, opened = tmp_path / "c.pt", open
+    checkpoint.save(path, *training(), {})
+    monkeypatch.setattr("builtins.open", fail)
+    with pytest.raises(OSError, match=re.escape(os.strerror(errno.EIO))) as error:
+        checkpoint.load(path, *training())
+    assert error.value.filename == str(path)
 
 
 def test_other_contents_are_named(tmp_path: Path) -> None:

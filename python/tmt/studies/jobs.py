@@ -192,9 +192,15 @@ def config_text(config: Config) -> str:
 
 
 def holds(path: Path, config: Config) -> bool:
-    """Whether a file says the same settings, in whatever order; one that it leaves out has its default."""
+    """Whether a file says the same settings, in whatever order; one that it leaves out has its default.
+
+    Raises OSError for a file that cannot be read now: what it says is not known.
+    """
+    if not path.is_file():
+        return False
+    path.read_bytes()  # the parser reports what the system refuses as it does a wrong setting
     try:
-        return path.is_file() and arguments.from_yaml(path) == config
+        return arguments.from_yaml(path) == config
     except ConfigError:
         return False
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tmt.errors import StateError
-from tmt.runtime.files import write_atomically
+from tmt.runtime.files import naming, write_atomically
 from tmt.runtime.limits import lack_of_memory, system_error
 from tmt.training.finite import check_weights
 
@@ -58,7 +58,8 @@ def load(path: Path, module: nn.Module, optimizer: Optimizer, companion: nn.Modu
 
 def _read(path: Path) -> dict:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with naming(path):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         if lack_of_memory(error) or system_error(error):  # the file may be whole, and its folder worth keeping
             raise
