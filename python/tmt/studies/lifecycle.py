@@ -126,11 +126,12 @@ class JobRun:
     def _log(self, start: int) -> str:
         """The end of what an attempt wrote to the log."""
         path = self.job.folder / LOG
-        if not path.is_file():
+        try:
+            with path.open("rb") as file:
+                file.seek(max(start, path.stat().st_size - LOG_END))
+                return file.read().decode("utf-8", errors="replace")
+        except OSError:  # it is not there, or the disk fails: then the exit code alone says what happened
             return ""
-        with path.open("rb") as file:
-            file.seek(max(start, path.stat().st_size - LOG_END))
-            return file.read().decode("utf-8", errors="replace")
 
     def _done(self, attempt: Attempt) -> None:
         self.state = "done"
