@@ -14,7 +14,8 @@ dataset of one's own (`tmt.data.readers.folders` says what it looks like):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     for batch in tmt.train_batches(train, tmt.Augment(crop=(64, 128)), batch_size=2, seed=0, steps=3):
         mask_labels, class_labels = tmt.masks_from_labels(batch["labels"], len(classes))
-        outputs = model(batch["pixel_values"], mask_labels, class_labels, sample_seeds=batch["sample_seeds"])
+        more = {"sample_seeds": batch["sample_seeds"], "labelled": batch["labels"] != tmt.IGNORE}
+        outputs = model(batch["pixel_values"], mask_labels, class_labels, **more)
         optimizer.zero_grad()
         outputs.loss.backward()
         optimizer.step()

@@ -6,7 +6,17 @@ from typing import Literal
 import pytest
 
 from tmt.errors import ConfigError
-from tmt.settings import AFFECTS, Architecture, Config, ModelConfig, RegionSettings, Settings, TMTSettings, part_of
+from tmt.settings import (
+    AFFECTS,
+    Architecture,
+    Config,
+    LossSettings,
+    ModelConfig,
+    RegionSettings,
+    Settings,
+    TMTSettings,
+    part_of,
+)
 from tmt.settings.fields import AT_LEAST_ONE, POSITIVE, SHARE, affected, group, setting
 
 
@@ -75,7 +85,7 @@ def test_what_must_be_trained_again() -> None:
     regions = {f"model.{item.name}" for item in fields(RegionSettings)}
     of_estimator = {name for name in AFFECTS if name.startswith("estimator.")} | {"estimator_weights"}
     assert names["estimator"] == regions | of_estimator
-    architecture = {f"model.{item.name}" for item in fields(Architecture)}
+    architecture = {f"model.{item.name}" for kind in (Architecture, LossSettings) for item in fields(kind)}
     parts = {name for name in AFFECTS if name.startswith(("data.", "augment.", "source."))} - {"data.workers"}
     assert names["source"] == architecture | parts | {"seed", "source_model"}
 

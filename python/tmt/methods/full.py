@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from tmt.methods.method import Method
-from tmt.settings import ModelConfig, RegionSettings, TMTSettings, values_of
+from tmt.settings import LossSettings, ModelConfig, RegionSettings, TMTSettings, values_of
 
 
 class FullFineTuning(Method):
@@ -21,6 +21,7 @@ class FullFineTuning(Method):
             mask_threshold=model.mask_threshold,
             fallback=model.fallback,
             **values_of(model, RegionSettings),
+            **values_of(model, LossSettings),
         )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from tmt.methods.method import Method
-from tmt.settings import AttentionSettings, ModelConfig, TMTSettings, values_of
+from tmt.settings import AttentionSettings, LossSettings, ModelConfig, TMTSettings, values_of
 
 
 class TransferableMaskTransformer(Method):
@@ -13,5 +13,6 @@ class TransferableMaskTransformer(Method):
     title = "TMT"
 
     def configure(self, settings: TMTSettings, model: ModelConfig) -> TMTSettings:
-        """Everything that ACTE and TMA read."""
-        return replace(settings, transferability=True, **values_of(model, AttentionSettings))
+        """Everything that ACTE, TMA and the loss read."""
+        taken = values_of(model, AttentionSettings) | values_of(model, LossSettings)
+        return replace(settings, transferability=True, **taken)

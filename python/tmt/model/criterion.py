@@ -3,7 +3,8 @@
 Mask2Former's set prediction loss: a matching per layer, then cross-entropy on classes, and binary cross-entropy and
 dice on sampled points of the masks. A mask's value at a point is its embedding times the mask features sampled
 there, so that no full-size mask is made: points, features and ground truth are those of the image, shared by its
-masks and layers; which of the candidate points count is decided mask by mask, layer by layer.
+masks and layers; which of the candidate points count is decided mask by mask, layer by layer. Pixels that a caller
+says are without a label are unknown, not background: unlabelled.py.
 """
 
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from tmt.runtime.precision import full, without_autocast
 from .configuration import TMTConfig
 from .matcher import Matching, assign, pairwise_bce, pairwise_dice
 from .point_sampling import draw_points, point_counts, sample_features, sample_targets
+from .unlabelled import Ground, ground_of, labelled_cells, labelled_share, on_labelled
 
 MASKS_AT_ONCE = 16
 
@@ -47,6 +49,7 @@ class TMTLoss(nn.Module):
             "loss_dice": config.dice_weight,
         }
         self.no_object_weight = config.no_object_weight
+        self.ignore_unlabelled = config.settings.ignore_unlabelled
         self.points = point_counts(config.train_num_points, config.oversample_ratio, config.importance_sample_ratio)
         self.register_buffer("empty_weight", torch.ones(self.classes + 1))
         self.reset()
@@ -65,8 +68,12 @@ class TMTLoss(nn.Module):
         mask_labels: list[Tensor],
         class_labels: list[Tensor],
         sample_seeds: Tensor | None = None,
+        labelled: Tensor | None = None,
     ) -> LossOutput:
         """Match and compare.
+
+        Where pixels have no label, points are labelled pixels, a query without a mask counts with the share of its
+        mask that lies on labelled ground, and an image without any label counts nowhere.
 
         Args:
             mask_embeddings: (L, B, Q, E) of L supervised layers, the last one's last.
@@ -75,37 +82,56 @@ class TMTLoss(nn.Module):
             mask_labels: per image (n_i, H, W), bool, or in [0, 1].
             class_labels: per image (n_i,) int64.
             sample_seeds: (B,) int64, one seed per image; None: drawn from torch's generator.
+            labelled: (B, H, W) bool, the pixels that have a label; None: all, those of no mask being background.
 
         Raises:
-            ValueError: lists that do not fit the batch or each other, masks with other values.
+            ValueError: lists that do not fit the batch or each other, masks with other values, `labelled` of another
+                size or type, or without a pixel where there are masks.
         """
         self._check(mask_labels, class_labels, mask_features.shape[0])
+        ground = None
+        if labelled is not None:
+            _check_labelled(labelled, mask_labels)
+            ground = ground_of(labelled.to(mask_features.device)) if self.ignore_unlabelled else None
+        if sample_seeds is None:
+            sample_seeds = torch.randint(2**62, (len(mask_labels),))
         with without_autocast(mask_features):
-            parts = self._parts(
-                full(mask_embeddings), full(mask_features), full(class_logits), mask_labels, class_labels, sample_seeds
-            )
+            predicted = full(mask_embeddings), full(mask_features), full(class_logits)
+            parts = self._parts(*predicted, mask_labels, class_labels, sample_seeds, ground)
             weighted = {name: self.weights[name] * values for name, values in parts.items()}
             loss = torch.stack(list(weighted.values())).sum()
         return LossOutput(loss, _by_layer(weighted))
 
-    def _parts(self, embeddings, features, class_logits, mask_labels, class_labels, sample_seeds) -> dict[str, Tensor]:
+    def _parts(
+        self, embeddings, features, class_logits, mask_labels, class_labels, sample_seeds, ground: Ground | None
+    ) -> dict[str, Tensor]:
         """Each loss as (L,), not yet weighted; arguments as `forward`."""
-        if sample_seeds is None:
-            sample_seeds = torch.randint(2**62, (len(mask_labels),))
-        coordinates = draw_points(sample_seeds, sum(self.points) - self.points.uncertain, features.device)
-        targets = sample_targets(mask_labels, coordinates)  # (B, n, P)
+        coordinates, targets, cells = self._points_of(mask_labels, sample_seeds, features, ground)
         features = features.contiguous(memory_format=torch.channels_last)  # for both samplings
         split = self.points.matching
-        sampled = sample_features(features.detach(), coordinates[:, :split])  # (B, E, matching)
+        sampled = sample_features(features.detach(), coordinates[:, :split], cells)  # (B, E, matching)
         matching = self._match(embeddings, sampled, class_logits, targets[..., :split], class_labels)
-        masks, classes = self._normalisers(class_labels, class_logits)
-        sampled = sample_features(features, coordinates[:, split:])  # (B, E, candidates + uniform)
+        wanted = self._wanted_classes(class_logits, class_labels, matching)
+        share = None if ground is None else labelled_share(embeddings, features, ground)
+        normalisers = self._normalisers(class_labels, class_logits, self._unmatched(wanted, share))
+        sampled = sample_features(features, coordinates[:, split:], cells)  # (B, E, candidates + uniform)
         bce, dice = self._mask_losses(embeddings, sampled, targets[..., split:], matching)
         return {
-            "loss_cross_entropy": self._class_loss(class_logits, class_labels, matching) / classes,
-            "loss_mask": bce / masks,
-            "loss_dice": dice / masks,
+            "loss_cross_entropy": self._class_loss(class_logits, wanted, share) / normalisers[1:],
+            "loss_mask": bce / normalisers[0],
+            "loss_dice": dice / normalisers[0],
         }
+
+    def _points_of(
+        self, mask_labels: list[Tensor], seeds: Tensor, features: Tensor, ground: Ground | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Points (B, P, 2), the masks' values there (B, n, P), and the positions of features that count, None: all."""
+        points = draw_points(seeds, sum(self.points) - self.points.uncertain, features.device)
+        if ground is None:
+            return points, sample_targets(mask_labels, points), None
+        points = on_labelled(points, seeds, ground)
+        cells = labelled_cells(ground, *features.shape[-2:])
+        return points, sample_targets(mask_labels, points, ground.partial), cells
 
     @torch.no_grad()
     def _match(self, embeddings, sampled, class_logits, targets, class_labels) -> Matching:
@@ -122,19 +148,28 @@ class TMTLoss(nn.Module):
         cost = self.weights["loss_mask"] * pairwise_bce(logits, targets)
         return cost + self.weights["loss_dice"] * pairwise_dice(logits, targets)
 
-    def _class_loss(self, class_logits: Tensor, class_labels: list[Tensor], matching: Matching) -> Tensor:
-        """class_logits (L, B, Q, K + 1) -> weighted cross-entropy of each layer (L,), summed."""
+    def _wanted_classes(self, class_logits: Tensor, class_labels: list[Tensor], matching: Matching) -> Tensor:
+        """class_logits (L, B, Q, K + 1) -> the class of each query (L, B, Q) int64, K without a mask."""
         layers, batch, queries, _ = class_logits.shape
         number = max([1, *map(len, class_labels)])
         labels = _padded(class_labels, number)[:, None].expand(-1, layers, -1).gather(2, matching.targets)
         # Pairs that only pad write to a slot of their own behind the last query.
         places = matching.queries.masked_fill(~matching.valid[:, None], queries)
         wanted = labels.new_full((batch, layers, queries + 1), self.classes).scatter_(2, places, labels)
-        wanted = wanted[..., :queries].transpose(0, 1)
+        return wanted[..., :queries].transpose(0, 1)
+
+    def _unmatched(self, wanted: Tensor, share: Tensor | None) -> Tensor | None:
+        """Queries of each layer (L,) that are to be "no object", each counting its `share` (L, B, Q); None: plainly."""
+        return None if share is None else (share.double() * (wanted == self.classes)).sum((1, 2))
+
+    def _class_loss(self, class_logits: Tensor, wanted: Tensor, share: Tensor | None) -> Tensor:
+        """class_logits (L, B, Q, K + 1), wanted (L, B, Q) -> weighted cross-entropy of each layer (L,), summed."""
         losses = F.cross_entropy(
             class_logits.flatten(0, 2), wanted.flatten(), weight=self.empty_weight.to(class_logits), reduction="none"
         )
-        return losses.view(layers, -1).sum(1)
+        if share is not None:
+            losses = losses * torch.where(wanted == self.classes, share, 1.0).flatten()
+        return losses.view(len(wanted), -1).sum(1)
 
     def _mask_losses(self, embeddings, sampled, targets, matching: Matching) -> tuple[Tensor, Tensor]:
         """embeddings (L, B, Q, E), sampled (B, E, P), targets (B, n, P) -> summed BCE and dice of each layer (L,)."""
@@ -160,17 +195,23 @@ class TMTLoss(nn.Module):
         uniform = torch.arange(candidates, logits.shape[-1], device=logits.device)
         return torch.cat([torch.cat(chosen, 1), uniform.expand(*logits.shape[:2], -1)], -1)
 
-    def _normalisers(self, class_labels: list[Tensor], class_logits: Tensor) -> Tensor:
-        """Number of masks and sum of class weights (2,), per process on average over all processes."""
-        _, batch, queries, _ = class_logits.shape
+    def _normalisers(self, class_labels: list[Tensor], class_logits: Tensor, unmatched: Tensor | None = None) -> Tensor:
+        """Number of masks, then each layer's sum of class weights (1 + L,), per process on average over all processes.
+
+        `unmatched` (L,) float64 is what the queries without a mask count; None: 1 each.
+        """
+        layers, batch, queries, _ = class_logits.shape
         matched = sum(min(len(labels), queries) for labels in class_labels)
-        weight = matched + self.no_object_weight * (batch * queries - matched)
-        sums = torch.tensor([sum(map(len, class_labels)), weight], dtype=torch.float32, device=class_logits.device)
+        if unmatched is None:
+            unmatched = torch.full((layers,), batch * queries - matched, dtype=torch.float64)
+        weights = matched + self.no_object_weight * unmatched.to(class_logits.device)
+        sums = torch.cat([weights.new_tensor([sum(map(len, class_labels))]), weights]).float()
         processes = 1
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(sums)
             processes = torch.distributed.get_world_size()
-        smallest = torch.tensor([1.0, torch.finfo(torch.float32).tiny], device=sums.device)
+        smallest = torch.full_like(sums, torch.finfo(torch.float32).tiny)
+        smallest[0] = 1.0
         return torch.maximum(sums, smallest) / processes
 
     def _check(self, mask_labels: list[Tensor], class_labels: list[Tensor], batch: int) -> None:
@@ -198,6 +239,25 @@ def _check_values(image: int, masks: Tensor) -> None:
             f"TMTLoss: mask_labels[{image}] must be in [0, 1], got {smallest:g} to {largest:g}; "
             "use the processor saved with the model, or set padding to 0"
         )
+
+
+def _check_labelled(labelled: Tensor, mask_labels: list[Tensor]) -> None:
+    if labelled.dtype != torch.bool or labelled.ndim != 3 or len(labelled) != len(mask_labels):
+        raise ValueError(
+            f"TMTLoss: labelled must be ({len(mask_labels)}, H, W) bool, "
+            f"got {tuple(labelled.shape)} {str(labelled.dtype).removeprefix('torch.')}"
+        )
+    known = labelled.flatten(1).any(1).tolist()
+    for i, masks in enumerate(mask_labels):
+        if masks.shape[1:] != labelled.shape[1:]:
+            raise ValueError(
+                f"TMTLoss: labelled must be of the size of mask_labels[{i}], {tuple(masks.shape[1:])}, "
+                f"got {tuple(labelled.shape[1:])}"
+            )
+        if len(masks) and not known[i]:
+            raise ValueError(
+                f"TMTLoss: mask_labels[{i}] must be empty where labelled[{i}] has no pixel, got {len(masks)} masks"
+            )
 
 
 def dice_loss(probability: Tensor, targets: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Random points of an image, and the values of maps and masks there."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -31,15 +32,20 @@ def draw_points(seeds: Tensor, count: int, device: torch.device) -> Tensor:
     return points
 
 
-def sample(maps: Tensor, points: Tensor) -> Tensor:
-    """maps (B, C, H, W), points (B, P, 2) in [0, 1] -> values (B, C, P), bilinear, 0 outside."""
-    return F.grid_sample(maps, 2.0 * points[:, :, None].to(maps) - 1.0, align_corners=False).squeeze(3)
+def sample(maps: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
+    """maps (B, C, H, W), points (B, P, 2) in [0, 1] -> values (B, C, P), bilinear or nearest, 0 outside."""
+    return F.grid_sample(maps, 2.0 * points[:, :, None].to(maps) - 1.0, mode=mode, align_corners=False).squeeze(3)
 
 
-def sample_features(maps: Tensor, points: Tensor) -> Tensor:
-    """The same as `sample` for many channels: a point reads and its gradient writes four rows of adjacent numbers."""
+def sample_features(maps: Tensor, points: Tensor, counted: Tensor | None = None) -> Tensor:
+    """The same as `sample` for many channels: a point reads and its gradient writes four rows of adjacent numbers.
+
+    With `counted` (B, H, W) bool, positions that do not count are left out and the others' weights grow instead.
+    """
     batch, channels, height, width = maps.shape
     index, weight = bilinear_taps(points, height, width)
+    if counted is not None:
+        weight = _among_counted(index, weight, counted)
     index = index + height * width * torch.arange(batch, device=index.device)[:, None, None]
     rows = maps.permute(0, 2, 3, 1).reshape(-1, channels).contiguous()  # (B * H * W, C); a view of channels-last maps
     weight = weight.flatten(0, 1).to(rows.dtype)
@@ -60,11 +66,25 @@ def bilinear_taps(points: Tensor, height: int, width: int) -> tuple[Tensor, Tens
     return pixels[..., 1] * width + pixels[..., 0], near.prod(-1) * inside
 
 
-def sample_targets(mask_labels: list[Tensor], points: Tensor) -> Tensor:
-    """mask_labels per image (n_i, H, W), points (B, P, 2) -> (B, n, P), n = max(1, n_i), 0 beyond an image's own."""
+def _among_counted(index: Tensor, weight: Tensor, counted: Tensor) -> Tensor:
+    """The weights (B, P, 4) of positions `index` (B, P, 4) that are `counted` (B, H, W) bool; their sum is kept.
+
+    Where all four count, the weights are the same to the bit.
+    """
+    kept = weight * counted.flatten(1).gather(1, index.flatten(1)).view_as(weight)
+    smallest = torch.finfo(weight.dtype).tiny  # where none counts, all weights are 0
+    return kept * (weight.sum(-1, keepdim=True) / kept.sum(-1, keepdim=True).clamp(min=smallest))
+
+
+def sample_targets(mask_labels: list[Tensor], points: Tensor, centred: Collection[int] = ()) -> Tensor:
+    """mask_labels per image (n_i, H, W), points (B, P, 2) -> (B, n, P), n = max(1, n_i), 0 beyond an image's own.
+
+    The points of images in `centred` are centres of pixels: these pixels' own values, without rounding.
+    """
     number = max([1, *map(len, mask_labels)])
     targets = points.new_zeros(len(mask_labels), number, points.shape[1])
-    for row, masks, places in zip(targets, mask_labels, points, strict=True):
+    for i, masks in enumerate(mask_labels):
         if len(masks):
-            row[: len(masks)] = sample(masks[None].to(points), places[None])[0]
+            mode = "nearest" if i in centred else "bilinear"
+            targets[i, : len(masks)] = sample(masks[None].to(points), points[i : i + 1], mode)[0]
     return targets

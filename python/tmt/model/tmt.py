@@ -119,6 +119,7 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         pixel_mask: Tensor | None = None,
         sample_seeds: Tensor | None = None,
         transferability: Tensor | None = None,
+        labelled: Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_auxiliary_logits: bool | None = None,
         output_attentions: bool | None = None,
@@ -133,6 +134,8 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
             pixel_mask: accepted for transformers' image processors, not used (as in transformers).
             sample_seeds: (B,) int64, seeds of the loss's random points; None: from torch's generator.
             transferability: (B, h, w) in [0, 1], used instead of the computed T.
+            labelled: (B, H, W) bool, the pixels that have a label, the only ones that the loss looks at; None: all,
+                those of no mask being background, as in transformers. Not used with `ignore_unlabelled=False`.
             output_hidden_states, output_auxiliary_logits, output_attentions, return_dict: as in transformers.
 
         Raises:
@@ -150,12 +153,15 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         class_logits = full(self.class_predictor(decoded.queries))  # (L + 1, B, Q, K + 1)
         losses = None
         if mask_labels is not None and class_labels is not None:
-            losses = self._loss(decoded, mask_features, class_logits, mask_labels, class_labels, sample_seeds)
+            wanted = mask_labels, class_labels, sample_seeds, labelled
+            losses = self._loss(decoded, mask_features, class_logits, *wanted)
         output = _output(wants, pixels, decoded, class_logits, losses, transfer, regions)
         as_dict = self.config.return_dict if return_dict is None else return_dict
         return output if as_dict else output.to_tuple()
 
-    def _loss(self, decoded, mask_features, class_logits, mask_labels, class_labels, sample_seeds) -> LossOutput:
+    def _loss(
+        self, decoded, mask_features, class_logits, mask_labels, class_labels, sample_seeds, labelled
+    ) -> LossOutput:
         check_no_trace()
         first = 0 if self.config.use_auxiliary_loss else -1
         return self.criterion(
@@ -165,6 +171,7 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
             mask_labels,
             class_labels,
             sample_seeds,
+            labelled,
         )
 
     @torch.no_grad()

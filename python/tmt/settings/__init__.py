@@ -17,6 +17,7 @@ from tmt.settings.fields import Settings
 from tmt.settings.model import (
     Architecture,
     AttentionSettings,
+    LossSettings,
     MaskRule,
     ModelConfig,
     RegionSettings,
@@ -60,6 +61,7 @@ __all__ = [
     "MakeConfig",
     "MapillaryMapping",
     "MapillaryVersion",
+    "LossSettings",
     "MaskRule",
     "MetricConfig",
     "ModelConfig",

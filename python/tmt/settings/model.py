@@ -93,7 +93,16 @@ class AttentionSettings(RegionSettings):
 
 
 @dataclass(frozen=True)
-class TMTSettings(AttentionSettings):
+class LossSettings(Settings):
+    """What the loss makes of an image: the same for a source model and all that start from it."""
+
+    ignore_unlabelled: bool = setting(True)
+    """Whether pixels without a label (255) are unknown to the loss; otherwise they are background of every mask, as in
+    Mask2Former."""
+
+
+@dataclass(frozen=True)
+class TMTSettings(LossSettings, AttentionSettings):
     """What a model adds to Mask2Former's configuration, saved in its config.json."""
 
     transferability: bool = setting(True, affects="target")
@@ -106,7 +115,7 @@ class TMTSettings(AttentionSettings):
 
 
 @dataclass(frozen=True)
-class ModelConfig(AttentionSettings, Architecture):
+class ModelConfig(LossSettings, AttentionSettings, Architecture):
     """The segmentation model and the two parts TMT adds to it."""
 
     plain_mask_rule: MaskRule = setting("foreground", affects="target")

@@ -7,7 +7,7 @@ from typing import Any, TypedDict, cast
 
 from torch import nn
 
-from tmt.data import TrainBatch
+from tmt.data import IGNORE, TrainBatch
 from tmt.inference.evaluation import EvaluationValues, evaluate
 from tmt.methods import Method, TransferMetric
 from tmt.model import TMTForSemanticSegmentation, TMTOutput, masks_from_labels, present
@@ -98,13 +98,15 @@ def segmentation_loss(network: nn.Module, world: World, amp: bool, classes: int)
     """The loss of a batch, and its parts to be logged; `network` is the model of K `classes` or its DDP wrapper."""
 
     def loss_of(batch: TrainBatch) -> Loss:
-        mask_labels, class_labels = masks_from_labels(batch["labels"].to(world.device), classes)
+        labels = batch["labels"].to(world.device)
+        mask_labels, class_labels = masks_from_labels(labels, classes)
         with autocast(world.device, amp):
             outputs = network(
                 pixel_values=batch["pixel_values"].to(world.device),
                 mask_labels=mask_labels,
                 class_labels=class_labels,
                 sample_seeds=batch["sample_seeds"],
+                labelled=labels != IGNORE,
             )
         return Loss(outputs.loss, logged_parts(outputs))
 
