@@ -25,6 +25,7 @@ BATCHES, THREADS, QUERIES, CELLS = (1, 2, 4), (1, 2), (25, 50, 100, 200), (8, 4,
 BASE = SIDES[1]
 PAPER = TMTSettings(mask_rule="uncertain", transferability=True)
 STEPS = ("training step", "inference")
+ROUNDS = 3  # at least
 
 
 class Point(NamedTuple):
@@ -62,7 +63,7 @@ def measure(point: Point) -> dict[str, dict[str, float]]:
         "training step": {name: models.training_step(model, batch) for name, model in pair.items()},
         "inference": {name: models.inference(model, batch.pixels) for name, model in pair.items()},
     }
-    found = {step: timing.interleaved(runs, timing.on_cpu) for step, runs in calls.items()}
+    found = {step: timing.interleaved(runs, timing.on_cpu, ROUNDS) for step, runs in calls.items()}
     return {step: {name: one.median for name, one in stats.items()} for step, stats in found.items()}
 
 

@@ -17,13 +17,18 @@ GPU_CALLS = 10
 Calls = dict[str, Callable[[], object]]
 
 
-def interleaved(calls: Calls, clock: Callable[[Callable[[], object]], float]) -> dict[str, Stats]:
-    """Milliseconds of each contestant: one call to warm up, then one a round, in turn, until `SECONDS` are over."""
+def interleaved(
+    calls: Calls, clock: Callable[[Callable[[], object]], float], least: int = LEAST_ROUNDS
+) -> dict[str, Stats]:
+    """Milliseconds of each contestant: one call to warm up, then one a round, in turn, until `SECONDS` are over.
+
+    But `least` rounds at least.
+    """
     stats = {name: Stats() for name in calls}
     for run in calls.values():
         run()
     begin, rounds = time.perf_counter(), 0
-    while rounds < LEAST_ROUNDS or (rounds < MOST_ROUNDS and time.perf_counter() - begin < SECONDS):
+    while rounds < least or (rounds < MOST_ROUNDS and time.perf_counter() - begin < SECONDS):
         for name, run in calls.items():
             stats[name].update(clock(run))
         rounds += 1
