@@ -81,7 +81,7 @@ struct Gradients {
 
 // Thread mapping: see common.cuh.
 template <typename T, int kWide, typename Sums>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     differentiate_samples(const T* grad_output, const T* value, const float2* locations, const float* weights,
                           Sums sums, Gradients result, Layout layout) {
   const Pair pair(layout);

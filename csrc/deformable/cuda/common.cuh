@@ -16,7 +16,8 @@ namespace tmt::deformable::cuda {
 
 using namespace tmt::cuda;
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
+constexpr int kBlocks = 6;  // on a multiprocessor, at least: told less or nothing, ptxas spills on some architectures
 constexpr int kMaxLevels = 8;
 constexpr int kVectorBytes = 16;
 

@@ -25,7 +25,7 @@ __device__ __forceinline__ void add_sample(float (&sum)[kWide], const T* channel
 
 // Thread mapping: see common.cuh.
 template <typename T, int kWide>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     attend_samples(const T* value, const float2* locations, const float* weights, T* output, Layout layout) {
   const Pair pair(layout);
   if (pair.number >= layout.pairs()) return;
