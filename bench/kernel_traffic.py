@@ -95,6 +95,18 @@ def attention(dtype: torch.dtype, what: str) -> Case:
     return Case(what, "key and head", batch * heads * keys, 3, values, operators)
 
 
+def deformable(dtype: torch.dtype, what: str) -> Case:
+    value, shapes, locations = inputs.deformable(1, (64, 128))
+    weights = torch.randn(locations.shape[:-1]).flatten(3).softmax(-1).view(locations.shape[:-1])
+    values = {
+        **{"value": value.to(dtype), "shapes": [side for shape in shapes for side in shape]},
+        **{"locations": locations, "weights": weights, "deterministic": False},
+        "grad_output": torch.randn(1, value.shape[1], inputs.HEADS * inputs.DIM).to(dtype),
+    }
+    operators = ("deformable_attention", "deformable_attention_backward")
+    return Case(what, "query and head", value.shape[1] * inputs.HEADS, 3, values, operators)
+
+
 def cases() -> Iterator[Case]:
     """The multiprocessors are so few that a block has as much to do as at the goals' sizes."""
     torch.manual_seed(0)
@@ -103,6 +115,8 @@ def cases() -> Iterator[Case]:
     yield superpixel(torch.float32, 8, "superpixel float32")
     yield attention(torch.bfloat16, "attention bf16")
     yield attention(torch.float32, "attention float32")
+    yield deformable(torch.bfloat16, "deformable attention bf16")
+    yield deformable(torch.float32, "deformable attention float32")
 
 
 # ---- figures --------------------------------------------------------------------------------------------------------
