@@ -163,10 +163,14 @@ void run(const Context& context, const Given& given, const Layout& layout, const
          input<float>(given.weights), sums, result, layout);
 }
 
+void set_zero(const Context& context, const Tensor& tensor) {
+  const int64_t bytes = tensor.numel() * static_cast<int64_t>(tensor.element_size());
+  if (bytes > 0) STD_CUDA_CHECK(cudaMemsetAsync(tensor.mutable_data_ptr(), 0, bytes, context.stream()));
+}
+
 Tensor zeroed(const Context& context, const Tensor& like, ScalarType dtype, int64_t count) {
   const Tensor sums = empty(like, dtype, count);
-  const int64_t bytes = count * static_cast<int64_t>(sums.element_size());
-  STD_CUDA_CHECK(cudaMemsetAsync(sums.mutable_data_ptr(), 0, bytes, context.stream()));
+  set_zero(context, sums);
   return sums;
 }
 
@@ -175,7 +179,7 @@ void add_in_any_order(const Context& context, const Given& given, const Layout& 
                       const Tensor& grad_value) {
   const int64_t count = grad_value.numel();
   if constexpr (std::is_same_v<T, float>) {
-    STD_CUDA_CHECK(cudaMemsetAsync(grad_value.mutable_data_ptr(), 0, count * sizeof(float), context.stream()));
+    set_zero(context, grad_value);
     run<T, kWide>(context, given, layout, FloatSums{output<float>(grad_value)}, result);
   } else {
     const Tensor sums = zeroed(context, given.weights, ScalarType::Float, count);
