@@ -86,10 +86,15 @@ def _more_images(operator, info, in_dims, *arguments):
 
 
 class _Operator(Function):
-    """An operator for transforms; subclasses: `name`, `operator`, `setup_context` and `backward`."""
+    """An operator for transforms; subclasses: `name`, `operator`, `compiled`, `setup_context` and `backward`."""
 
     name: ClassVar[str]
     operator: ClassVar[Callable[..., Any]]
+    compiled: ClassVar[Callable[..., Any]]
+
+    @classmethod
+    def forward(cls, *arguments):
+        return cls.compiled(*arguments)
 
     @classmethod
     def vmap(cls, info, in_dims, *arguments):
@@ -103,18 +108,12 @@ class _Operator(Function):
 class _Gradient(_Operator):
     """An operator's backward; subclasses: `name` and `compiled`."""
 
-    compiled: ClassVar[Callable[..., Any]]
-
     @classmethod
     def operator(cls, *arguments):
         """The backward operator, as a Function where a second derivative or a transform may follow."""
         if _transformed():
             return _apply(cls, *arguments)
         return cls.apply(*arguments) if torch.is_grad_enabled() else cls.compiled(*arguments)
-
-    @classmethod
-    def forward(cls, *arguments):
-        return cls.compiled(*arguments)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -155,12 +154,13 @@ def _superpixel_backward(ctx, *gradients):
 class _Superpixel(_Operator):
     name = "superpixel"
     operator = staticmethod(superpixel)
+    compiled = torch.ops.tmt.superpixel
     setup_context = staticmethod(_superpixel_setup)
     backward = staticmethod(_superpixel_backward)
 
-    @staticmethod
-    def forward(features, cell, iterations, kappa, _keep_history):
-        return torch.ops.tmt.superpixel(features, cell, iterations, kappa)  # a transform may ask for a gradient later
+    @classmethod
+    def forward(cls, features, cell, iterations, kappa, _keep_history):
+        return cls.compiled(features, cell, iterations, kappa)  # a transform may ask for a gradient later
 
 
 register_autograd("tmt::superpixel", _superpixel_backward, setup_context=_superpixel_setup)
@@ -191,12 +191,9 @@ def _attention_backward(ctx, *gradients):
 class _Attention(_Operator):
     name = "packed_attention"
     operator = staticmethod(packed_attention)
+    compiled = torch.ops.tmt.packed_attention
     setup_context = staticmethod(_attention_setup)
     backward = staticmethod(_attention_backward)
-
-    @staticmethod
-    def forward(query, key, value, bits):
-        return torch.ops.tmt.packed_attention(query, key, value, bits)
 
 
 register_autograd("tmt::packed_attention", _attention_backward, setup_context=_attention_setup)
@@ -227,12 +224,9 @@ def _deformable_backward(ctx, *gradients):
 class _Deformable(_Operator):
     name = "deformable_attention"
     operator = staticmethod(deformable_attention)
+    compiled = torch.ops.tmt.deformable_attention
     setup_context = staticmethod(_deformable_setup)
     backward = staticmethod(_deformable_backward)
-
-    @staticmethod
-    def forward(value, shapes, locations, weights):
-        return torch.ops.tmt.deformable_attention(value, shapes, locations, weights)
 
 
 register_autograd("tmt::deformable_attention", _deformable_backward, setup_context=_deformable_setup)

@@ -18,13 +18,6 @@ struct MaskShape {
   int64_t batch, queries, keys;
 };
 
-inline bool has_dense_rows(const Tensor& tensor) { return tensor.size(3) == 1 || tensor.stride(3) == 1; }
-
-// `tensor` (B, heads, rows, D) as the kernels read it: a copy only where the elements of a row are apart.
-inline Tensor with_dense_rows(const Tensor& tensor) {
-  return has_dense_rows(tensor) ? tensor : torch::stable::contiguous(tensor);
-}
-
 template <typename T>
 Heads<const T> heads_to_read(const Tensor& tensor) {
   return {static_cast<const T*>(tensor.const_data_ptr()), tensor.stride(0), tensor.stride(1), tensor.stride(2)};

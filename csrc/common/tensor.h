@@ -75,6 +75,11 @@ inline std::optional<Tensor> dense(const std::optional<Tensor>& tensor) {
   return tensor ? std::optional<Tensor>(dense(*tensor)) : std::nullopt;
 }
 
+// A tensor of four dimensions as kernels read it whose last one is contiguous: a copy only where that is not.
+inline Tensor with_dense_rows(const Tensor& tensor) {
+  return tensor.size(3) == 1 || tensor.stride(3) == 1 ? tensor : torch::stable::contiguous(tensor);
+}
+
 // Uninitialised, on the device of `like`. Straight from the allocator: torch::stable::new_empty goes through the
 // dispatcher, which takes longer than some kernels.
 template <size_t kDims>

@@ -19,11 +19,6 @@ struct Sizes {
   constexpr int64_t samples() const { return levels * points; }  // of a query and head
 };
 
-// `value` (B, S, heads, D) as the kernels read it: a copy only where the channels of a head are apart.
-inline Tensor with_dense_rows(const Tensor& value) {
-  return value.size(3) == 1 || value.stride(3) == 1 ? value : torch::stable::contiguous(value);
-}
-
 inline void check_shapes(const Tensor& value, const Shapes& shapes) {
   TMT_CHECK(!shapes.empty() && shapes.size() % 2 == 0,
             "deformable_attention: shapes must be a height and a width for each level, got ", shapes.size(),

@@ -2,7 +2,6 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
-#include <algorithm>
 #include <vector>
 
 #include "attention/checks.h"
@@ -39,14 +38,6 @@ class Plans {
   std::vector<KeyPlan> views_;
 };
 
-// Parts to divide each image's keys into, so that there is work for 16 threads even where B * heads is 1. It must not
-// depend on the number of threads, or results would.
-int64_t split_count(const AttentionShape& s) {
-  const int64_t heads = std::max<int64_t>(s.batch * s.heads, 1);
-  const int64_t most = std::max<int64_t>(s.keys / 1024, 1);
-  return std::min((15 + heads) / heads, most);
-}
-
 size_t accumulate_bytes(const AttentionArgs& args) {
   return args.element == Element::float64 ? sizeof(double) : sizeof(float);
 }
@@ -61,7 +52,7 @@ AttentionArgs attention_args(const AttentionShape& s, const Tensor& query, const
   args.keys = s.keys;
   args.dim = s.dim;
   args.padded = (s.dim + 15) / 16 * 16;
-  args.splits = split_count(s);
+  args.splits = split_count(s.batch * s.heads, s.keys);
   args.query = heads_to_read<void>(query);
   args.key = heads_to_read<void>(key);
   args.value = heads_to_read<void>(value);

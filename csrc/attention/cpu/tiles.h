@@ -3,6 +3,7 @@
 #pragma once
 
 #include "attention/cpu/args.h"
+#include "common/cpu/rows.h"
 #include "common/cpu/simd_bits.h"
 
 namespace tmt::attention::cpu::TMT_SIMD {
@@ -15,27 +16,6 @@ constexpr int kRows = kGroupRows;
 constexpr int kPanel = kVectorBytes == 64 ? 4 : 2;
 
 // ---- rows in and out ------------------------------------------------------------------------------------------------
-
-// (D) of any element type times `scale`, padded.
-template <typename T, typename A = Accumulate<T>>
-TMT_INLINE void load_row(const T* from, A scale, int64_t dim, int64_t padded, A* to) {
-  int64_t d = 0;
-  for (; d + kLanes<A> <= dim; d += kLanes<A>) store(to + d, load(from + d) * scale);
-  for (; d < dim; ++d) to[d] = load_one(from + d) * scale;
-  for (; d < padded; ++d) to[d] = 0;
-}
-
-template <typename T, typename A = Accumulate<T>>
-TMT_INLINE void store_row(const A* from, A scale, int64_t dim, T* to) {
-  int64_t d = 0;
-  for (; d + kLanes<A> <= dim; d += kLanes<A>) store(to + d, load(from + d) * scale);
-  for (; d < dim; ++d) store_one(to + d, from[d] * scale);
-}
-
-template <typename A>
-TMT_INLINE void zero(A* p, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) p[i] = 0;
-}
 
 // (64, D) rows to (64, padded); rows past `count` become 0.
 template <typename T, typename A = Accumulate<T>>

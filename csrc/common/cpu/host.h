@@ -1,7 +1,9 @@
 // Small helpers of the CPU host functions.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <new>
 
@@ -17,6 +19,13 @@ inline Element element_of(const Tensor& tensor) {
     case ScalarType::Half: return Element::float16;
     default: return Element::float32;
   }
+}
+
+// Parts to divide the `rows` (queries, keys) of each of `heads` heads into, of at least 1024 rows, so that there is
+// work for 16 threads even where there is one head. It must not depend on the number of threads, or results would.
+inline int64_t split_count(int64_t heads, int64_t rows) {
+  heads = std::max<int64_t>(heads, 1);
+  return std::min((15 + heads) / heads, std::max<int64_t>(rows / 1024, 1));
 }
 
 // Uninitialised memory on a cache line's boundary, freed at the end of the scope.

@@ -174,11 +174,17 @@ int64_t resident_blocks(const Context& context, Kernel* kernel, int threads, siz
   return each * context.multiprocessors();
 }
 
-// (count,) unsigned counters that are 0 when the next kernel starts, on the device of `like`.
-inline Tensor zeroed_counters(const Context& context, const Tensor& like, int64_t count) {
-  const Tensor counters = torch::stable::new_empty(like, {count}, ScalarType::Int);
-  STD_CUDA_CHECK(cudaMemsetAsync(counters.mutable_data_ptr(), 0, count * sizeof(unsigned), context.stream()));
-  return counters;
+// Sets a contiguous tensor to 0 before the next kernel starts.
+inline void set_zero(const Context& context, const Tensor& tensor) {
+  const int64_t bytes = tensor.numel() * static_cast<int64_t>(tensor.element_size());
+  if (bytes > 0) STD_CUDA_CHECK(cudaMemsetAsync(tensor.mutable_data_ptr(), 0, bytes, context.stream()));
+}
+
+// (count,) zeros, on the device of `like`.
+inline Tensor zeroed(const Context& context, const Tensor& like, ScalarType dtype, int64_t count) {
+  const Tensor zeros = empty(like, dtype, count);
+  set_zero(context, zeros);
+  return zeros;
 }
 
 // Blocks enough for one thread per item.

@@ -1,7 +1,5 @@
 // tmt::deformable_attention and its backward on the CPU: arguments, memory and threads; the work is in
 // deformable/cpu/kernels.cpp.
-#include <algorithm>
-
 #include "common/cpu/host.h"
 #include "common/tensor.h"
 #include "deformable/checks.h"
@@ -9,14 +7,6 @@
 
 namespace tmt::deformable::cpu {
 namespace {
-
-// Parts to divide a head's queries into, so that there is work for 16 threads even where B * heads is 1. It must not
-// depend on the number of threads, or gradients would.
-int64_t split_count(const Sizes& sizes) {
-  const int64_t heads = std::max<int64_t>(sizes.batch * sizes.heads, 1);
-  const int64_t most = std::max<int64_t>(sizes.queries / 1024, 1);
-  return std::min((15 + heads) / heads, most);
-}
 
 DeformableArgs arguments(const Sizes& sizes, const Tensor& value, const Shapes& shapes, const Tensor& locations,
                          const Tensor& weights) {
@@ -29,7 +19,7 @@ DeformableArgs arguments(const Sizes& sizes, const Tensor& value, const Shapes& 
   args.queries = sizes.queries;
   args.levels = sizes.levels;
   args.points = sizes.points;
-  args.splits = split_count(sizes);
+  args.splits = split_count(sizes.batch * sizes.heads, sizes.queries);
   args.shapes = shapes.data();
   args.value = value.const_data_ptr();
   args.value_image = value.stride(0);

@@ -32,11 +32,6 @@ struct Workspace {
   }
 };
 
-template <typename A>
-void zero(A* numbers, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) numbers[i] = 0;
-}
-
 // One (image, head, split of the queries).
 struct Item {
   int64_t image, head, split, begin, end;
@@ -122,22 +117,6 @@ TMT_INLINE void for_each_block(int64_t numbers, const Block& block) {
 }
 
 template <typename T>
-TMT_INLINE void write_row(const Accumulate<T>* from, int64_t dim, T* to) {
-  using A = Accumulate<T>;
-  int64_t d = 0;
-  for (; d + kLanes<A> <= dim; d += kLanes<A>) store(to + d, load(from + d));
-  for (; d < dim; ++d) store_one(to + d, from[d]);
-}
-
-template <typename T>
-TMT_INLINE void read_row(const T* from, int64_t dim, Accumulate<T>* to) {
-  using A = Accumulate<T>;
-  int64_t d = 0;
-  for (; d + kLanes<A> <= dim; d += kLanes<A>) store(to + d, load(from + d));
-  for (; d < dim; ++d) to[d] = load_one(from + d);
-}
-
-template <typename T>
 void forward(const DeformableArgs& args, int64_t begin, int64_t end, void* scratch) {
   using A = Accumulate<T>;
   const Workspace<A> space(args, scratch);
@@ -150,7 +129,7 @@ void forward(const DeformableArgs& args, int64_t begin, int64_t end, void* scrat
           for_each_block<A>(numbers, [&]<int kWide>(int64_t at) {
             gather<kWide>(*space.tile, q * samples, samples, space.slab + at, numbers, space.output + at);
           });
-          write_row(space.output, args.dim, static_cast<T*>(args.output) + item.row(args, first + q));
+          store_row(space.output, A{1}, args.dim, static_cast<T*>(args.output) + item.row(args, first + q));
         }
       },
       nothing);
@@ -205,7 +184,6 @@ void backward(const DeformableArgs& args, int64_t begin, int64_t end, void* scra
   using A = Accumulate<T>;
   const Workspace<A> space(args, scratch);
   const int64_t numbers = row_numbers<A>(args), samples = args.samples(), size = slab_numbers<A>(args);
-  zero(space.output, numbers);
   const auto slab_of = [&](const Item& item) {
     const int64_t slab = (item.image * args.heads + item.head) * args.splits + item.split;
     return args.splits == 1 ? space.gradient : static_cast<A*>(args.slabs) + slab * size;
@@ -217,7 +195,8 @@ void backward(const DeformableArgs& args, int64_t begin, int64_t end, void* scra
         for_each_block<A>(numbers, [&]<int kWide>(int64_t at) {
           Dots<A> dots;
           for (int64_t q = 0; q < count; ++q) {
-            read_row(static_cast<const T*>(args.grad_output) + item.row(args, first + q), args.dim, space.output);
+            load_row(static_cast<const T*>(args.grad_output) + item.row(args, first + q), A{1}, args.dim, numbers,
+                     space.output);
             scatter<kWide>(*space.tile, q * samples, samples, space.slab + at, numbers, space.output + at, into + at,
                            dots, at == 0);
           }

@@ -1,7 +1,7 @@
 // A head's values in scratch: each level framed by zeros, rows of numbers as long as whole vectors.
 #pragma once
 
-#include "common/cpu/simd.h"
+#include "common/cpu/rows.h"
 #include "deformable/cpu/kernels.h"
 
 namespace tmt::deformable::cpu::TMT_SIMD {
@@ -44,12 +44,9 @@ TMT_INLINE void for_each_pixel(const DeformableArgs& args, const Visit& visit) {
 template <typename T>
 void read_slab(const DeformableArgs& args, const T* value, Accumulate<T>* slab) {
   using A = Accumulate<T>;
-  const int64_t numbers = row_numbers<A>(args), whole = args.dim / kLanes<A> * kLanes<A>;
+  const int64_t numbers = row_numbers<A>(args);
   for_each_pixel(args, [&](int64_t position, int64_t row) {
-    const T* from = value + position * args.value_position;
-    A* to = slab + row * numbers;
-    for (int64_t d = 0; d < whole; d += kLanes<A>) store(to + d, load(from + d));
-    for (int64_t d = whole; d < args.dim; ++d) to[d] = load_one(from + d);
+    load_row(value + position * args.value_position, A{1}, args.dim, numbers, slab + row * numbers);
   });
 }
 

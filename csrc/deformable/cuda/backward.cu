@@ -163,17 +163,6 @@ void run(const Context& context, const Given& given, const Layout& layout, const
          input<float>(given.weights), sums, result, layout);
 }
 
-void set_zero(const Context& context, const Tensor& tensor) {
-  const int64_t bytes = tensor.numel() * static_cast<int64_t>(tensor.element_size());
-  if (bytes > 0) STD_CUDA_CHECK(cudaMemsetAsync(tensor.mutable_data_ptr(), 0, bytes, context.stream()));
-}
-
-Tensor zeroed(const Context& context, const Tensor& like, ScalarType dtype, int64_t count) {
-  const Tensor sums = empty(like, dtype, count);
-  set_zero(context, sums);
-  return sums;
-}
-
 template <typename T, int kWide>
 void add_in_any_order(const Context& context, const Given& given, const Layout& layout, const Gradients& result,
                       const Tensor& grad_value) {

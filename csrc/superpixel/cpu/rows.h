@@ -1,17 +1,13 @@
 // Where a cell row's data lies, typed: the superpixel kernels' view of a task. T is the features' dtype.
 #pragma once
 
+#include "common/cpu/rows.h"
 #include "superpixel/cpu/tile.h"
 
 namespace tmt::superpixel::cpu::TMT_SIMD {
 
 template <typename T>
 using A_of = Accumulate<T>;
-
-template <typename A>
-TMT_INLINE void zero(A* to, int64_t size) {
-  __builtin_memset(to, 0, static_cast<size_t>(size) * sizeof(A));
-}
 
 // One thread's scratch, cut out of one block.
 template <typename T>

@@ -296,7 +296,7 @@ bool run_backward_resident(const Context& context, BackwardArguments<T> argument
   if (teams == 0) return false;
   arguments.plan = *plan;
   const BackwardMemory<T> memory(arguments, like, static_cast<int>(teams));
-  const Tensor flags = zeroed_counters(context, like, teams * plan->groups());
+  const Tensor flags = zeroed(context, like, ScalarType::Int, teams * plan->groups());
   launch_cooperative(context, {teams * plan->groups(), kGroupThreads, bytes}, kernel, arguments, arguments.iterations,
                      0, static_cast<unsigned*>(flags.mutable_data_ptr()));
   return true;

@@ -239,7 +239,7 @@ bool launch_resident(const Context& context, const Tensor& features, ForwardArgu
   if (teams == 0) return false;
   std::array<Tensor, 2> memory;
   arguments.parts = new_parts(features, plan, static_cast<int>(teams), memory);
-  const Tensor flags = zeroed_counters(context, features, teams * plan.groups());
+  const Tensor flags = zeroed(context, features, ScalarType::Int, teams * plan.groups());
   launch_cooperative(context, {teams * plan.groups(), kGroupThreads, bytes}, kernel, arguments, 0,
                      arguments.iterations + 1, static_cast<unsigned*>(flags.mutable_data_ptr()));
   return true;
