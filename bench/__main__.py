@@ -11,21 +11,20 @@ from pathlib import Path
 
 from . import contests, memory, origin, tables, timing
 
-RESULTS = Path(__file__).parent / "results"
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", default="", help="measure rows whose title contains this, and write nothing")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON and Markdown files")
+    parser.add_argument("--out", type=Path, default=tables.RESULTS, help="folder for the JSON and Markdown files")
     arguments = parser.parse_args()
     begin = time.perf_counter()
     rows = measure(arguments.only)
     record = {"environment": origin.cpu(), "seconds": round(time.perf_counter() - begin), "rows": rows}
-    print(tables.document(record))
+    text = tables.document(record)
+    print(text)
     if not arguments.only:
         about = record["environment"]
-        tables.save(record, arguments.out, f"cpu-{about['instructions']}-{about['threads']}-threads")
+        tables.save(record, arguments.out, f"cpu-{about['instructions']}-{about['threads']}-threads", text)
 
 
 def measure(only: str) -> list[dict[str, object]]:

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
@@ -21,7 +20,6 @@ from tmt.runtime import waiting
 
 from . import origin, tables
 
-RESULTS = Path(__file__).parent / "results"
 THREADS, STEPS, ROUNDS = 2, 5, 3
 GOAL = 2.5  # times the idle step, at most
 SPINS: dict[str, dict[str, str]] = {
@@ -39,9 +37,7 @@ def main() -> None:
         print(*step_times())
         return
     record = {"environment": origin.cpu(), "ms": measure()}
-    text = tables.page(record, lines(record["ms"]))
-    print(text)
-    tables.save(record, RESULTS, "contended", text)
+    tables.keep_page(record, lines(record["ms"]), "contended")
 
 
 def step_times() -> list[float]:

@@ -19,7 +19,6 @@ from tmt.settings import ModelConfig, TMTSettings
 
 from . import models, origin, tables, timing
 
-RESULTS = Path(__file__).parent / "results"
 SIDES = ((128, 256), (256, 512), (384, 768), (512, 1024))
 BATCHES, THREADS, QUERIES, CELLS = (1, 2, 4), (1, 2), (25, 50, 100, 200), (8, 4, 2)
 BASE = SIDES[1]
@@ -128,11 +127,11 @@ def main() -> None:
             rows.append({"axis": point.axis, "amount": point.amount, "ms": measure(point)})
             print(rows[-1], flush=True)
     record = {"environment": {**origin.cpu(), "threads": "2 where nothing else is said"}, "rows": rows}
-    text = tables.page(record, lines(rows))
-    print(text)
-    if not only:
-        tables.save(record, RESULTS, "growth", text)
-        draw(rows, RESULTS / "growth.png")
+    if only:
+        print(tables.page(record, lines(rows)))
+        return
+    tables.keep_page(record, lines(rows), "growth")
+    draw(rows, tables.RESULTS / "growth.png")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from tmt.model.pixel_decoder import reference_points
+
 HEADS, DIM, QUERIES, POINTS = 8, 32, 100, 4
 
 
@@ -41,11 +43,7 @@ def deformable(
     (B, S, heads, levels, 4, 2) around every position, as a pixel decoder samples them.
     """
     shapes = tuple((crop[0] // stride, crop[1] // stride) for stride in (32, 16, 8))
-    centres = []
-    for height, width in shapes:
-        y, x = ((torch.arange(n) + 0.5) / n for n in (height, width))
-        centres.append(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1))
-    positions = torch.cat(centres)
+    positions = reference_points(shapes, torch.empty(0))  # (S, 2)
     sizes = torch.tensor([[width, height] for height, width in shapes])[:, None]
     steps = 2 * torch.randn(batch, len(positions), HEADS, len(shapes), POINTS, 2)  # pixels of the level
     value = torch.randn(batch, len(positions), HEADS, DIM)

@@ -15,7 +15,7 @@ from tmt.settings.arguments import parse
 
 SIZES = ("feature_size", "mask_feature_size", "hidden_dim", "encoder_feedforward_dim", "dim_feedforward")
 COUNTS = ("encoder_layers", "decoder_layers", "num_attention_heads", "num_queries", "train_num_points")
-SHARED = ("backbone_config", "dropout", *SIZES, *COUNTS)  # fields of a configuration that both models have
+SHARED = ("backbone_config", "dropout", "pre_norm", *SIZES, *COUNTS)  # fields of a configuration that both models have
 BLOCK = 64  # pixels along a side of what is one class
 PLAIN = TMTSettings(mask_rule="foreground", transferability=False)  # what transformers computes
 SWIN = ModelConfig(drop_path=0.0)

@@ -7,13 +7,11 @@ Writes bench/results/residency.{json,md}.
 
 import functools
 import math
-from pathlib import Path
 
 import torch
 
 from . import contests, origin, tables, timing
 
-RESULTS = Path(__file__).parent / "results"
 CHANNELS, CELL, THREADS = 256, 8, (1, 2)
 SIDES = ((16, 32), (32, 32), (32, 64), (64, 128), (128, 256))
 
@@ -45,9 +43,7 @@ def lines(rows: list[dict[str, float]]) -> list[str]:
 
 def main() -> None:
     record = {"environment": {**origin.cpu(), "threads": "as the rows say"}, "rows": measure()}
-    text = tables.page(record, lines(record["rows"]))
-    print(text)
-    tables.save(record, RESULTS, "residency", text)
+    tables.keep_page(record, lines(record["rows"]), "residency")
 
 
 if __name__ == "__main__":

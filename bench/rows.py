@@ -34,8 +34,9 @@ def parsed(line: str) -> dict[str, object]:
 def main() -> None:
     (file,) = map(Path, sys.argv[1:])
     record = read(file)
-    tables.save(record, file.parent, file.stem)
-    print(tables.document(record))
+    text = tables.document(record)
+    tables.save(record, file.parent, file.stem, text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from .contests import Contest
 
+RESULTS = Path(__file__).parent / "results"
 HEAD = ["| what | step | ms | MiB | peers: ms (times ours), MiB | goals |", "| --- | --- | --- | --- | --- | --- |"]
 
 
@@ -108,8 +109,15 @@ def page(record: dict[str, object], lines: list[str]) -> str:
     return "\n".join([*(f"- {name}: {value}" for name, value in record["environment"].items()), "", *lines, ""])
 
 
-def save(record: dict[str, object], folder: Path, name: str, text: str = "") -> None:
-    """Writes a record as JSON and as Markdown: `text`, or the `document` of its rows."""
+def save(record: dict[str, object], folder: Path, name: str, text: str) -> None:
+    """Writes a record as JSON, and the page that says it as Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    (folder / f"{name}.md").write_text(text or document(record))
+    (folder / f"{name}.md").write_text(text)
+
+
+def keep_page(record: dict[str, object], lines: list[str], name: str) -> None:
+    """Prints a page and keeps it, with its figures, in RESULTS."""
+    text = page(record, lines)
+    print(text)
+    save(record, RESULTS, name, text)

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
+from bench import models
 from tmt.model import TMTConfig, TMTForSemanticSegmentation, initialise_from_scratch
 
 CLASSES = 5
@@ -63,18 +63,7 @@ def build():
 def plain_twin():
     """plain_twin(model) -> transformers' Mask2Former with the same weights, in evaluation mode."""
 
-    def make(model):
-        own = model.config.to_dict()
-        config = Mask2FormerConfig(
-            **{name: own[name] for name in (*SIZES, "backbone_config", "pre_norm") if name in own}
-        )
-        config.num_labels = model.config.num_labels
-        twin = Mask2FormerForUniversalSegmentation(config)
-        weights = {name: value for name, value in model.state_dict().items() if not name.startswith("estimator.")}
-        twin.load_state_dict(weights, strict=True)
-        return twin.eval()
-
-    return make
+    return lambda model: models.plain_twin(model).eval()
 
 
 @pytest.fixture

@@ -94,19 +94,16 @@ def test_torch_takes_the_choice() -> None:
     assert "GOMP_SPINCOUNT = '2000'" in run.stderr
 
 
-def test_a_library_leaves_the_environment_alone() -> None:
-    code = (
+@pytest.mark.parametrize(
+    "code",
+    [
         "import os, tmt, tmt.data, tmt.model\nfor name in dir(tmt): getattr(tmt, name)\n"
-        "assert not set(os.environ) & {'GOMP_SPINCOUNT', 'OMP_WAIT_POLICY', 'TMT_GOMP_SPINCOUNT'}\n"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
-    assert run.returncode == 0, run.stderr
-
-
-def test_after_torch_nothing_is_chosen() -> None:
-    code = (
+        "assert not set(os.environ) & {'GOMP_SPINCOUNT', 'OMP_WAIT_POLICY', 'TMT_GOMP_SPINCOUNT'}",
         "import os, torch\nfrom tmt.cli.command import command\ncommand(lambda given: 0, [])\n"
-        "assert 'GOMP_SPINCOUNT' not in os.environ\n"
-    )
+        "assert 'GOMP_SPINCOUNT' not in os.environ",
+    ],
+    ids=["a library", "a command after torch"],
+)
+def test_the_environment_is_left_alone_by(code: str) -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert run.returncode == 0, run.stderr

@@ -21,6 +21,7 @@ from tmt.runtime.precision import autocasts, full, without_autocast
 
 from .configuration import TMTConfig
 from .inputs import is_traced
+from .pixel_decoder import LEVELS
 from .tma import (
     Attention,
     AttentionMaskBuilder,
@@ -30,8 +31,6 @@ from .tma import (
     level_transferability,
     passing,
 )
-
-LEVELS = 3  # strides 32, 16, 8; layer i attends level i % 3
 
 
 class Level(NamedTuple):

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from tmt.errors import ConfigError
+from tmt.runtime.limits import system_error
 from tmt.settings import (
     AFFECTS,
     Config,
@@ -196,12 +197,11 @@ def holds(path: Path, config: Config) -> bool:
 
     Raises OSError for a file that cannot be read now: what it says is not known.
     """
-    if not path.is_file():
-        return False
-    path.read_bytes()  # the parser reports what the system refuses as it does a wrong setting
     try:
-        return arguments.from_yaml(path) == config
-    except ConfigError:
+        return path.is_file() and arguments.from_yaml(path) == config
+    except ConfigError as error:
+        if refused := system_error(error):
+            raise refused from error
         return False
 
 
