@@ -85,6 +85,7 @@ bench: install
 	$(BIN)/python -m bench.contended
 	$(BIN)/python -m bench.growth
 	$(BIN)/python -m bench.residency
+	$(BIN)/python -m bench.large_image
 
 bench-gpu:
 	bash bench/gpu.sh 1; first=$$?; bash bench/gpu.sh 2 && exit $$first

@@ -9,6 +9,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 
 from tmt.runtime.precision import without_autocast
 
+from .bands import compute_in_bands
 from .configuration import TMTConfig
 from .pixel_decoder import PixelDecoder
 
@@ -22,6 +23,7 @@ class PixelLevelModule(Mask2FormerPixelLevelModule):
     def __init__(self, config: TMTConfig):
         nn.Module.__init__(self)  # transformers' would build a decoder of its own
         self.encoder = load_backbone(config)
+        compute_in_bands(self.encoder)
         self.decoder = PixelDecoder(config, self.encoder.channels)
 
     def freeze_unused(self) -> None:

@@ -5,7 +5,7 @@ have the names of transformers' modules; the attention itself is `tmt_ext.deform
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -85,10 +85,15 @@ class PixelDecoder(Mask2FormerPixelDecoder):
         outputs = tuple(x.mT.unflatten(2, size) for x, size in zip(levels, sizes, strict=True))
         finest = outputs[-1]
         for level in range(self.num_fpn_levels, 0, -1):
-            lateral = _project(self.get_submodule(f"adapter_{level}"), features[level - 1])
-            above = enlarge(finest, (lateral.shape[2], lateral.shape[3]))
-            finest = self.get_submodule(f"layer_{level}")(above.add_(lateral))  # made for this sum alone
+            finest = self._merged(level, finest, features[level - 1])
+            for layer in cast(nn.Sequential, self.get_submodule(f"layer_{level}")):
+                finest = _apply(layer, finest)  # none of them is kept while the next works
         return Decoded(self._mask_features(finest), outputs)
+
+    def _merged(self, level: int, coarse: Tensor, feature: Tensor) -> Tensor:
+        """coarse (B, C, h, w), feature (B, C_i, H, W) -> their sum (B, C, H, W)."""
+        lateral = _project(self.get_submodule(f"adapter_{level}"), feature)
+        return enlarge(coarse, (lateral.shape[2], lateral.shape[3])).add_(lateral)
 
     def _mask_features(self, finest: Tensor) -> Tensor:
         """finest (B, C, H, W) -> (B, E, H, W), contiguous, as those want it that read a channel at a time."""
@@ -96,7 +101,7 @@ class PixelDecoder(Mask2FormerPixelDecoder):
         if not _is_product(layer):
             return layer(finest).contiguous()
         assert layer.bias is not None
-        return (layer.weight.flatten(1) @ finest.flatten(2) + layer.bias[:, None]).unflatten(2, finest.shape[2:])
+        return (layer.weight.flatten(1) @ finest.flatten(2)).add_(layer.bias[:, None]).unflatten(2, finest.shape[2:])
 
     def _encode(self, hidden: Tensor, sizes: Sizes) -> Tensor:
         """hidden (B, S, C) -> (B, S, C)."""
@@ -118,6 +123,11 @@ class PixelDecoder(Mask2FormerPixelDecoder):
 def _add(layer: nn.Module, made: Tensor, hidden: Tensor) -> Tensor:
     """Their sum, in place of what `layer` made where that is a plain product, whose result nothing else needs."""
     return made.add_(hidden) if type(layer) is nn.Linear else made + hidden
+
+
+def _apply(layer: nn.Module, x: Tensor) -> Tensor:
+    """layer(x); a rectification overwrites what the norm before it made."""
+    return x.relu_() if type(layer) is nn.ReLU else layer(x)
 
 
 def softmax(rows: Tensor) -> Tensor:
