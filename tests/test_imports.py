@@ -7,7 +7,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "python" / "tmt"
 ORDER = (
     "errors", "settings", "runtime", "data", "synthetic", "visualize", "model", "methods", "inference", "training",
-    "studies", "report", "cli",
+    "studies", "report", "api", "cli",
 )  # fmt: skip
 DOORS = (
     "tmt",

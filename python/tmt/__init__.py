@@ -1,7 +1,12 @@
 """The Transferable Mask Transformer: cross-domain semantic segmentation with region-adaptive transferability.
 
 What a program of one's own needs is here by name and loaded when first used, so that `import tmt` is quick and imports
-no torch. A saved model, or any Mask2Former checkpoint in transformers' format, fine-tuned in a loop of one's own on a
+no torch. In a few lines (`tmt.api`), as the commands do it:
+
+>>> model = tmt.adapt("mine/day", "mine/night", out="runs/mine")
+>>> found = tmt.segment(model, "street.jpg")  # .prediction, .confidence, .transferability
+
+A saved model, or any Mask2Former checkpoint in transformers' format, fine-tuned in a loop of one's own on a
 dataset of one's own (`tmt.data.readers.folders` says what it looks like):
 
     import torch
@@ -38,6 +43,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tmt.api import adapt, load, segment
     from tmt.data import (
         IGNORE,
         Augment,
@@ -58,15 +64,21 @@ if TYPE_CHECKING:
         initialise_from_scratch,
         masks_from_labels,
     )
-
-    __version__: str
+    from tmt.settings.version import __version__
 
 _DATA = (
     "IGNORE", "Augment", "Dataset", "LabelSet", "Sample", "colourise", "eval_batches", "normalise", "open_dataset",
     "train_batches",
 )  # fmt: skip
 _MODEL = ("TMTConfig", "TMTForSemanticSegmentation", "TMTOutput", "initialise_from_scratch", "masks_from_labels")
-_HOMES = {"TMTError": "tmt.errors", **dict.fromkeys(_DATA, "tmt.data"), **dict.fromkeys(_MODEL, "tmt.model")}
+_API = ("adapt", "load", "segment")
+_HOMES = {
+    "__version__": "tmt.settings.version",
+    "TMTError": "tmt.errors",
+    **dict.fromkeys(_API, "tmt.api"),
+    **dict.fromkeys(_DATA, "tmt.data"),
+    **dict.fromkeys(_MODEL, "tmt.model"),
+}
 
 __all__ = [
     "IGNORE",
@@ -79,19 +91,20 @@ __all__ = [
     "TMTForSemanticSegmentation",
     "TMTOutput",
     "__version__",
+    "adapt",
     "colourise",
     "eval_batches",
     "initialise_from_scratch",
+    "load",
     "masks_from_labels",
     "normalise",
     "open_dataset",
+    "segment",
     "train_batches",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return _version()
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'tmt' has no attribute {name!r}")
@@ -99,18 +112,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-def _version() -> str:
-    """The installed package's version; of a checkout that is not installed, the one in its pyproject.toml."""
-    import re  # here, as what follows: `import tmt` itself stays quick
-    from importlib.metadata import PackageNotFoundError, version
-    from pathlib import Path
-
-    try:
-        return version("transferable-mask-transformer")
-    except PackageNotFoundError:
-        project = Path(__file__).resolve().parents[2] / "pyproject.toml"
-    text = project.read_text(encoding="utf-8") if project.is_file() else ""
-    found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
-    return found.group(1) if found else "0+unknown"

@@ -90,7 +90,7 @@ def _add(parser: ArgumentParser, name: str, said: Declared, kind: type[Settings]
 
 def version_line() -> str:
     """The name and version of this package, as `--version` prints them."""
-    from tmt import __version__
+    from tmt.settings.version import __version__
 
     return f"tmt {__version__}"
 
