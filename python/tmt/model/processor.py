@@ -14,7 +14,7 @@ from transformers.utils.generic import ModelOutput
 
 from tmt.data.labels import IGNORE
 
-from .semantic import semantic_scores
+from .semantic import semantic_scores, without_padding
 
 PACKAGE = "transformers.models.mask2former."
 
@@ -48,7 +48,7 @@ class TMTImageProcessor(_plain_class()):  # type: ignore[misc]  # which of two c
         """The class of each pixel, image by image, int64; transformers' own squeezes every mask to 384 x 384 before.
 
         Args:
-            outputs: of the model, of images of one size.
+            outputs: of the model; of padded images, what lies in the images.
             target_sizes: (H, W) of each image; None: the masks' own size, a quarter of the image's.
             return_segmentation_scores: whether each is an object of `segmentation` (H, W) and `segmentation_scores`
                 (K, H, W), as transformers has it.
@@ -58,14 +58,15 @@ class TMTImageProcessor(_plain_class()):  # type: ignore[misc]  # which of two c
         """
         classes, masks = outputs.class_queries_logits, outputs.masks_queries_logits
         assert classes is not None and masks is not None
-        sizes = [tuple(masks.shape[-2:])] * len(masks) if target_sizes is None else list(target_sizes)
+        parts = without_padding(masks, getattr(outputs, "mask_sizes", None))
+        sizes = [tuple(part.shape[-2:]) for part in parts] if target_sizes is None else list(target_sizes)
         if len(sizes) != len(masks):
             raise ValueError(
                 f"post_process_semantic_segmentation: target_sizes must be one (H, W) per image, {len(masks)}, "
                 f"got {len(sizes)}"
             )
         maps = []
-        for one, mask, (height, width) in zip(classes, masks, sizes, strict=True):
+        for one, mask, (height, width) in zip(classes, parts, sizes, strict=True):
             scores = semantic_scores(one[None], mask[None], (int(height), int(width)))[0]
             found = scores.argmax(0)
             maps.append(_with_scores(found, scores) if return_segmentation_scores else found)
