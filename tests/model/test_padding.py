@@ -1,10 +1,13 @@
-"""Padding never matters: an image of a padded batch gives what it gives alone, in every output, the loss and gradients."""
+"""Padding never matters: an image of a padded batch gives, costs and teaches what it does alone."""
+
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
 
+import tmt_ext
 from tmt.model import image_processor, masks_from_labels
 from tmt.model.padding import NOWHERE, frame_of
 
@@ -64,6 +67,14 @@ SETTINGS = {
 }
 
 
+@pytest.fixture(params=[nullcontext, tmt_ext.plain_torch], ids=["kernels", "reference"])
+def path(request):
+    """The operators' compiled kernels, or plain PyTorch."""
+    with request.param():
+        yield
+
+
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @torch.no_grad()
 def test_an_image_gives_what_it_gives_alone(build, alone, settings):
@@ -143,8 +154,11 @@ def check_gradients(found, expected):
         assert error < 1e-4, f"{name}: gradients differ by {error:.1e}"
 
 
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("told", [True, False], ids=["labelled", "background"])
-@pytest.mark.parametrize("settings", [{}, {"transferability": False}], ids=["T", "plain"])
+@pytest.mark.parametrize(
+    "settings", [{"class_weights": ("LABEL_2=4",)}, {"transferability": False}], ids=["T", "plain"]
+)
 def test_loss_and_gradients_are_those_of_the_images(build, alone, told, settings, monkeypatch):
     """Against the images one by one, each divided by what the whole batch is divided by."""
     model, (images, labels) = build(**settings), alone
@@ -185,27 +199,32 @@ def test_a_padded_copy_costs_what_the_image_costs(build, alone):
     torch.testing.assert_close(model(frame, of_frame, classes, mask_of(SIZES[1:2])).loss, drawn, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("processor", [image_processor, Mask2FormerImageProcessorPil], ids=["ours", "transformers"])
-def test_what_an_image_processor_makes_is_understood(build, processor):
-    """Images of several sizes with their maps of classes, resized or not: outputs and loss as one by one."""
-    model, random = build(), np.random.default_rng(0)
-    processor = processor(do_resize=True, size={"height": 64, "width": 96}, ignore_index=255) if False else processor()
-    if processor.do_resize:
-        processor.size, processor.size_divisor = {"shortest_edge": 64, "longest_edge": 130}, 0
-    processor.ignore_index = 255
+def resizing_processor():
+    """transformers' own, which resizes images, and pads masks with 255."""
+    size = {"shortest_edge": 64, "longest_edge": 130}
+    return Mask2FormerImageProcessorPil(size=size, size_divisor=0, ignore_index=255)
+
+
+@pytest.mark.parametrize("make", [image_processor, resizing_processor], ids=["ours", "transformers"])
+def test_what_an_image_processor_makes_is_understood(build, make):
+    """Images of several sizes with their maps of classes: outputs and loss as of its batches of one."""
+    processor, model, random = make(), build(), np.random.default_rng(0)
     images = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((50, 70), (64, 48), (50, 70))]
     maps = [random.integers(0, CLASSES, image.shape[:2]).astype(np.uint8) for image in images]
     maps[0][:9] = 255
     batch = processor(images, segmentation_maps=maps, return_tensors="pt")
     assert not batch["pixel_mask"].all()
     found = model(**batch, sample_seeds=SEEDS[:3])
-    assert found.loss.isfinite()
+    losses = []
     for i, (image, labels) in enumerate(zip(images, maps, strict=True)):
         one = processor([image], segmentation_maps=[labels], return_tensors="pt")
         assert one["pixel_mask"].all()
-        expected = model(one["pixel_values"])
+        expected = model(**one, sample_seeds=SEEDS[i : i + 1])
+        losses.append(expected.loss_dict["loss_dice"] * len(one["class_labels"][0]))
         for name in ("masks_queries_logits", "class_queries_logits", "transferability"):
             torch.testing.assert_close(inside(found[name][i], expected[name]), expected[name], rtol=1e-5, atol=1e-5)
+    dice = sum(losses) / sum(map(len, batch["class_labels"]))
+    torch.testing.assert_close(found.loss_dict["loss_dice"], dice, rtol=1e-5, atol=0)
 
 
 @torch.no_grad()
@@ -229,7 +248,10 @@ def holed() -> torch.Tensor:
 
 
 BAD = {
-    "size": (mask_of()[:, :-1], r"pixel_mask must be a tensor \(5, 110, 150\) as pixel_values are, got \(5, 109, 150\)"),
+    "size": (
+        mask_of()[:, :-1],
+        r"pixel_mask must be a tensor \(5, 110, 150\) as pixel_values are, got \(5, 109, 150\)",
+    ),
     "kind": (mask_of().tolist(), r"pixel_mask must be a tensor \(5, 110, 150\) as pixel_values are, got list"),
     "values": (255 * mask_of(), r"pixel_mask\[0\] must be 0 or 1, got 12707 pixels of other values"),
     "hole": (holed(), r"pixel_mask\[1\] must be 1 in a rectangle .* got 9599 pixels of 1 within 64 x 150; pad images"),

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from tmt.data.labels import IGNORE
 from tmt.runtime.precision import full, without_autocast
 
-from .class_weights import weights_by_class
 from .configuration import TMTConfig
 from .matcher import Matching, assign, pairwise_bce, pairwise_dice
 from .point_sampling import draw_points, point_counts, sample_features, sample_targets
@@ -73,10 +72,15 @@ class TMTLoss(nn.Module):
             "loss_dice": config.dice_weight,
         }
         self.no_object_weight = config.no_object_weight
-        self.class_weights = weights_by_class(config)
+        self.class_weights = config.weights_by_class
         self.ignore_unlabelled = config.settings.ignore_unlabelled
         self.points = point_counts(config.train_num_points, config.oversample_ratio, config.importance_sample_ratio)
         self.register_buffer("empty_weight", torch.ones(self.classes + 1))
+        self.reset()
+
+    def weigh(self, config: TMTConfig) -> None:
+        """Take the class weights of another configuration; raises ValueError for those of other classes."""
+        self.class_weights = config.weights_by_class
         self.reset()
 
     def reset(self) -> None:

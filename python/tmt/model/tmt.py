@@ -246,9 +246,14 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As transformers', which makes every loaded weight trainable; those that are frozen stay so here."""
+        """As transformers', which makes every loaded weight trainable; those that are frozen stay so here.
+
+        What classes weigh is as the configuration says, though a checkpoint holds what they weighed in its training.
+        """
         loaded = super().from_pretrained(*args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_unused()
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.freeze_unused()
+        model.criterion.reset()
         return loaded
 
     def freeze_source_features(self) -> None:
