@@ -6,6 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -45,6 +46,27 @@ def test_truncated_checkpoint_is_named(keep: float, tmp_path: Path) -> None:
     os.truncate(path, int(keep * path.stat().st_size) if keep < 1 else keep)
     with pytest.raises(StateError, match=r"c\.pt: cannot be read"):
         checkpoint.load(path, *training())
+
+
+def test_changed_bytes_are_named_or_of_no_account(tmp_path: Path) -> None:
+    """Wherever they are: in weights, which torch does not check, in what it reads as words and numbers, or between."""
+    path, random = tmp_path / "c.pt", Random(0)
+    module, optimizer = training()
+    checkpoint.save(path, module, optimizer, {"step": 3})
+    whole, refused = path.read_bytes(), 0
+    for _ in range(150):
+        spoilt = bytearray(whole)
+        for _ in range(random.choice((1, 3, 20))):
+            spoilt[random.randrange(len(whole))] = random.randrange(256)
+        path.write_bytes(spoilt)
+        other, blank = training()
+        nn.init.zeros_(other.weight)
+        try:
+            assert checkpoint.load(path, other, blank) == {"step": 3} and torch.equal(other.weight, module.weight)
+        except StateError as error:
+            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+            refused += 1
+    assert refused > 50
 
 
 def test_too_little_memory_to_read_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

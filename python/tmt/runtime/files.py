@@ -7,8 +7,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from tmt.errors import ConfigError, TMTError
+from tmt.errors import CheckpointError, ConfigError, TMTError
 from tmt.runtime.limits import system_error
 
 TEMPORARY = ".partial-"
@@ -109,6 +110,39 @@ def write_json(path: Path, content: object) -> None:
 def read_json(path: Path) -> dict:
     """Read JSON that `write_json` wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_record(path: Path, mend: str) -> dict[str, Any]:
+    """Read a JSON object that `write_json` wrote; raises CheckpointError, ending with `mend`, where there is none."""
+    try:
+        content = read_json(path)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: is damaged ({error}); {mend}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: is damaged (a JSON object, got {type(content).__name__}); {mend}")
+    return content
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file that has grown line by line, which may be missing.
+
+    A last line without an end is what a process left that died as it wrote: it does not count. Raises CheckpointError
+    for any other line that is no JSON object.
+    """
+    if not path.exists():
+        return []
+    *whole, _cut = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [_object(line, path, number) for number, line in enumerate(whole, 1) if line]
+
+
+def _object(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}:{number}: must be a JSON object, got {line[:60]!r}; remove this line")
+    return found
 
 
 def check_writable(folder: Path) -> None:

@@ -24,12 +24,20 @@ class Attempt:
 
 
 def read_attempts(folder: Path) -> list[Attempt]:
-    """The attempts at the job in `folder` so far; a line cut short by a full disk does not count."""
+    """The attempts at the job in `folder` so far; a line cut short by a full disk, or damaged, does not count."""
     path = folder / ATTEMPTS
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    return [Attempt(**json.loads(line)) for line in lines if line.endswith("}\n")]
+    found = (_attempt(line) for line in lines if line.endswith("}\n"))
+    return [attempt for attempt in found if attempt is not None]
+
+
+def _attempt(line: str) -> Attempt | None:
+    try:
+        return Attempt(**json.loads(line))
+    except (ValueError, TypeError):
+        return None
 
 
 def add_attempt(folder: Path, attempt: Attempt) -> None:

@@ -1,10 +1,10 @@
 """What is kept of a finished job: a small file of results; its folder can be thinned out."""
 
-import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from tmt.runtime.files import read_lines, read_record
 from tmt.settings import Keep
 from tmt.studies.attempts import ATTEMPTS, LOG, read_attempts
 from tmt.studies.jobs import Job
@@ -12,12 +12,17 @@ from tmt.studies.results import Row
 
 ALWAYS_KEPT = (LOG, ATTEMPTS, "config.yaml", "run.json", "metrics.jsonl", "done.json")
 """Names of the small files that stay in a job's folder."""
+MEND = "remove the job's folder, and the study trains it anew"
 SCORED = "on.json"
 """What a source model scores on every domain, in its job's folder."""
 
 
 def result_of(job: Job, seconds: float) -> Row:
-    """The fields of `Result`, from the folder of a job that has ended well. Raises OSError or ValueError."""
+    """The fields of `Result`, from the folder of a job that has ended well.
+
+    Raises OSError, CheckpointError for a damaged file, and ValueError, KeyError, TypeError or AttributeError for one of
+    other content.
+    """
     measured = _measured(job)
     return {
         "id": job.id,
@@ -31,15 +36,15 @@ def result_of(job: Job, seconds: float) -> Row:
         "needs": list(job.needs),
         "steps": job.fit.steps,
         "seconds": round(seconds + sum(attempt.seconds for attempt in read_attempts(job.folder)), 1),
-        "revision": json.loads((job.folder / "run.json").read_text(encoding="utf-8"))["revision"],
+        "revision": read_record(job.folder / "run.json", MEND)["revision"],
         **measured,
     }
 
 
 def _measured(job: Job) -> Row:
     stage = job.folder / job.stage
-    done = json.loads((stage / "done.json").read_text(encoding="utf-8"))
-    lines = _lines(stage / "metrics.jsonl")
+    done = read_record(stage / "done.json", MEND)
+    lines = read_lines(stage / "metrics.jsonl")
     attention = next((line for line in reversed(lines) if "allowed_fraction" in line), {})
     curve = {line["step"]: line["evaluation"]["score"] for line in lines if "evaluation" in line}
     return {
@@ -50,12 +55,8 @@ def _measured(job: Job) -> Row:
         "curve": sorted(curve.items()),
         "allowed_fraction": attention.get("allowed_fraction"),
         "fallback_rate": attention.get("fallback_rate"),
-        "on": json.loads((job.folder / SCORED).read_text(encoding="utf-8")) if job.kind == "source" else None,
+        "on": read_record(job.folder / SCORED, MEND) if job.kind == "source" else None,
     }
-
-
-def _lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def thin_out(folder: Path, keep: Keep, stage: str) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
+from tmt.errors import CheckpointError
 from tmt.runtime.files import write_json, write_text
 from tmt.runtime.lock import held, in_use
 from tmt.settings import Keep
@@ -118,8 +119,10 @@ class JobRun:
             write_json(self.result_file, result_of(self.job, seconds))
         except OSError as error:
             self._failed(Attempt(1, seconds, message_of(error)))
-        except (ValueError, KeyError) as error:
-            self._failed(Attempt(1, seconds, f"left no readable results ({error})"))
+        except CheckpointError as error:
+            self._failed(Attempt(1, round(seconds, 1), str(error)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self._failed(Attempt(1, round(seconds, 1), f"left no readable results ({error})"))
         else:
             self._done(Attempt(0, round(seconds, 1), ""))
 

@@ -9,19 +9,21 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tmt.runtime.files import naming, write_text
+from tmt.errors import CheckpointError
+from tmt.runtime.files import naming, read_lines, write_text
 from tmt.training.schedule import Schedule
 
 
 class MetricLines:
     """A stage's metrics.jsonl: one JSON object a line, each with its `step`.
 
-    Opened at step s, lines of later steps are dropped: a resumed run will write them again.
+    Opened at step s, lines of later steps are dropped: a resumed run will write them again. Raises CheckpointError for
+    a damaged line, unless it is the last one, cut short.
     """
 
     def __init__(self, path: Path, step: int):
-        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step]
-        write_text(path, "".join(kept))
+        kept = [line for line in read_lines(path) if _step(line, path) <= step]
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._path, self._file = path, path.open("a", encoding="utf-8")
 
     def write(self, **values: object) -> None:
@@ -36,11 +38,10 @@ class MetricLines:
             self._file.close()
 
 
-def _complete_lines(path: Path) -> list[str]:
-    """The lines that a killed process has written to their end."""
-    if not path.exists():
-        return []
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]
+def _step(line: dict[str, Any], path: Path) -> int:
+    if not isinstance(line.get("step"), int):
+        raise CheckpointError(f"{path}: every line must have a step, got {json.dumps(line)[:60]}; remove this line")
+    return line["step"]
 
 
 class StageLog:
@@ -48,12 +49,12 @@ class StageLog:
 
     def __init__(self, name: str, folder: Path, schedule: Schedule, step: int, main: bool):
         self.schedule, self.main = schedule, main
+        self._lines = MetricLines(folder / "metrics.jsonl", step) if main else None
         terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=schedule.steps, initial=step, desc=name, unit="step", mininterval=0.5 if terminal else 20,
             dynamic_ncols=terminal, disable=not main,
         )  # fmt: skip
-        self._lines = MetricLines(folder / "metrics.jsonl", step) if main else None
 
     def __enter__(self) -> "StageLog":
         return self

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tmt.errors import ConfigError
-from tmt.runtime.files import read_json, write_text
+from tmt.runtime.files import read_record, write_text
 from tmt.settings import ORDER, Config, Settings, arguments, inputs_of
 
 PLACES = ("data.source_root", "data.target_root", "data.synthetic_folder", "model.base", "source_model")
@@ -52,8 +52,13 @@ def lengthen(config: Config, folder: Path) -> None:
 
 def _started_in(folder: Path) -> str:
     """The directory that a run's relative paths start from."""
-    record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-    return record.get("directory", os.curdir)
+    directory = read_run(folder).get("directory") if (folder / "run.json").is_file() else None
+    return directory if isinstance(directory, str) else os.curdir
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """A run's record of how it was started; raises CheckpointError where it is damaged."""
+    return read_record(folder / "run.json", "remove it, and the run goes on with a new one")
 
 
 def _in_words_of(before: Config, now: Config, directory: str) -> Config:

@@ -10,7 +10,7 @@ from tmt.errors import ConfigError
 from tmt.methods import method_of
 from tmt.model.factory import listed
 from tmt.runtime.distributed import World, join
-from tmt.runtime.files import read_json, write_json, write_text
+from tmt.runtime.files import read_record, write_json, write_text
 from tmt.runtime.provenance import describe, now
 from tmt.runtime.signals import Stop, listen
 from tmt.settings import ORDER, Config, Stage, arguments, estimator_weights, source_model
@@ -18,7 +18,7 @@ from tmt.training.checks import check_folder, check_inputs, check_settings
 from tmt.training.domains import Domains, make_synthetic, open_given, open_synthetic
 from tmt.training.estimator import train_estimator
 from tmt.training.loop import Workplace
-from tmt.training.resuming import lengthen
+from tmt.training.resuming import lengthen, read_run
 from tmt.training.shortage import explain_shortage
 from tmt.training.source import train_source
 from tmt.training.summary import summarise
@@ -42,9 +42,9 @@ class Run:
         return Workplace(folder, self.world, self.stop, self.config.seed)
 
     def result(self, stage: str) -> dict[str, Any] | None:
-        """What a finished stage left in done.json; None before that."""
+        """What a finished stage left in done.json; None before that. Raises CheckpointError where it is damaged."""
         path = self.folder / stage / "done.json"
-        return read_json(path) if path.exists() else None
+        return read_record(path, "remove it, and the stage ends anew") if path.exists() else None
 
     def finish(self, stage: str, result: object) -> None:
         """Mark a stage as finished, with its results. Everything else it leaves must have been written before."""
@@ -118,7 +118,7 @@ def _prepare_folder(config: Config, argv: Sequence[str], folder: Path, world: Wo
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "run.json").exists():
-            record = read_json(folder / "run.json")
+            record = read_run(folder)
             record["resumed"] = [*record.get("resumed", []), now()]
         else:
             record = describe("tmt.train", argv, config.seed, world.size, str(world.device))
