@@ -25,7 +25,7 @@ def first_gradients(argv: list[str], stage: str, path: Path, variables: dict[str
     from tmt.runtime.signals import Stop
     from tmt.settings import TMTSettings
     from tmt.settings.arguments import parse
-    from tmt.training.estimator import estimator_task, new_discriminator
+    from tmt.training.estimator import estimator_task, parts_of, random_estimator
     from tmt.training.run import open_run
     from tmt.training.source import source_task
     from tmt.training.target import target_task
@@ -38,7 +38,7 @@ def first_gradients(argv: list[str], stage: str, path: Path, variables: dict[str
         model = new_model(config.model, plain, seed=3, label_set=domains.label_set)
         if stage == "estimator":
             freeze(model)
-            task = estimator_task(config, domains, model, new_discriminator(model, at), at)
+            task = estimator_task(config, parts_of(config, domains), model, random_estimator(model, at), at)
         else:
             make = source_task if stage == "source" else target_task
             task = make(method_of(stage), model, config, domains, at)

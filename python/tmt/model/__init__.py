@@ -3,7 +3,8 @@
 The way of the data, file by file:
     pixel.py          image -> mask features and three coarser maps
     acte.py           mask features -> regions (ACTE)
-    estimator.py      regions -> how target-like each is
+    evidence.py       regions and predictions -> what is known of each region
+    estimator.py      regions -> how target-like, uncertain or wrong each is
     tma.py            queries, features, masks and T -> attention (TMA)
     decoder.py        the stack of layers
     matcher.py        predictions and labels -> which query answers for which mask

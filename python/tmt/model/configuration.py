@@ -62,7 +62,14 @@ class TMTConfig(Mask2FormerConfig):
 
         `from_pretrained(folder, field=value)` sets fields after construction, so the model checks again.
         """
-        _ = self.settings
+        settings = self.settings
+        judged = settings.transferability and settings.judges_predictions
+        _require(
+            not judged or settings.transfer_features == "source",
+            "transfer_features",
+            f"source with estimator_kind {settings.estimator_kind}, which judges a frozen copy of the source model",
+            settings.transfer_features,
+        )
         self._check_sizes()
 
     def _check_sizes(self) -> None:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -20,7 +20,7 @@ from tmt.model import TMTConfig, TMTForSemanticSegmentation, initialise_from_scr
 from tmt.model.loading import Adapt
 from tmt.model.weights import check_tensors
 from tmt.runtime.seeding import seed_all
-from tmt.settings import ModelConfig, RegionSettings, TMTSettings
+from tmt.settings import EstimatorKind, ModelConfig, RegionSettings, TMTSettings
 
 # Its progress bars and load reports would tear ours apart; what is wrong with a model is raised, not logged.
 transformers_logging.disable_progress_bar()
@@ -32,6 +32,8 @@ PER_CLASS = ("class_predictor.", "criterion.")
 """What a model has for its own classes only."""
 REGIONS = "regions"
 """Entry of an estimator file's metadata: its `RegionSettings` as JSON."""
+KIND = "kind"
+"""Entry of an estimator file's metadata: its kind; absent for `domain`."""
 
 
 def new_model(config: ModelConfig, settings: TMTSettings, seed: int, label_set: LabelSet) -> TMTForSemanticSegmentation:
@@ -166,18 +168,36 @@ def open_base(folder: str | Path, adapt: Adapt, label_set: LabelSet, seed: int) 
     return model
 
 
-def save_estimator(discriminator: nn.Module, regions: RegionSettings, path: Path) -> None:
-    """Write a discriminator's weights, with the settings of the regions that it was trained on."""
-    weights = {name: tensor.contiguous() for name, tensor in discriminator.state_dict().items()}
-    save_file(weights, path, metadata={REGIONS: json.dumps(asdict(regions))})
+def save_estimator(estimator: nn.Module, regions: RegionSettings, path: Path, kind: EstimatorKind = "domain") -> None:
+    """Write an estimator's weights, with the settings of the regions that it was trained on."""
+    weights = {name: tensor.contiguous() for name, tensor in estimator.state_dict().items()}
+    marks = {} if kind == "domain" else {KIND: kind}
+    save_file(weights, path, metadata={REGIONS: json.dumps(asdict(regions)), **marks})
+
+
+def kind_of_estimator(path: str | Path) -> EstimatorKind:
+    """The kind of the estimator in a file. Raises CheckpointError where it is no estimator's, or of no known kind."""
+    try:
+        with safe_open(path, "pt") as file:
+            kind: Any = (file.metadata() or {}).get(KIND, "domain")
+    except (OSError, SafetensorError) as error:
+        raise _no_estimator(path, error) from error
+    if kind not in get_args(EstimatorKind):
+        known = ", ".join(get_args(EstimatorKind))
+        raise CheckpointError(f"{path}: estimator must be of a kind of this version ({known}), got {kind}")
+    return kind
 
 
 def load_estimator(model: TMTForSemanticSegmentation, path: str | Path) -> list[str]:
-    """Put a trained discriminator's weights into a model.
+    """Put a trained estimator's weights into a model made for its kind (`TMTSettings.judged_by`).
 
     Returns how the regions that it was trained on differ from the model's, each as "field is x here and was y".
     Raises CheckpointError when the weights do not fit.
     """
+    kind = kind_of_estimator(path)
+    if kind != model.config.settings.estimator_kind:
+        expected = model.config.settings.estimator_kind
+        raise CheckpointError(f"{path}: estimator must be of kind {expected}, as the model's is, got {kind}")
     try:
         with safe_open(path, "pt") as file:
             names = file.keys()
@@ -186,12 +206,16 @@ def load_estimator(model: TMTForSemanticSegmentation, path: str | Path) -> list[
         check_tensors(Path(path), weights.items())
         model.estimator.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{path}: cannot be used as transferability estimator: {reason}; train it with --stages estimator"
-        ) from error
+        raise _no_estimator(path, error) from error
     pairs = [(name, getattr(model.config, name, None), value) for name, value in trained.items()]
     return [f"{name} is {here} here and was {there}" for name, here, there in pairs if here != there]
+
+
+def _no_estimator(path: str | Path, error: Exception) -> CheckpointError:
+    reason = " ".join(str(error).split())[:200]
+    return CheckpointError(
+        f"{path}: cannot be used as transferability estimator: {reason}; train it with --stages estimator"
+    )
 
 
 def transfer_switch(on: bool | None) -> Adapt | None:

@@ -40,6 +40,7 @@ def judge(study: Study, job: Job, label_set: LabelSet, regions: str | None = Non
     `regions` other than the job's own: judge `superpixel` or `grid` with the same discriminator.
     """
     judged = values_of(job.config.model, RegionSettings) | ({} if regions is None else {"regions": regions})
+    judged["estimator_kind"] = job.config.estimator.kind
 
     def adapt(settings: TMTSettings) -> TMTSettings:
         return replace(settings, transferability=False, **judged)

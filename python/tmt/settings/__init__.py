@@ -17,6 +17,7 @@ from tmt.settings.fields import Settings
 from tmt.settings.model import (
     Architecture,
     AttentionSettings,
+    EstimatorKind,
     LossSettings,
     MaskRule,
     ModelConfig,
@@ -53,6 +54,7 @@ __all__ = [
     "DrawnName",
     "Device",
     "EstimatorConfig",
+    "EstimatorKind",
     "EvaluateConfig",
     "FitConfig",
     "InferenceConfig",

@@ -1,12 +1,14 @@
 """The settings of the segmentation model and of the two parts that TMT adds to it."""
 
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
 from tmt.settings.fields import AT_LEAST_ONE, SHARE, Range, Settings, setting
 
 MaskRule = Literal["uncertain", "foreground", "none"]
+Fallback = Literal["all", "transfer"]
+EstimatorKind = Literal["domain", "conditional", "entropy", "error"]
 Four = tuple[int, int, int, int]
 
 
@@ -78,7 +80,7 @@ class AttentionSettings(RegionSettings):
     better in our studies, `uncertain` the paper's Eq. 13 (<= threshold), `none` leaves it to the transferability."""
     mask_threshold: float = setting(0.5, SHARE, affects="target")
     """Threshold of the mask rule, a probability (lambda_M)."""
-    fallback: Literal["all", "transfer"] = setting("all", affects="target")
+    fallback: Fallback = setting("all", affects="target")
     """What a query that may attend nowhere does: attend everywhere, or try the transferability condition first."""
     transfer_fraction: float = setting(0.30, SHARE, affects="target")
     """Share of the most transferable positions that are excluded from attention (p_T)."""
@@ -102,7 +104,27 @@ class LossSettings(Settings):
 
 
 @dataclass(frozen=True)
-class TMTSettings(LossSettings, AttentionSettings):
+class JudgeSettings(Settings):
+    """What judges regions, and by which predictions: set from the estimator's file and the source model."""
+
+    estimator_kind: EstimatorKind = setting("domain", affects="target")
+    """Kind of the estimator, see `estimator.kind`. All but `domain` judge a frozen copy of the source model, whose
+    plain pass follows the three settings below."""
+    source_mask_rule: MaskRule = setting("foreground", affects="target")
+    """The copy's mask rule."""
+    source_mask_threshold: float = setting(0.5, SHARE, affects="target")
+    """Threshold of the copy's mask rule."""
+    source_fallback: Fallback = setting("all", affects="target")
+    """What the copy's queries do that may attend nowhere."""
+
+    @property
+    def judges_predictions(self) -> bool:
+        """Whether the estimator looks at the source model's class probabilities."""
+        return self.estimator_kind != "domain"
+
+
+@dataclass(frozen=True)
+class TMTSettings(JudgeSettings, LossSettings, AttentionSettings):
     """What a model adds to Mask2Former's configuration, saved in its config.json."""
 
     transferability: bool = setting(True, affects="target")
@@ -112,6 +134,19 @@ class TMTSettings(LossSettings, AttentionSettings):
     def infers_with_transferability(self) -> bool:
         """Whether evaluation and prediction use T."""
         return self.transferability and self.transfer_at_inference
+
+    def judged_by(self, kind: EstimatorKind, source: "TMTSettings") -> "TMTSettings":
+        """These for T by an estimator of this kind, which may judge what a model of the settings `source` predicts."""
+        if kind == "domain":
+            return replace(self, estimator_kind=kind)
+        return replace(
+            self,
+            estimator_kind=kind,
+            transfer_features="source",
+            source_mask_rule=source.mask_rule,
+            source_mask_threshold=source.mask_threshold,
+            source_fallback=source.fallback,
+        )
 
 
 @dataclass(frozen=True)

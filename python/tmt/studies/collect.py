@@ -46,7 +46,7 @@ def _measured(job: Job) -> Row:
         "mask_rule": done.get("mask_rule"),
         "last": done["last"],
         "best": done["best"],
-        "estimator": done["last"] if job.kind == "estimator" else None,
+        "estimator": done[done.get("kept", "last")] if job.kind == "estimator" else None,
         "curve": sorted(curve.items()),
         "allowed_fraction": attention.get("allowed_fraction"),
         "fallback_rate": attention.get("fallback_rate"),
@@ -55,6 +55,9 @@ def _measured(job: Job) -> Row:
 
 
 def _lines(path: Path) -> list[dict]:
+    """Of a log; none where a stage had nothing to train and wrote none."""
+    if not path.is_file():
+        return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 

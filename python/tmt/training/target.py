@@ -1,12 +1,11 @@
 """The target stages: the source model, trained on by one method on the target domain."""
 
-from functools import partial
 from pathlib import Path
 
 from tmt.methods import Method, TransferMetric, metric_steps
 from tmt.model import TMTForSemanticSegmentation
-from tmt.model.factory import load_estimator, open_model
-from tmt.settings import Config, inputs_of
+from tmt.model.factory import kind_of_estimator, load_estimator, open_model
+from tmt.settings import Config, TMTSettings, inputs_of
 from tmt.training.domains import Domains
 from tmt.training.loop import Phase, Task, Workplace
 from tmt.training.segmentation import (
@@ -24,9 +23,15 @@ from tmt.training.streams import Pairs, Stream, stream
 def fine_tune(
     method: Method, config: Config, domains: Domains, source_model: Path, estimator: Path, at: Workplace
 ) -> SegmentationResult:
-    """Train the model in the folder `source_model` on the target; `estimator` is the file of a discriminator."""
-    model = open_model(source_model, partial(method.configure, model=config.model), domains.label_set)
-    if "estimator" in inputs_of(method.name):
+    """Train the model in the folder `source_model` on the target; `estimator` is the file of an estimator."""
+    uses_estimator = "estimator" in inputs_of(method.name)
+    kind = kind_of_estimator(estimator) if uses_estimator else "domain"
+
+    def adapt(saved: TMTSettings) -> TMTSettings:
+        return method.configure(saved, config.model).judged_by(kind, saved)
+
+    model = open_model(source_model, adapt, domains.label_set)
+    if uses_estimator:
         for difference in load_estimator(model, estimator):
             at.world.say(f"warning: {estimator}: trained on other regions: model.{difference}")
     task = target_task(method, model, config, domains, at)
