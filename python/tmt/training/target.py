@@ -5,8 +5,9 @@ from pathlib import Path
 from tmt.methods import Method, TransferMetric, metric_steps
 from tmt.model import TMTForSemanticSegmentation
 from tmt.model.factory import kind_of_estimator, load_estimator, open_model
+from tmt.runtime.distributed import World
 from tmt.settings import Config, TMTSettings, inputs_of
-from tmt.training.domains import Domains
+from tmt.training.domains import Domain, Domains
 from tmt.training.loop import Phase, Task, Workplace
 from tmt.training.segmentation import (
     SegmentationResult,
@@ -39,6 +40,8 @@ def fine_tune(
     result = result_of(method, model, domains.target, config.target, state)
     if isinstance(task.companion, TransferMetric):
         result["metric"] = task.companion.report(task.phases[0].steps, config.target.batch_size)
+    if method.keeps_source:
+        result["source_images"] = len(domains.source.train)
     return result
 
 
@@ -48,12 +51,26 @@ def target_task(
     """The task of training `model` on the target domain, first on the method's metric where it has one."""
     settings, domain, world = config.target, domains.target, at.world
     network = prepare(method, model, at)
-    batches = stream(config, world, domain.train, settings.batch_size, domain.role, domain.rare(config, world))
+    batches = half_and_half(config, domains, at) if method.keeps_source else target_stream(config, domain, world)
     loss = segmentation_loss(network, world, settings.amp, len(domains.label_set))
     metric = method.metric(config.metric, len(domains.label_set), settings.batch_size)
-    first = [] if metric is None else [metric_phase(metric, model, config, domains, batches, at)]
+    first = [] if metric is None else [metric_phase(metric, model, config, domains, at)]
     phases = [*first, Phase(settings.steps - sum(phase.steps for phase in first), batches, loss)]
     return segmentation_task(method, model, domain, phases, settings, config.evaluation, at, companion=metric)
+
+
+def target_stream(config: Config, target: Domain, world: World) -> Stream:
+    """The target's batches, the same for every method that trains on the target alone."""
+    return stream(config, world, target.train, config.target.batch_size, target.role, target.rare(config, world))
+
+
+def half_and_half(config: Config, domains: Domains, at: Workplace) -> Pairs:
+    """Batches of `target.batch_size` images, half of the source, half of the target."""
+    half, world = config.target.batch_size // 2, at.world
+    named = {"joint-source": domains.source, domains.target.role: domains.target}
+    return Pairs(
+        *(stream(config, world, one.train, half, name, one.rare(config, world)) for name, one in named.items())
+    )
 
 
 def metric_phase(
@@ -61,13 +78,13 @@ def metric_phase(
     model: TMTForSemanticSegmentation,
     config: Config,
     domains: Domains,
-    target: Stream,
     at: Workplace,
 ) -> Phase:
     """The phase that maximises a metric, on the target's images and, where it asks, on as many of the source."""
     settings, world = config.target, at.world
     steps = metric_steps(config.metric.fraction, settings.steps)
     world.say(f"\n{metric.name}: the first {steps} of {settings.steps} steps maximise {metric.name.upper()}")
+    target = target_stream(config, domains.target, world)
     loss = metric_loss(metric.to(world.device), model, world, settings.amp)
     if not metric.sees_source:
         return Phase(steps, target, loss)
