@@ -23,7 +23,7 @@ class NotThere(DataError):
 def target_images(study: Study, job: Job) -> Dataset:
     """The validation split of a job's target."""
     data = job.config.data
-    root = study.root(data.target)
+    root = study.root(str(job.target))
     if not root.is_dir():
         raise NotThere(f"{root}: no such folder; pictures and correlations need the target's images")
     return DatasetSpec.of(data, data.target, root).open("val")
