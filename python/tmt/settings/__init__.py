@@ -15,6 +15,7 @@ from tmt.settings.commands import (
 from tmt.settings.data import AugmentConfig, DataConfig, DatasetName, DrawnName, MapillaryMapping, MapillaryVersion
 from tmt.settings.fields import Settings
 from tmt.settings.model import (
+    OWN_BACKBONES,
     Architecture,
     AttentionSettings,
     LossSettings,
@@ -43,6 +44,7 @@ __all__ = [
     "AFFECTS",
     "ESTIMATOR_FILE",
     "ORDER",
+    "OWN_BACKBONES",
     "Architecture",
     "AttentionSettings",
     "AugmentConfig",

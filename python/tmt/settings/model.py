@@ -7,6 +7,8 @@ from typing import Any, Literal, TypeVar
 from tmt.settings.fields import AT_LEAST_ONE, SHARE, Range, Settings, setting
 
 MaskRule = Literal["uncertain", "foreground", "none"]
+OWN_BACKBONES = ("swin", "resnet50", "resnet", "efficientnet_lite0")
+"""Backbones that need neither a hub nor a folder."""
 Four = tuple[int, int, int, int]
 
 
@@ -18,8 +20,13 @@ class Architecture(Settings):
     """Folder of a model in transformers' Mask2Former format that the source stage starts from, the sizes below then not
     being used; of other classes than the data's, its class predictor starts anew. none: a new model of these sizes,
     from random weights."""
-    backbone: Literal["swin", "resnet50", "resnet"] = setting("swin")
-    """Backbone of a new model; `resnet` is one of basic blocks with `depths` and `widths`."""
+    backbone: str = setting("swin")
+    """Backbone of a new model: `swin`, `resnet50`, `resnet` (one of basic blocks with `depths` and `widths`),
+    `efficientnet_lite0`, or any that transformers' AutoBackbone knows, as a hub id or a folder (config.json, with or
+    without weights)."""
+    backbone_weights: Literal["auto", "pretrained", "random"] = setting("auto")
+    """Weights that the backbone starts from. `auto`: the pretrained ones of a hub id, of a folder that holds some and of
+    `efficientnet_lite0` (ImageNet, extra [pretrained]), else random ones."""
     embed_dim: int = setting(96, AT_LEAST_ONE)
     """Swin: channels of the first stage (96 is Swin-T)."""
     depths: Four = setting((2, 2, 6, 2), AT_LEAST_ONE)
