@@ -100,11 +100,11 @@ def _check_backbone(model: ModelConfig) -> None:
     name = model.backbone
     if name not in OWN_BACKBONES and "/" not in name and not Path(name).is_dir():
         raise ConfigError(
-            f"model.backbone: must be one of {', '.join(OWN_BACKBONES)}, a hub id such as facebook/convnext-tiny-224 or "
-            f"a folder, got {name}{hint(name, OWN_BACKBONES)}"
+            f"model.backbone: must be one of {', '.join(OWN_BACKBONES)}, a hub id such as facebook/convnext-tiny-224 "
+            f"or a folder, got {name}{hint(name, OWN_BACKBONES)}"
         )
     if name in ("swin", "resnet50", "resnet") and model.backbone_weights == "pretrained":
         raise ConfigError(
-            f"model.backbone_weights: there are none for {name}, whose sizes are settings, got pretrained; give a hub id "
-            "or a folder as model.backbone, or efficientnet_lite0"
+            f"model.backbone_weights: there are none for {name}, whose sizes are settings, got pretrained; give a hub "
+            "id or a folder as model.backbone, or efficientnet_lite0"
         )

@@ -25,8 +25,10 @@ class Architecture(Settings):
     `efficientnet_lite0`, or any that transformers' AutoBackbone knows, as a hub id or a folder (config.json, with or
     without weights)."""
     backbone_weights: Literal["auto", "pretrained", "random"] = setting("auto")
-    """Weights that the backbone starts from. `auto`: the pretrained ones of a hub id, of a folder that holds some and of
-    `efficientnet_lite0` (ImageNet, extra [pretrained]), else random ones."""
+    """Weights that the backbone starts from. `auto`: the pretrained ones of a hub id, of a folder that holds some and
+    of `efficientnet_lite0` (ImageNet, extra [pretrained]), else random ones."""
+    channels: int = setting(3, AT_LEAST_ONE)
+    """Channels of the images that a new model takes; from pictures, 3 (RGB) or 1 (their grey)."""
     embed_dim: int = setting(96, AT_LEAST_ONE)
     """Swin: channels of the first stage (96 is Swin-T)."""
     depths: Four = setting((2, 2, 6, 2), AT_LEAST_ONE)
@@ -109,7 +111,17 @@ class LossSettings(Settings):
 
 
 @dataclass(frozen=True)
-class TMTSettings(LossSettings, AttentionSettings):
+class BackboneSettings(Settings):
+    """What of the backbone does not train."""
+
+    freeze_backbone: bool = setting(False, affects="source")
+    """Whether the backbone keeps the weights that it starts from; it is in evaluation mode then."""
+    freeze_backbone_norms: bool = setting(False, affects="source")
+    """Whether the backbone's batch norms keep their weights and statistics, as small batches may need it."""
+
+
+@dataclass(frozen=True)
+class TMTSettings(BackboneSettings, LossSettings, AttentionSettings):
     """What a model adds to Mask2Former's configuration, saved in its config.json."""
 
     transferability: bool = setting(True, affects="target")
@@ -122,7 +134,7 @@ class TMTSettings(LossSettings, AttentionSettings):
 
 
 @dataclass(frozen=True)
-class ModelConfig(LossSettings, AttentionSettings, Architecture):
+class ModelConfig(BackboneSettings, LossSettings, AttentionSettings, Architecture):
     """The segmentation model and the two parts TMT adds to it."""
 
     plain_mask_rule: MaskRule = setting("foreground", affects="target")
