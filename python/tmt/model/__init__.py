@@ -27,6 +27,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_UNIVERSAL_SEGMENTAT
 
 from .configuration import TMTConfig
 from .criterion import masks_from_labels
+from .efficientnet_lite import register as register_efficientnet_lite
 from .init import initialise_from_scratch
 from .loading import load_model
 from .processor import TMTImageProcessor, image_processor
@@ -51,6 +52,7 @@ def _register() -> None:
 
 
 _register()
+register_efficientnet_lite()
 
 __all__ = [
     "Queries",

@@ -33,7 +33,7 @@ class TMTConfig(Mask2FormerConfig):
     """
 
     model_type = "tmt"
-    backbones_supported = ["swin", "resnet"]
+    backbones_supported = ["swin", "resnet", "tmt_efficientnet_lite"]
 
     def __init__(self, **kwargs: Any):
         added = {name: kwargs.pop(name) for name in ADDED if name in kwargs}

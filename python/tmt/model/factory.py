@@ -11,12 +11,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-from transformers import PreTrainedConfig, ResNetConfig, SwinConfig
 from transformers.utils import logging as transformers_logging
 
 from tmt.data.labels import LabelSet, default_colour
 from tmt.errors import CheckpointError, ConfigError
 from tmt.model import TMTConfig, TMTForSemanticSegmentation, initialise_from_scratch, load_model
+from tmt.model.backbones import backbone_config, load_backbone_weights
 from tmt.model.loading import Adapt
 from tmt.model.weights import check_tensors
 from tmt.runtime.seeding import seed_all
@@ -26,8 +26,6 @@ from tmt.settings import EstimatorKind, ModelConfig, RegionSettings, TMTSettings
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
 
-OUTPUTS: dict[str, Any] = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
-"""The maps that a backbone hands on."""
 PER_CLASS = ("class_predictor.", "criterion.")
 """What a model has for its own classes only."""
 REGIONS = "regions"
@@ -41,6 +39,7 @@ def new_model(config: ModelConfig, settings: TMTSettings, seed: int, label_set: 
     seed_all(seed)
     model = TMTForSemanticSegmentation(model_config(config, settings, label_set))
     initialise_from_scratch(model)
+    load_backbone_weights(model, config)
     return model
 
 
@@ -48,7 +47,7 @@ def model_config(config: ModelConfig, settings: TMTSettings, label_set: LabelSet
     """The configuration of a new model; raises ConfigError for sizes that do not fit each other."""
     try:
         return TMTConfig(
-            backbone_config=_backbone(config),
+            backbone_config=backbone_config(config),
             feature_size=config.hidden,
             mask_feature_size=config.hidden,
             hidden_dim=config.hidden,
@@ -65,27 +64,6 @@ def model_config(config: ModelConfig, settings: TMTSettings, label_set: LabelSet
         )
     except ValueError as error:
         raise ConfigError(f"model: {error}") from error
-
-
-def _backbone(config: ModelConfig) -> PreTrainedConfig:
-    if config.backbone == "resnet50":
-        return ResNetConfig(**OUTPUTS)
-    if config.backbone == "resnet":
-        return ResNetConfig(
-            embedding_size=config.widths[0],
-            hidden_sizes=list(config.widths),
-            depths=list(config.depths),
-            layer_type="basic",
-            **OUTPUTS,
-        )
-    return SwinConfig(
-        embed_dim=config.embed_dim,
-        depths=list(config.depths),
-        num_heads=list(config.heads),
-        window_size=config.window,
-        drop_path_rate=config.drop_path,
-        **OUTPUTS,
-    )
 
 
 def _labels(label_set: LabelSet) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from tmt.settings.commands import (
 from tmt.settings.data import AugmentConfig, DataConfig, DatasetName, DrawnName, MapillaryMapping, MapillaryVersion
 from tmt.settings.fields import Settings
 from tmt.settings.model import (
+    OWN_BACKBONES,
     Architecture,
     AttentionSettings,
+    BackboneSettings,
     EstimatorKind,
     LossSettings,
     MaskRule,
@@ -44,9 +46,11 @@ __all__ = [
     "AFFECTS",
     "ESTIMATOR_FILE",
     "ORDER",
+    "OWN_BACKBONES",
     "Architecture",
     "AttentionSettings",
     "AugmentConfig",
+    "BackboneSettings",
     "CheckConfig",
     "Config",
     "DataConfig",

@@ -9,6 +9,8 @@ from tmt.settings.fields import AT_LEAST_ONE, SHARE, Range, Settings, setting
 MaskRule = Literal["uncertain", "foreground", "none"]
 Fallback = Literal["all", "transfer"]
 EstimatorKind = Literal["domain", "conditional", "entropy", "error"]
+OWN_BACKBONES = ("swin", "resnet50", "resnet", "efficientnet_lite0")
+"""Backbones that need neither a hub nor a folder."""
 Four = tuple[int, int, int, int]
 
 
@@ -20,8 +22,15 @@ class Architecture(Settings):
     """Folder of a model in transformers' Mask2Former format that the source stage starts from, the sizes below then not
     being used; of other classes than the data's, its class predictor starts anew. none: a new model of these sizes,
     from random weights."""
-    backbone: Literal["swin", "resnet50", "resnet"] = setting("swin")
-    """Backbone of a new model; `resnet` is one of basic blocks with `depths` and `widths`."""
+    backbone: str = setting("swin")
+    """Backbone of a new model: `swin`, `resnet50`, `resnet` (one of basic blocks with `depths` and `widths`),
+    `efficientnet_lite0`, or any that transformers' AutoBackbone knows, as a hub id or a folder (config.json, with or
+    without weights)."""
+    backbone_weights: Literal["auto", "pretrained", "random"] = setting("auto")
+    """Weights that the backbone starts from. `auto`: the pretrained ones of a hub id, of a folder that holds some and
+    of `efficientnet_lite0` (ImageNet, extra [pretrained]), else random ones."""
+    channels: int = setting(3, AT_LEAST_ONE)
+    """Channels of the images that a new model takes; from pictures, 3 (RGB) or 1 (their grey)."""
     embed_dim: int = setting(96, AT_LEAST_ONE)
     """Swin: channels of the first stage (96 is Swin-T)."""
     depths: Four = setting((2, 2, 6, 2), AT_LEAST_ONE)
@@ -124,7 +133,17 @@ class JudgeSettings(Settings):
 
 
 @dataclass(frozen=True)
-class TMTSettings(JudgeSettings, LossSettings, AttentionSettings):
+class BackboneSettings(Settings):
+    """What of the backbone does not train."""
+
+    freeze_backbone: bool = setting(False, affects="source")
+    """Whether the backbone keeps the weights that it starts from; it is in evaluation mode then."""
+    freeze_backbone_norms: bool = setting(False, affects="source")
+    """Whether the backbone's batch norms keep their weights and statistics, as small batches may need it."""
+
+
+@dataclass(frozen=True)
+class TMTSettings(JudgeSettings, BackboneSettings, LossSettings, AttentionSettings):
     """What a model adds to Mask2Former's configuration, saved in its config.json."""
 
     transferability: bool = setting(True, affects="target")
@@ -150,7 +169,7 @@ class TMTSettings(JudgeSettings, LossSettings, AttentionSettings):
 
 
 @dataclass(frozen=True)
-class ModelConfig(LossSettings, AttentionSettings, Architecture):
+class ModelConfig(BackboneSettings, LossSettings, AttentionSettings, Architecture):
     """The segmentation model and the two parts TMT adds to it."""
 
     plain_mask_rule: MaskRule = setting("foreground", affects="target")

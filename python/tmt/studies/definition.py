@@ -223,11 +223,11 @@ class _Reader:
     def _roots(self, domains: tuple[str, ...]) -> dict[str, str]:
         given = self.tree.get("roots") or {}
         self._check_keys(("roots",), given, domains)
-        places = {("roots", domain): root for domain, root in given.items()}
+        texts = {domain: self._text(("roots", domain), root) for domain, root in given.items()}
         for domain, tree in (self.tree.get("datasets") or {}).items():
             if domain in domains and domain not in given and tree.get("root") is not None:
-                places["datasets", domain, "root"] = tree["root"]
-        return {place[1]: place_of(self._text(place, root)) for place, root in places.items()}
+                texts[domain] = self._text(("datasets", domain, "root"), tree["root"])
+        return {domain: place_of(root) for domain, root in texts.items()}
 
     def _base(self, place: tuple[object, ...]) -> list[str]:
         """The command line's part that names the base of the study, or of the variant at `place`."""
@@ -364,15 +364,14 @@ def _leaves(tree: dict, place: tuple[object, ...]) -> list[tuple[tuple[object, .
 
 def to_yaml(definition: Definition) -> str:
     """The study with everything resolved: no base, all settings, all pairs. `read` reads it back."""
+    datasets = {name: one.tree() for name, one in definition.datasets.items()}
     content = {
         "name": definition.name,
         "title": definition.title,
         "domains": list(definition.domains),
         "pairs": [list(pair) for pair in definition.pairs],
         "roots": definition.roots,
-        **(
-            {"datasets": {name: one.tree() for name, one in definition.datasets.items()}} if definition.datasets else {}
-        ),
+        **({"datasets": datasets} if datasets else {}),
         "threads": definition.threads,
         "variants": {variant.name: _variant_tree(variant, definition.config) for variant in definition.variants},
         "settings": settings_of(definition.config),
