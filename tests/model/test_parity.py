@@ -1,10 +1,14 @@
 """Without T and with rule `foreground` the model is transformers' Mask2Former, in its outputs and in its loss."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerTransformerModule as TransformerModule
 
+import tmt_ext
 from tmt.model import criterion, masks_from_labels
+from tmt.model.factory import weigh_classes
 
 
 @pytest.mark.parametrize("backbone", ["swin", "resnet"])
@@ -81,10 +85,22 @@ def same_points(monkeypatch, build):
     return model
 
 
-def test_loss_and_gradients_equal_transformers(same_points, plain_twin, images, labels):
-    model, twin = same_points, plain_twin(same_points)
+@pytest.fixture(params=[nullcontext, tmt_ext.plain_torch], ids=["kernels", "reference"])
+def path(request):
+    """The operators' compiled kernels, or plain PyTorch."""
+    with request.param():
+        yield
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("told", [False, True], ids=["", "labelled"])
+@pytest.mark.parametrize("class_weights", [None, (0.5, 2.0, 1.0, 0.0, 3.0)], ids=["", "weighted"])
+def test_loss_and_gradients_equal_transformers(same_points, plain_twin, images, labels, told, class_weights):
+    """Also where the loss is told that every pixel has a label, and where classes weigh differently."""
+    model, twin = weigh_classes(same_points, class_weights), plain_twin(same_points)
+    labels = labels.where(labels != 255, 1) if told else labels
     masks, classes = masks_from_labels(labels, model.config.num_labels)
-    ours = model(images, masks, classes)
+    ours = model(images, masks, classes, labelled=labels != 255 if told else None)
     theirs = twin(images, mask_labels=[mask.float() for mask in masks], class_labels=classes)
     torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(sum(ours.loss_dict.values()), ours.loss.detach(), rtol=1e-5, atol=1e-5)

@@ -12,7 +12,8 @@ The way of the data, file by file:
     semantic.py       class and mask logits of queries -> class scores of pixels
     tmt.py            all of it, composed
 Beside the way: configuration.py, init.py (random weights), loading.py, factory.py (models for a dataset's classes),
-groups.py (for the optimiser), processor.py (for transformers' pipeline).
+groups.py (for the optimiser), processor.py and pipeline.py (transformers'),
+padding.py (batches of several sizes), class_weights.py.
 """
 
 from transformers import (
@@ -30,6 +31,7 @@ from .criterion import masks_from_labels
 from .efficientnet_lite import register as register_efficientnet_lite
 from .init import initialise_from_scratch
 from .loading import load_model
+from .pipeline import register
 from .processor import TMTImageProcessor, image_processor
 from .semantic import Queries, semantic_scores
 from .tmt import TMTForSemanticSegmentation, TMTOutput, present
@@ -49,6 +51,7 @@ def _register() -> None:
     # The pipeline checks names of models against this table, which `register` does not reach, and logs an error.
     known: dict[str, str] = MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES  # type: ignore[assignment]  # names it has
     known[TMTConfig.model_type] = TMTForSemanticSegmentation.__name__
+    register()
 
 
 _register()

@@ -9,6 +9,8 @@ from transformers import Mask2FormerConfig
 from tmt.errors import ConfigError
 from tmt.settings import TMTSettings
 
+from .class_weights import weights_by_class
+
 SWIN_TINY: dict[str, Any] = {
     "model_type": "swin",
     "embed_dim": 96,
@@ -48,7 +50,7 @@ class TMTConfig(Mask2FormerConfig):
     def settings(self) -> TMTSettings:
         """The fields that TMT adds; raises ValueError for the first that cannot be used."""
         try:
-            return TMTSettings(**{name: getattr(self, name) for name in ADDED})
+            return TMTSettings(**{name: _plain(getattr(self, name)) for name in ADDED})
         except ConfigError as error:
             raise ValueError(f"TMTConfig: {str(error).replace(':', '', 1)}") from error
 
@@ -56,6 +58,15 @@ class TMTConfig(Mask2FormerConfig):
     def settings(self, settings: TMTSettings) -> None:
         for name, value in asdict(settings).items():
             setattr(self, name, value)
+
+    @property
+    def weights_by_class(self) -> list[float]:
+        """What each class weighs in the classification loss; raises ValueError for `class_weights` of other classes."""
+        names = [str(self.id2label[i]) for i in range(self.num_labels or 0)]  # type: ignore[index]  # keys are numbers
+        try:
+            return weights_by_class(self.settings.class_weights, names)
+        except ValueError as error:
+            raise ValueError(f"TMTConfig: {error}") from error
 
     def check(self) -> None:
         """Raises ValueError for the first field that cannot be used.
@@ -70,6 +81,7 @@ class TMTConfig(Mask2FormerConfig):
             f"source with estimator_kind {settings.estimator_kind}, which judges a frozen copy of the source model",
             settings.transfer_features,
         )
+        _ = self.weights_by_class
         self._check_sizes()
 
     def _check_sizes(self) -> None:
@@ -92,6 +104,11 @@ class TMTConfig(Mask2FormerConfig):
         if values.get("model_type") == Mask2FormerConfig.model_type:
             values = {**values, "model_type": cls.model_type}
         return values, rest
+
+
+def _plain(value: Any) -> Any:
+    """A value as settings have it: of a JSON file's lists, tuples."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _require(holds: bool, name: str, must: str, value: object) -> None:

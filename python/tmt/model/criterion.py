@@ -7,6 +7,8 @@ masks and layers; which of the candidate points count is decided mask by mask, l
 says are without a label are unknown, not background: unlabelled.py.
 """
 
+from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -31,6 +33,27 @@ class LossOutput(NamedTuple):
     parts: dict[str, Tensor]  # weighted parts without gradient; the last layer's unnumbered, layer i's ending in _i
 
 
+class Judged(NamedTuple):
+    """What is predicted of B images of one size by L supervised layers, and what is true; see `TMTLoss.forward`."""
+
+    mask_embeddings: Tensor  # (L, B, Q, E)
+    mask_features: Tensor  # (B, E, H4, W4)
+    class_logits: Tensor  # (L, B, Q, K + 1)
+    mask_labels: list[Tensor]  # per image (n_i, H, W)
+    class_labels: list[Tensor]  # per image (n_i,)
+    sample_seeds: Tensor  # (B,)
+    labelled: Tensor | None  # (B, H, W)
+
+
+class Sums(NamedTuple):
+    """Losses of each layer (L,), not yet weighted, summed over images, and what they are to be divided by."""
+
+    classes: Tensor
+    bce: Tensor
+    dice: Tensor
+    class_weights: Tensor  # float64
+
+
 class TMTLoss(nn.Module):
     """Class, mask and dice loss with deep supervision, normalised over all processes.
 
@@ -49,16 +72,21 @@ class TMTLoss(nn.Module):
             "loss_dice": config.dice_weight,
         }
         self.no_object_weight = config.no_object_weight
+        self.class_weights = config.weights_by_class
         self.ignore_unlabelled = config.settings.ignore_unlabelled
         self.points = point_counts(config.train_num_points, config.oversample_ratio, config.importance_sample_ratio)
         self.register_buffer("empty_weight", torch.ones(self.classes + 1))
         self.reset()
 
+    def weigh(self, config: TMTConfig) -> None:
+        """Take the class weights of another configuration; raises ValueError for those of other classes."""
+        self.class_weights = config.weights_by_class
+        self.reset()
+
     def reset(self) -> None:
-        """Fill the class weights (K + 1,): `no_object_weight` for "no object", the last one."""
+        """Fill the class weights (K + 1,): 1, or `class_weights`; `no_object_weight` for "no object", the last one."""
         with torch.no_grad():
-            self.empty_weight.fill_(1.0)
-            self.empty_weight[-1] = self.no_object_weight
+            self.empty_weight.copy_(torch.tensor([*self.class_weights, self.no_object_weight]))
 
     def forward(
         self,
@@ -88,39 +116,41 @@ class TMTLoss(nn.Module):
             ValueError: lists that do not fit the batch or each other, masks with other values, `labelled` of another
                 size or type, or without a pixel where there are masks.
         """
-        self._check(mask_labels, class_labels, mask_features.shape[0])
-        ground = None
-        if labelled is not None:
-            _check_labelled(labelled, mask_labels)
-            ground = ground_of(labelled.to(mask_features.device)) if self.ignore_unlabelled else None
-        if sample_seeds is None:
-            sample_seeds = torch.randint(2**62, (len(mask_labels),))
-        with without_autocast(mask_features):
-            predicted = full(mask_embeddings), full(mask_features), full(class_logits)
-            parts = self._parts(*predicted, mask_labels, class_labels, sample_seeds, ground)
+        check_labels(mask_labels, class_labels, mask_features.shape[0], labelled)
+        check_values(mask_labels)
+        seeds = random_seeds(len(mask_labels)) if sample_seeds is None else sample_seeds
+        images = Judged(mask_embeddings, mask_features, class_logits, mask_labels, class_labels, seeds, labelled)
+        return self.together([images])
+
+    def together(self, groups: Sequence[Judged]) -> LossOutput:
+        """The loss of one batch whose images have several sizes, each group being those of one; nothing is checked."""
+        masks = sum(len(labels) for group in groups for labels in group.class_labels)
+        with without_autocast(groups[0].mask_features):
+            sums = Sums(*(reduce(torch.add, parts) for parts in zip(*map(self._sums, groups), strict=True)))
+            normalisers = self._normalisers(masks, sums.class_weights)
+            parts = {
+                "loss_cross_entropy": sums.classes / normalisers[1:],
+                "loss_mask": sums.bce / normalisers[0],
+                "loss_dice": sums.dice / normalisers[0],
+            }
             weighted = {name: self.weights[name] * values for name, values in parts.items()}
             loss = torch.stack(list(weighted.values())).sum()
         return LossOutput(loss, _by_layer(weighted))
 
-    def _parts(
-        self, embeddings, features, class_logits, mask_labels, class_labels, sample_seeds, ground: Ground | None
-    ) -> dict[str, Tensor]:
-        """Each loss as (L,), not yet weighted; arguments as `forward`."""
-        coordinates, targets, cells = self._points_of(mask_labels, sample_seeds, features, ground)
+    def _sums(self, group: Judged) -> Sums:
+        embeddings, features, class_logits = (full(part) for part in group[:3])
+        class_labels, labelled = group.class_labels, group.labelled if self.ignore_unlabelled else None
+        ground = None if labelled is None else ground_of(labelled.to(features.device))
+        coordinates, targets, cells = self._points_of(group.mask_labels, group.sample_seeds, features, ground)
         features = features.contiguous(memory_format=torch.channels_last)  # for both samplings
         split = self.points.matching
         sampled = sample_features(features.detach(), coordinates[:, :split], cells)  # (B, E, matching)
         matching = self._match(embeddings, sampled, class_logits, targets[..., :split], class_labels)
         wanted = self._wanted_classes(class_logits, class_labels, matching)
         share = None if ground is None else labelled_share(embeddings, features, ground)
-        normalisers = self._normalisers(class_labels, class_logits, self._unmatched(wanted, share))
         sampled = sample_features(features, coordinates[:, split:], cells)  # (B, E, candidates + uniform)
         bce, dice = self._mask_losses(embeddings, sampled, targets[..., split:], matching)
-        return {
-            "loss_cross_entropy": self._class_loss(class_logits, wanted, share) / normalisers[1:],
-            "loss_mask": bce / normalisers[0],
-            "loss_dice": dice / normalisers[0],
-        }
+        return Sums(self._class_loss(class_logits, wanted, share), bce, dice, self._weight(wanted, share))
 
     def _points_of(
         self, mask_labels: list[Tensor], seeds: Tensor, features: Tensor, ground: Ground | None
@@ -158,9 +188,12 @@ class TMTLoss(nn.Module):
         wanted = labels.new_full((batch, layers, queries + 1), self.classes).scatter_(2, places, labels)
         return wanted[..., :queries].transpose(0, 1)
 
-    def _unmatched(self, wanted: Tensor, share: Tensor | None) -> Tensor | None:
-        """Queries of each layer (L,) that are to be "no object", each counting its `share` (L, B, Q); None: plainly."""
-        return None if share is None else (share.double() * (wanted == self.classes)).sum((1, 2))
+    def _weight(self, wanted: Tensor, share: Tensor | None) -> Tensor:
+        """wanted (L, B, Q) -> sum of class weights of each layer (L,) float64, "no object" counting its `share`."""
+        nothing = wanted == self.classes
+        unmatched = (nothing.double() if share is None else share.double() * nothing).sum((1, 2))
+        weight = wanted.new_tensor([*self.class_weights, 0.0], dtype=torch.float64)
+        return weight[wanted].sum((1, 2)) + self.no_object_weight * unmatched
 
     def _class_loss(self, class_logits: Tensor, wanted: Tensor, share: Tensor | None) -> Tensor:
         """class_logits (L, B, Q, K + 1), wanted (L, B, Q) -> weighted cross-entropy of each layer (L,), summed."""
@@ -195,17 +228,12 @@ class TMTLoss(nn.Module):
         uniform = torch.arange(candidates, logits.shape[-1], device=logits.device)
         return torch.cat([torch.cat(chosen, 1), uniform.expand(*logits.shape[:2], -1)], -1)
 
-    def _normalisers(self, class_labels: list[Tensor], class_logits: Tensor, unmatched: Tensor | None = None) -> Tensor:
+    def _normalisers(self, masks: int, class_weights: Tensor) -> Tensor:
         """Number of masks, then each layer's sum of class weights (1 + L,), per process on average over all processes.
 
-        `unmatched` (L,) float64 is what the queries without a mask count; None: 1 each.
+        `class_weights` (L,) float64 is this process's sum.
         """
-        layers, batch, queries, _ = class_logits.shape
-        matched = sum(min(len(labels), queries) for labels in class_labels)
-        if unmatched is None:
-            unmatched = torch.full((layers,), batch * queries - matched, dtype=torch.float64)
-        weights = matched + self.no_object_weight * unmatched.to(class_logits.device)
-        sums = torch.cat([weights.new_tensor([sum(map(len, class_labels))]), weights]).float()
+        sums = torch.cat([class_weights.new_tensor([masks]), class_weights]).float()
         processes = 1
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(sums)
@@ -214,19 +242,33 @@ class TMTLoss(nn.Module):
         smallest[0] = 1.0
         return torch.maximum(sums, smallest) / processes
 
-    def _check(self, mask_labels: list[Tensor], class_labels: list[Tensor], batch: int) -> None:
-        if not len(mask_labels) == len(class_labels) == batch:
+
+def random_seeds(batch: int) -> Tensor:
+    """Seeds (B,) of an image's points, from torch's generator."""
+    return torch.randint(2**62, (batch,))
+
+
+def check_labels(mask_labels: list[Tensor], class_labels: list[Tensor], batch: int, labelled: Tensor | None) -> None:
+    """Raise ValueError for lists that do not fit the batch or each other, or `labelled` that does not fit them."""
+    if not len(mask_labels) == len(class_labels) == batch:
+        raise ValueError(
+            f"TMTLoss: mask_labels and class_labels must have one entry per image, {batch}, "
+            f"got {len(mask_labels)} and {len(class_labels)}"
+        )
+    for i, (masks, labels) in enumerate(zip(mask_labels, class_labels, strict=True)):
+        if masks.ndim != 3 or len(masks) != len(labels):
             raise ValueError(
-                f"TMTLoss: mask_labels and class_labels must have one entry per image, {batch}, "
-                f"got {len(mask_labels)} and {len(class_labels)}"
+                f"TMTLoss: mask_labels[{i}] must be ({len(labels)}, H, W) as class_labels[{i}] says, "
+                f"got {tuple(masks.shape)}"
             )
-        for i, (masks, labels) in enumerate(zip(mask_labels, class_labels, strict=True)):
-            if masks.ndim != 3 or len(masks) != len(labels):
-                raise ValueError(
-                    f"TMTLoss: mask_labels[{i}] must be ({len(labels)}, H, W) as class_labels[{i}] says, "
-                    f"got {tuple(masks.shape)}"
-                )
-            _check_values(i, masks)
+    if labelled is not None:
+        _check_labelled(labelled, mask_labels)
+
+
+def check_values(mask_labels: list[Tensor]) -> None:
+    """Raise ValueError for masks with values outside [0, 1]."""
+    for i, masks in enumerate(mask_labels):
+        _check_values(i, masks)
 
 
 def _check_values(image: int, masks: Tensor) -> None:

@@ -17,6 +17,7 @@ from tmt.data.labels import LabelSet, default_colour
 from tmt.errors import CheckpointError, ConfigError
 from tmt.model import TMTConfig, TMTForSemanticSegmentation, initialise_from_scratch, load_model
 from tmt.model.backbones import backbone_config, load_backbone_weights
+from tmt.model.class_weights import ClassWeights, spelt
 from tmt.model.loading import Adapt
 from tmt.model.weights import check_tensors
 from tmt.runtime.seeding import seed_all
@@ -89,7 +90,7 @@ def predicts(model: TMTForSemanticSegmentation, label_set: LabelSet) -> bool:
     """Whether a model predicts these classes; one whose classes have no names of their own need only have as many."""
     known = label_set_of(model).names
     nameless = all(name == f"LABEL_{i}" for i, name in enumerate(known))
-    same = [_spelt(name) for name in known] == [_spelt(name) for name in label_set.names]
+    same = [spelt(name) for name in known] == [spelt(name) for name in label_set.names]
     return same or (nameless and len(known) == len(label_set))
 
 
@@ -97,11 +98,6 @@ def remember_classes(config: TMTConfig, label_set: LabelSet) -> None:
     """Write names and colours of the classes into a model's configuration."""
     for name, value in _labels(label_set).items():
         setattr(config, name, value)
-
-
-def _spelt(name: str) -> str:
-    """A name without what differs between releases of the same classes."""
-    return name.casefold().replace("_", " ").replace("-", " ").strip()
 
 
 def listed(names: Sequence[str]) -> str:
@@ -117,32 +113,44 @@ def open_model(
     Raises CheckpointError for a folder without a model, damaged weights or another architecture, and ConfigError for
     other classes than those of `label_set`, where it is given.
     """
-    model = load_model(folder, adapt)
-    if label_set is not None:
-        if not predicts(model, label_set):
-            raise ConfigError(
-                f"{folder}: model must predict the classes of the data, {listed(label_set.names)}, got "
-                f"{listed(label_set_of(model).names)}; give a model trained on them"
-            )
-        remember_classes(model.config, label_set)
-    return model
+    if label_set is None:
+        return load_model(folder, adapt)
+    model, class_weights = _open_unweighted(folder, adapt)
+    if not predicts(model, label_set):
+        raise ConfigError(
+            f"{folder}: model must predict the classes of the data, {listed(label_set.names)}, got "
+            f"{listed(label_set_of(model).names)}; give a model trained on them"
+        )
+    remember_classes(model.config, label_set)
+    return weigh_classes(model, class_weights)
 
 
 def open_base(folder: str | Path, adapt: Adapt, label_set: LabelSet, seed: int) -> TMTForSemanticSegmentation:
     """A saved model to start from. For other classes than its own it gets a class predictor that `seed` determines.
 
-    Raises CheckpointError as `open_model` does.
+    Raises CheckpointError as `open_model` does, and ConfigError for `class_weights` of other classes.
     """
-    base = load_model(folder, adapt)
+    base, class_weights = _open_unweighted(folder, adapt)
     if predicts(base, label_set):
         remember_classes(base.config, label_set)
-        return base
+        return weigh_classes(base, class_weights)
     config = copy.deepcopy(base.config)
     remember_classes(config, label_set)
     seed_all(seed)
     model = TMTForSemanticSegmentation(config)
     kept = {name: value for name, value in base.state_dict().items() if not name.startswith(PER_CLASS)}
     model.load_state_dict(kept, strict=False)
+    return weigh_classes(model, class_weights)
+
+
+def weigh_classes(model: TMTForSemanticSegmentation, class_weights: ClassWeights) -> TMTForSemanticSegmentation:
+    """The model, its loss weighing its classes as a setting says; raises ConfigError for weights of other classes."""
+    if class_weights is not None:
+        model.config.settings = replace(model.config.settings, class_weights=class_weights)
+        try:
+            model.criterion.weigh(model.config)
+        except ValueError as error:
+            raise ConfigError(f"model: {error}") from error
     return model
 
 
@@ -164,6 +172,18 @@ def kind_of_estimator(path: str | Path) -> EstimatorKind:
         known = ", ".join(get_args(EstimatorKind))
         raise CheckpointError(f"{path}: estimator must be of a kind of this version ({known}), got {kind}")
     return kind
+
+
+def _open_unweighted(folder: str | Path, adapt: Adapt | None) -> tuple[TMTForSemanticSegmentation, ClassWeights]:
+    """A saved model whose classes all weigh 1, and what they are to weigh once it has the data's names for them."""
+    wanted: list[ClassWeights] = []
+
+    def unweighted(saved: TMTSettings) -> TMTSettings:
+        settings = saved if adapt is None else adapt(saved)
+        wanted.append(settings.class_weights)
+        return replace(settings, class_weights=None)
+
+    return load_model(folder, unweighted), wanted[-1] if wanted else None
 
 
 def load_estimator(model: TMTForSemanticSegmentation, path: str | Path) -> list[str]:

@@ -33,6 +33,12 @@ def check_pixels(pixels: Any, channels: int, dtype: torch.dtype) -> None:
         )
 
 
+def check_transferability(given: Tensor | None, batch: int) -> None:
+    """Raise ValueError where T, given instead of the computed one, is no (batch, h, w)."""
+    if given is not None and (given.ndim != 3 or len(given) != batch):
+        raise ValueError(f"{OPERATION}: transferability must be ({batch}, h, w), got {tuple(given.shape)}")
+
+
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 

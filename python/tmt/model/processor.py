@@ -1,6 +1,6 @@
 """transformers' image processor, saved beside a model as preprocessor_config.json."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,9 +14,12 @@ from transformers.utils.generic import ModelOutput
 
 from tmt.data.labels import IGNORE
 
-from .semantic import semantic_scores
+from .semantic import semantic_scores, without_padding
 
 PACKAGE = "transformers.models.mask2former."
+Output = Mask2FormerForUniversalSegmentationOutput
+Sizes = Sequence[tuple[int, int]] | None
+"""Height and width that each image's map is to have."""
 
 
 def _plain_class() -> type[BaseImageProcessor]:
@@ -30,7 +33,11 @@ def _plain_class() -> type[BaseImageProcessor]:
 
 
 class TMTImageProcessor(_plain_class()):  # type: ignore[misc]  # which of two classes, the version decides
-    """Mask2Former's image processor, whose semantic maps are those of `semantic_probabilities`."""
+    """Mask2Former's image processor, whose semantic maps are those of `semantic_probabilities`.
+
+    Panoptic and instance maps are transformers' own: from masks squeezed to 384 x 384, each query a segment of its own
+    where its score reaches the threshold. A model trained on semantic labels has one segment per class.
+    """
 
     def preprocess(self, *args: Any, **kwargs: Any) -> BatchFeature:
         """As transformers', but `mask_labels` are 0 in padding, where transformers' are `ignore_index`."""
@@ -41,14 +48,14 @@ class TMTImageProcessor(_plain_class()):  # type: ignore[misc]  # which of two c
 
     def post_process_semantic_segmentation(
         self,
-        outputs: Mask2FormerForUniversalSegmentationOutput,
-        target_sizes: Sequence[tuple[int, int]] | None = None,
+        outputs: Output,
+        target_sizes: Sizes = None,
         return_segmentation_scores: bool = False,
     ) -> list[Any]:
         """The class of each pixel, image by image, int64; transformers' own squeezes every mask to 384 x 384 before.
 
         Args:
-            outputs: of the model, of images of one size.
+            outputs: of the model; of padded images, what lies in the images.
             target_sizes: (H, W) of each image; None: the masks' own size, a quarter of the image's.
             return_segmentation_scores: whether each is an object of `segmentation` (H, W) and `segmentation_scores`
                 (K, H, W), as transformers has it.
@@ -56,20 +63,69 @@ class TMTImageProcessor(_plain_class()):  # type: ignore[misc]  # which of two c
         Raises:
             ValueError: not one size per image.
         """
-        classes, masks = outputs.class_queries_logits, outputs.masks_queries_logits
-        assert classes is not None and masks is not None
-        sizes = [tuple(masks.shape[-2:])] * len(masks) if target_sizes is None else list(target_sizes)
+        classes, masks = _logits(outputs)
+        parts = without_padding(masks, getattr(outputs, "mask_sizes", None))
+        sizes = [tuple(part.shape[-2:]) for part in parts] if target_sizes is None else list(target_sizes)
         if len(sizes) != len(masks):
             raise ValueError(
                 f"post_process_semantic_segmentation: target_sizes must be one (H, W) per image, {len(masks)}, "
                 f"got {len(sizes)}"
             )
-        maps = []
-        for one, mask, (height, width) in zip(classes, masks, sizes, strict=True):
+        maps: list[Any] = []
+        for one, mask, (height, width) in zip(classes, parts, sizes, strict=True):
             scores = semantic_scores(one[None], mask[None], (int(height), int(width)))[0]
             found = scores.argmax(0)
             maps.append(_with_scores(found, scores) if return_segmentation_scores else found)
         return maps
+
+    def post_process_panoptic_segmentation(
+        self,
+        outputs: Output,
+        threshold: float = 0.5,
+        mask_threshold: float = 0.5,
+        overlap_mask_area_threshold: float = 0.8,
+        label_ids_to_fuse: set[int] | None = None,
+        target_sizes: Sizes = None,
+    ) -> list[dict[str, Any]]:
+        """As transformers'; of padded images, what lies in the images."""
+        apply = super().post_process_panoptic_segmentation  # type: ignore[misc]  # of one of two classes
+        given = threshold, mask_threshold, overlap_mask_area_threshold, label_ids_to_fuse
+        return [made for one, sizes in _unpadded(outputs, target_sizes) for made in apply(one, *given, sizes)]
+
+    def post_process_instance_segmentation(
+        self,
+        outputs: Output,
+        threshold: float = 0.5,
+        mask_threshold: float = 0.5,
+        overlap_mask_area_threshold: float = 0.8,
+        target_sizes: Sizes = None,
+        return_coco_annotation: bool | None = False,
+        return_binary_maps: bool | None = False,
+    ) -> list[dict[str, Any]]:
+        """As transformers'; of padded images, what lies in the images."""
+        apply = super().post_process_instance_segmentation  # type: ignore[misc]  # of one of two classes
+        given = threshold, mask_threshold, overlap_mask_area_threshold
+        kinds = return_coco_annotation, return_binary_maps
+        return [made for one, sizes in _unpadded(outputs, target_sizes) for made in apply(one, *given, sizes, *kinds)]
+
+
+def _unpadded(outputs: Output, target_sizes: Sizes) -> Iterator[tuple[Output, Sizes]]:
+    """The outputs and sizes of images together; of padded ones, one by one and without their padding."""
+    mask_sizes = getattr(outputs, "mask_sizes", None)
+    if mask_sizes is None:
+        yield outputs, target_sizes
+        return
+    classes, masks = _logits(outputs)
+    for i, mask in enumerate(without_padding(masks, mask_sizes)):
+        one = Output(class_queries_logits=classes[i : i + 1], masks_queries_logits=mask[None])
+        yield one, None if target_sizes is None else target_sizes[i : i + 1]
+
+
+def _logits(outputs: Output) -> tuple[Tensor, Tensor]:
+    """Class and mask logits."""
+    classes, masks = outputs.class_queries_logits, outputs.masks_queries_logits
+    assert classes is not None and masks is not None
+    return classes, masks
 
 
 def _with_scores(found: Tensor, scores: Tensor) -> ModelOutput:

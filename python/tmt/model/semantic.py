@@ -66,6 +66,13 @@ def semantic_scores(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, 
     return scores
 
 
+def without_padding(mask_logits: Tensor, sizes: Tensor | None) -> list[Tensor]:
+    """mask_logits (B, Q, h, w) -> per image (Q, h_i, w_i), h_i and w_i from sizes (B, 2) int64; None: all of it."""
+    if sizes is None:
+        return list(mask_logits)
+    return [mask[:, :height, :width] for mask, (height, width) in zip(mask_logits, sizes.tolist(), strict=True)]
+
+
 def _strip(masks: Tensor, top: int, bottom: int, size: tuple[int, int]) -> Tensor:
     """Rows top to bottom of masks (B, Q, h, w) resized to `size` -> (B, Q, bottom - top, W)."""
     height, width = size

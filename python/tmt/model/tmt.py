@@ -6,7 +6,7 @@ image -> pixel.py (features) -> acte.py (regions) -> estimator.py (T) -> decoder
 import copy
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +20,17 @@ from tmt.runtime.precision import full, without_autocast
 
 from .acte import ACTE, Regions, transferability_map
 from .configuration import TMTConfig
-from .criterion import LossOutput, TMTLoss
+from .criterion import Judged, LossOutput, TMTLoss, check_labels, check_values, random_seeds
 from .decoder import Decoded, TransformerModule, mask_logits
 from .estimator import ConditionalDiscriminator, new_estimator
 from .evidence import Evidence, SourcePredictor, evidence, queries_of
 from .groups import Group, parameter_groups
-from .inputs import bound_to_size, check_no_trace, check_pixels
+from .inputs import bound_to_size, check_no_trace, check_pixels, check_transferability
+from .padding import Frame, frame_of
 from .pixel import PixelLevelModule
 from .processor import save_processor
 from .registered import call_registered
-from .semantic import semantic_scores
+from .semantic import semantic_scores, without_padding
 
 
 @dataclass
@@ -47,6 +48,8 @@ class TMTOutput(Mask2FormerForUniversalSegmentationOutput):
         allowed_fraction: (B, L) mean share of positions a query may attend, before the fallback.
         fallback_rate: (B, L) share of queries that might attend nowhere and fell back.
         cross_attentions: per layer (B, heads, Q, S), with `output_attentions`.
+        mask_sizes: (B, 2) int64, rows and columns of `masks_queries_logits` that show the image; None: all. Beyond
+            them, in padding, mask logits are -100, a probability of 0, regions are -1 and everything else is 0.
     """
 
     loss_dict: dict[str, Tensor] | None = None
@@ -55,6 +58,7 @@ class TMTOutput(Mask2FormerForUniversalSegmentationOutput):
     allowed_fraction: Tensor | None = None
     fallback_rate: Tensor | None = None
     cross_attentions: tuple[Tensor | None, ...] | None = None
+    mask_sizes: Tensor | None = None
 
 
 def present(tensor: Tensor | None) -> Tensor:
@@ -138,48 +142,66 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         Args:
             pixel_values: (B, 3, H, W), normalised with ImageNet's mean and deviation, of the weights' dtype.
             mask_labels: per image (n_i, H, W), bool, or in [0, 1]; class_labels: per image (n_i,) int64.
-            pixel_mask: accepted for transformers' image processors, not used (as in transformers).
+            pixel_mask: (B, H, W), 1 for the image, 0 for padding below and right of it, as transformers' processors
+                make it; None: no padding. Padding is seen by nothing and in no loss: images of one size go through the
+                network together, and each gives what it gives alone (but for batch norms in training mode).
             sample_seeds: (B,) int64, seeds of the loss's random points; None: from torch's generator.
-            transferability: (B, h, w) in [0, 1], used instead of the computed T.
+            transferability: (B, h, w) in [0, 1], used instead of the computed T; of padded images at stride 8.
             labelled: (B, H, W) bool, the pixels that have a label, the only ones that the loss looks at; None: all,
                 those of no mask being background, as in transformers. Not used with `ignore_unlabelled=False`.
             output_hidden_states, output_auxiliary_logits, output_attentions, return_dict: as in transformers.
 
         Raises:
-            ValueError: pixels of another kind; transferability or labels that do not fit the batch; labels in a trace.
+            ValueError: pixels of another kind; transferability or labels that do not fit the batch; a pixel_mask that
+                does not, or that is no rectangle at the top left; labels or a pixel_mask in a trace.
         """
         check_pixels(pixel_values, self.channels, self.dtype)
-        pixel_values = bound_to_size(pixel_values)
+        check_transferability(transferability, len(pixel_values))
+        frame = frame_of(pixel_mask, pixel_values)
         wants = _Wants.of(self.config, output_hidden_states, output_auxiliary_logits, output_attentions)
+        if frame is None:
+            seen = [self._see(bound_to_size(pixel_values), transferability, wants)]
+        else:
+            given = frame.cut_transferability(transferability)
+            seen = [self._see(*part, wants) for part in zip(frame.cut(pixel_values), given, strict=True)]
+        losses = None
+        if mask_labels is not None and class_labels is not None:
+            losses = self._loss(seen, frame, mask_labels, class_labels, sample_seeds, labelled)
+        output = _output(wants, seen, frame, losses)
+        as_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if as_dict else output.to_tuple()
+
+    def _see(self, pixel_values: Tensor, transferability: Tensor | None, wants: "_Wants") -> "_Seen":
+        """pixel_values (B, 3, H, W), T to be used instead of the computed one -> what the network makes of them."""
         pixels = self.model.pixel_level_module(pixel_values, output_hidden_states=wants.hidden_states)
-        mask_features = pixels.decoder_last_hidden_state
+        mask_features = present(pixels.decoder_last_hidden_state)
         transfer, regions = self._transferability(pixel_values, mask_features, transferability)
         decoded = self.model.transformer_module(
             pixels.decoder_hidden_states, mask_features, transfer, record=wants.attentions
         )
-        class_logits = full(self.class_predictor(decoded.queries))  # (L + 1, B, Q, K + 1)
-        losses = None
-        if mask_labels is not None and class_labels is not None:
-            wanted = mask_labels, class_labels, sample_seeds, labelled
-            losses = self._loss(decoded, mask_features, class_logits, *wanted)
-        output = _output(wants, pixels, decoded, class_logits, losses, transfer, regions)
-        as_dict = self.config.return_dict if return_dict is None else return_dict
-        return output if as_dict else output.to_tuple()
+        return _Seen(pixels, decoded, full(self.class_predictor(decoded.queries)), transfer, regions)
 
     def _loss(
-        self, decoded, mask_features, class_logits, mask_labels, class_labels, sample_seeds, labelled
+        self, seen: list["_Seen"], frame: Frame | None, mask_labels, class_labels, sample_seeds, labelled
     ) -> LossOutput:
+        """The loss of a batch, arguments as `forward`; of a padded one, of what lies in its images alone."""
         check_no_trace()
         first = 0 if self.config.use_auxiliary_loss else -1
-        return self.criterion(
-            decoded.mask_embeddings[first:],
-            mask_features,
-            class_logits[first:],
-            mask_labels,
-            class_labels,
-            sample_seeds,
-            labelled,
-        )
+        predicted = [one.predicted(first) for one in seen]
+        if frame is None:
+            return self.criterion(*predicted[0], mask_labels, class_labels, sample_seeds, labelled)
+        if labelled is not None and labelled.shape == frame.real.shape:
+            labelled = labelled & frame.real.to(labelled.device)
+        check_labels(mask_labels, class_labels, len(frame.real), labelled)
+        masks = frame.cut_masks(mask_labels)
+        check_values(masks)
+        known = [None] * len(seen) if labelled is None else frame.cut(labelled)
+        seeds = random_seeds(len(masks)) if sample_seeds is None else sample_seeds
+        groups = []
+        for part, of_part, ground in zip(frame.parts, predicted, known, strict=True):
+            of_masks, of_classes = ([labels[i] for i in part.images] for labels in (masks, class_labels))
+            groups.append(Judged(*of_part, of_masks, of_classes, frame.pick(seeds, part), ground))
+        return self.criterion.together(groups)
 
     @torch.no_grad()
     def _transferability(
@@ -187,11 +209,6 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
     ) -> tuple[Tensor | None, Regions | None]:
         """pixel_values (B, 3, H, W), mask_features (B, E, H4, W4) -> T (B, H8, W8) and the regions it was judged on."""
         if given is not None:
-            if given.ndim != 3 or len(given) != len(pixel_values):
-                raise ValueError(
-                    f"TMTForSemanticSegmentation: transferability must be ({len(pixel_values)}, h, w), "
-                    f"got {tuple(given.shape)}"
-                )
             return given, None
         settings = self.config.settings
         if not settings.transferability or not (self.training or settings.transfer_at_inference):
@@ -235,14 +252,17 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
 
         Args:
             outputs: of `forward`.
-            size: (H, W) to which mask logits are upsampled, bilinearly and in one step; probabilities come after.
+            size: (H, W) to which mask logits are upsampled, bilinearly and in one step; probabilities come after. Of
+                padded images, that of each image without its padding.
 
         Returns:
             (B, K, H, W) float32; not normalised, the largest class is the prediction.
         """
-        return semantic_scores(
-            present(outputs.class_queries_logits), present(outputs.masks_queries_logits), (size[0], size[1])
-        )
+        classes, masks = present(outputs.class_queries_logits), present(outputs.masks_queries_logits)
+        if outputs.mask_sizes is None:
+            return semantic_scores(classes, masks, (size[0], size[1]))
+        each = zip(classes, without_padding(masks, outputs.mask_sizes), strict=True)
+        return torch.cat([semantic_scores(one[None], mask[None], (size[0], size[1])) for one, mask in each])
 
     def freeze_unused(self) -> None:
         """Freeze what no segmentation loss reaches, so that plain DDP finds a gradient for every trainable weight."""
@@ -254,9 +274,14 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As transformers', which makes every loaded weight trainable; those that are frozen stay so here."""
+        """As transformers', which makes every loaded weight trainable; those that are frozen stay so here.
+
+        What classes weigh is as the configuration says, though a checkpoint holds what they weighed in its training.
+        """
         loaded = super().from_pretrained(*args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_unused()
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.freeze_unused()
+        model.criterion.reset()
         return loaded
 
     def freeze_source_features(self) -> None:
@@ -313,44 +338,57 @@ class _Wants:
         )
 
 
-def _output(
-    wants: _Wants,
-    pixels: Mask2FormerPixelLevelModuleOutput,
-    decoded: Decoded,
-    class_logits: Tensor,
-    losses: LossOutput | None,
-    transfer: Tensor | None,
-    regions: Regions | None,
-) -> TMTOutput:
-    """Everything of a call under transformers' names; class_logits (L + 1, B, Q, K + 1)."""
-    mask_features = present(pixels.decoder_last_hidden_state)
-    records = decoded.records
-    output = TMTOutput(
-        loss=None if losses is None else losses.loss,
-        loss_dict=None if losses is None else losses.parts,
-        class_queries_logits=class_logits[-1],
-        masks_queries_logits=_masks(decoded.mask_embeddings[-1], mask_features),
-        encoder_last_hidden_state=pixels.encoder_last_hidden_state,
-        pixel_decoder_last_hidden_state=mask_features,
-        transformer_decoder_last_hidden_state=decoded.hidden_states[-1],
-        transferability=transfer,
-        region_labels=None if regions is None else regions.labels,
-        allowed_fraction=torch.stack([record.allowed_fraction for record in records], 1),
-        fallback_rate=torch.stack([record.fallback_rate for record in records], 1),
-    )
-    if wants.auxiliary_logits:
-        output.auxiliary_logits = [
-            {"masks_queries_logits": _masks(embeddings, mask_features), "class_queries_logits": logits}
-            for embeddings, logits in zip(decoded.mask_embeddings[:-1], class_logits[:-1], strict=True)
-        ]
-    if wants.hidden_states:
-        output.encoder_hidden_states = pixels.encoder_hidden_states
-        output.pixel_decoder_hidden_states = pixels.decoder_hidden_states
-        output.transformer_decoder_hidden_states = decoded.hidden_states  # type: ignore[assignment]  # of any length
-    if wants.attentions:
-        output.attentions = tuple(record.self_attention for record in records)  # type: ignore[assignment]
-        output.cross_attentions = tuple(record.cross_attention for record in records)
-    return output
+class _Seen(NamedTuple):
+    """What the network makes of images of one size."""
+
+    pixels: Mask2FormerPixelLevelModuleOutput
+    decoded: Decoded
+    class_logits: Tensor  # (L + 1, B, Q, K + 1)
+    transfer: Tensor | None
+    regions: Regions | None
+
+    def predicted(self, first: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Mask embeddings, mask features and class logits of the layers from `first` on, for the loss."""
+        features = present(self.pixels.decoder_last_hidden_state)
+        return self.decoded.mask_embeddings[first:], features, self.class_logits[first:]
+
+    def output(self, wants: _Wants, **more: Any) -> TMTOutput:
+        """Everything of a call under transformers' names."""
+        pixels, decoded, records = self.pixels, self.decoded, self.decoded.records
+        mask_features = present(pixels.decoder_last_hidden_state)
+        output = TMTOutput(
+            class_queries_logits=self.class_logits[-1],
+            masks_queries_logits=_masks(decoded.mask_embeddings[-1], mask_features),
+            encoder_last_hidden_state=pixels.encoder_last_hidden_state,
+            pixel_decoder_last_hidden_state=mask_features,
+            transformer_decoder_last_hidden_state=decoded.hidden_states[-1],
+            transferability=self.transfer,
+            region_labels=None if self.regions is None else self.regions.labels,
+            allowed_fraction=torch.stack([record.allowed_fraction for record in records], 1),
+            fallback_rate=torch.stack([record.fallback_rate for record in records], 1),
+            **more,
+        )
+        if wants.auxiliary_logits:
+            output.auxiliary_logits = [
+                {"masks_queries_logits": _masks(embeddings, mask_features), "class_queries_logits": logits}
+                for embeddings, logits in zip(decoded.mask_embeddings[:-1], self.class_logits[:-1], strict=True)
+            ]
+        if wants.hidden_states:
+            output.encoder_hidden_states = pixels.encoder_hidden_states
+            output.pixel_decoder_hidden_states = pixels.decoder_hidden_states
+            output.transformer_decoder_hidden_states = decoded.hidden_states  # type: ignore[assignment]  # any length
+        if wants.attentions:
+            output.attentions = tuple(record.self_attention for record in records)  # type: ignore[assignment]
+            output.cross_attentions = tuple(record.cross_attention for record in records)
+        return output
+
+
+def _output(wants: _Wants, seen: list[_Seen], frame: Frame | None, losses: LossOutput | None) -> TMTOutput:
+    """The output of a batch, from those of its images of one size each."""
+    more: dict[str, Any] = {} if losses is None else {"loss": losses.loss, "loss_dict": losses.parts}
+    if frame is None:
+        return seen[0].output(wants, **more)
+    return frame.together([one.output(wants) for one in seen], mask_sizes=frame.sizes(4), **more)
 
 
 def _masks(mask_embeddings: Tensor, mask_features: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
-from tmt.settings.fields import AT_LEAST_ONE, SHARE, Range, Settings, setting
+from tmt.settings.fields import AT_LEAST_ONE, NOT_NEGATIVE, SHARE, Range, Settings, setting
 
 MaskRule = Literal["uncertain", "foreground", "none"]
 Fallback = Literal["all", "transfer"]
@@ -110,6 +110,10 @@ class LossSettings(Settings):
     ignore_unlabelled: bool = setting(True)
     """Whether pixels without a label (255) are unknown to the loss; otherwise they are background of every mask, as in
     Mask2Former."""
+    class_weights: tuple[float, ...] | tuple[str, ...] | None = setting(None, NOT_NEGATIVE)
+    """What each class weighs in the classification loss, a number of at least 0 for each class of the data in its
+    order, or name=weight for some of them, such as [person=2,rider=4], the others weighing 1; none: all weigh 1. Mask
+    losses are not weighted."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from tmt.data import LabelSet
 from tmt.errors import CheckpointError, ConfigError
 from tmt.methods import method_of
+from tmt.model.class_weights import weights_by_class
 from tmt.model.factory import model_config, open_model
 from tmt.runtime.distributed import World, share
 from tmt.runtime.lock import holds_files
@@ -24,7 +25,11 @@ def check_folder(config: Config, folder: Path) -> None:
 
 
 def check_settings(config: Config, world: World, label_set: LabelSet) -> None:
-    """The model's settings must fit each other, and batches the number of processes."""
+    """The model's settings must fit each other and the classes, and batches the number of processes."""
+    try:
+        weights_by_class(config.model.class_weights, label_set.names)
+    except ValueError as error:
+        raise ConfigError(f"model.{str(error).replace(' ', ': ', 1)}") from error
     for stage in config.stages:
         if stage != "estimator" and config.model.base is None:
             model_config(config.model, method_of(stage).configure(TMTSettings(), config.model), label_set)
