@@ -21,6 +21,7 @@ DEFAULTS = {
     "estimator_hidden": 256,
     "transfer_features": "live",
     "transfer_at_inference": True,
+    "estimator_kind": "domain",
 }
 
 
@@ -54,6 +55,7 @@ def test_defaults_are_those_that_measured_best_and_swin_tiny():
         ("kappa", float("inf")),
         ("estimator_hidden", 0),
         ("transfer_features", "target"),
+        ("estimator_kind", "guess"),
         ("hidden_dim", 100),
         ("feature_size", 48),
         ("decoder_layers", 1),

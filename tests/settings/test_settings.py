@@ -107,7 +107,7 @@ BAD = {
     "--source.lr -1": "source.lr",
     "--stages source,refine": "refine",
     "--stages source,source": "once",
-    "--stages []": "choose from source, estimator, linear, full, leep, otce, tmt",
+    "--stages []": "choose from source, estimator, linear, full, joint, leep, otce, tmt",
     "--data.source_root here": "both or neither",
     "--data.source cityscapes": "different domains",
     "--data.source kitti": "data.source",

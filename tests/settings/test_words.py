@@ -22,7 +22,7 @@ LINES = {
     "--target.steps 1.5": "target.steps: must be a whole number of at least 1, got 1.5",
     "--target.steps": "--target.steps: must be followed by a value, got none",
     "--model.kappa sharp": "model.kappa: must be a number above 0",
-    "--stages source,tmtt": "stages: must be a tuple, each one of source, estimator, linear, full, leep, otce, tmt",
+    "--stages source,tmtt": "stages: must be a tuple, each one of source, estimator, linear, full, joint, leep, otce",
     "--trget.steps 3": "--trget.steps: unknown option; did you mean --target.steps?",
     "extra": "extra: must be left out",
 }

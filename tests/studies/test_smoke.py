@@ -28,6 +28,8 @@ def test_smoke_covers_everything() -> None:
         "fallback": {"all", "transfer"},
     }.items():
         assert {getattr(variant.config.model, field) for variant in study.variants} == values
+    kinds = {variant.config.estimator.kind for variant in study.variants}
+    assert kinds == {"domain", "conditional", "entropy", "error"}
     assert all(variant.config.target.steps == variant.config.source.steps == 2 for variant in study.variants)
 
 
@@ -40,4 +42,7 @@ def test_smoke(tmp_path: Path) -> None:
     study = Study.open(tmp_path / "smoke")
     results = study.results()
     assert len(results) == len(study.jobs)
-    assert all(result.last["step"] == 2 and result.last["score"] is not None for result in results)
+    untrained = [result for result in results if result.last == {"step": 0}]
+    assert [result.regions for result in untrained] == ["superpixel-kindentropy"]
+    trained = [result for result in results if result not in untrained]
+    assert all(result.last["step"] == 2 and result.last["score"] is not None for result in trained)

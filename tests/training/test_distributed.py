@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import torch
 from tests.helpers import runs
 
 BATCH = 4
+KINDS = ("conditional", "error")
+"""Of estimators: their stage has another name."""
 
 
 def first_gradients(argv: list[str], stage: str, path: Path, variables: dict[str, str]) -> int:
@@ -20,12 +23,12 @@ def first_gradients(argv: list[str], stage: str, path: Path, variables: dict[str
     os.environ.update(variables)
     runs.redirect(path.with_suffix(".log"))
     from tmt.methods import method_of
-    from tmt.model.factory import freeze, new_model
+    from tmt.model.factory import new_model
     from tmt.runtime.distributed import join
     from tmt.runtime.signals import Stop
     from tmt.settings import TMTSettings
     from tmt.settings.arguments import parse
-    from tmt.training.estimator import estimator_task, new_discriminator
+    from tmt.training.estimator import estimator_task, parts_of, random_estimator
     from tmt.training.run import open_run
     from tmt.training.source import source_task
     from tmt.training.target import target_task
@@ -37,8 +40,8 @@ def first_gradients(argv: list[str], stage: str, path: Path, variables: dict[str
         domains, at = run.domains, run.workplace(stage)
         model = new_model(config.model, plain, seed=3, label_set=domains.label_set)
         if stage == "estimator":
-            freeze(model)
-            task = estimator_task(config, domains, model, new_discriminator(model, at), at)
+            model = of_kind(model, config)
+            task = estimator_task(config, parts_of(config, domains), model, random_estimator(model, at), at)
         else:
             make = source_task if stage == "source" else target_task
             task = make(method_of(stage), model, config, domains, at)
@@ -54,13 +57,24 @@ def first_gradients(argv: list[str], stage: str, path: Path, variables: dict[str
     return 0
 
 
+def of_kind(model, config):
+    """The model for the estimator that is to be trained."""
+    from tmt.model.factory import freeze
+
+    model.config.settings = replace(model.config.settings, estimator_kind=config.estimator.kind)
+    freeze(model)
+    return model
+
+
 def gradients_of(processes: int, stage: str, folder: Path, roots: tuple[Path, Path]) -> list[dict]:
     """The first gradients on every process of a world."""
     path = folder / f"{stage}-{processes}"
     batch = (f"--{name}.batch_size={BATCH}" for name in ("source", "target", "estimator"))
-    more = ("--model.drop_path=0", "--augment.scale=[1.5,2.5]", *batch)
+    kind = stage if stage in KINDS else "domain"
+    more = ("--model.drop_path=0", "--augment.scale=[1.5,2.5]", f"--estimator.kind={kind}", *batch)
     argv = runs.arguments(folder / f"run-{path.name}", *roots, *more)
     world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(runs.free_port()), "WORLD_SIZE": str(processes)}
+    stage = "estimator" if stage in KINDS else stage
     started = [
         runs.start(first_gradients, argv, stage, path, {**world, "RANK": str(rank)}) for rank in range(processes)
     ]
@@ -69,7 +83,7 @@ def gradients_of(processes: int, stage: str, folder: Path, roots: tuple[Path, Pa
     return [torch.load(f"{path}-{rank}", weights_only=True) for rank in range(processes)]
 
 
-@pytest.mark.parametrize("stage", ["source", "estimator", "linear", "leep", "otce"])
+@pytest.mark.parametrize("stage", ["source", "estimator", *KINDS, "linear", "joint", "leep", "otce"])
 def test_first_step_equals_one_process(stage: str, tmp_path: Path, source_root: Path, target_root: Path) -> None:
     one = gradients_of(1, stage, tmp_path, (source_root, target_root))[0]
     two = gradients_of(2, stage, tmp_path, (source_root, target_root))

@@ -18,6 +18,7 @@ from tests.helpers import runs
 from tests.training.test_resume import kill_at, lines, train_and_die_writing, without_time
 from tmt.cli import evaluate, predict
 from tmt.data import TrainBatch
+from tmt.errors import ConfigError
 from tmt.methods import method_of, metric_steps
 from tmt.model.factory import open_model
 from tmt.runtime.distributed import World
@@ -29,7 +30,7 @@ from tmt.training.run import Run, open_run
 from tmt.training.target import target_task
 
 STEPS, FIRST = 6, 3
-METHODS = ("linear", "full", "leep", "otce")
+METHODS = ("linear", "full", "joint", "leep", "otce")
 METRIC = ("--metric.fraction=0.5", "--metric.leep_pixels=64", "--metric.otce_pixels=32")
 
 
@@ -64,7 +65,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory, source_root: Path, target
 
 def test_one_table_has_every_method(compared: Path) -> None:
     rows = json.loads((compared / "results.json").read_text())["rows"]
-    titles = ["linear probing", "full fine-tuning", "LEEP fine-tuning", "OTCE fine-tuning"]
+    titles = ["linear probing", "full fine-tuning", "joint training", "LEEP fine-tuning", "OTCE fine-tuning"]
     assert [row["method"] for row in rows] == titles
     text = (compared / "results.md").read_text()
     assert all(title in text for title in titles) and text.count("\n") == 2 + len(rows)
@@ -75,8 +76,8 @@ def test_every_method_has_the_same_budget(compared: Path) -> None:
     assert len({(done(compared, stage)["steps"], done(compared, stage)["batch_size"]) for stage in METHODS}) == 1
     for stage in METHODS:
         assert [line["step"] for line in steps_of(compared, stage)] == list(range(1, STEPS + 1))
-    rates = [[line["lr"] for line in steps_of(compared, stage)] for stage in ("full", "leep", "otce")]
-    assert rates[0] == rates[1] == rates[2]
+    rates = [[line["lr"] for line in steps_of(compared, stage)] for stage in ("full", "joint", "leep", "otce")]
+    assert all(rate == rates[0] for rate in rates)
     probing = [line["lr"] * 0.1 for line in steps_of(compared, "linear")]  # its only group is not the backbone's
     assert probing == pytest.approx(rates[0])
 
@@ -156,7 +157,37 @@ def test_all_methods_see_the_same_target_batches(
                 assert not torch.equal(right["pixel_values"][:2], left["pixel_values"])
 
 
-@pytest.mark.parametrize("stage", ["linear", "leep", "otce"])
+def test_joint_training_keeps_half_of_each_batch_for_the_source(
+    tmp_path: Path, source_root: Path, target_root: Path, finished: Path
+) -> None:
+    torch.set_num_threads(1)
+    run = opened(arguments(tmp_path / "run", (source_root, target_root), finished, "joint", "--target.batch_size=4"))
+    task, domains = task_of(run, "joint"), run.domains
+    seen = [batch for _, batch in batches_of(task, 0)]
+    assert len(seen) == STEPS and [phase.steps for phase in task.phases] == [STEPS] and task.images == 4
+    for batch in seen:
+        assert batch["domains"].tolist() == [0, 0, 1, 1] and len(batch["labels"]) == 4
+        assert set(batch["names"][:2]) <= set(domains.source.train.names)
+        assert set(batch["names"][2:]) <= set(domains.target.train.names)
+    for (_, again), before in zip(batches_of(task, 3), seen[3:], strict=True):
+        assert torch.equal(again["pixel_values"], before["pixel_values"])
+
+
+def test_joint_training_says_what_it_saw(compared: Path) -> None:
+    assert done(compared, "joint")["source_images"] == 6 and "source_images" not in done(compared, "full")
+    before = steps_of(compared, "full")[0]["loss"]
+    assert steps_of(compared, "joint")[0]["loss"] != before
+
+
+def test_joint_training_needs_batches_of_two_halves(
+    tmp_path: Path, source_root: Path, target_root: Path, finished: Path
+) -> None:
+    argv = arguments(tmp_path / "run", (source_root, target_root), finished, "joint", "--target.batch_size=3")
+    with pytest.raises(ConfigError, match="target.batch_size: must be a multiple of 2 for stage joint, .* got 3"):
+        opened(argv)
+
+
+@pytest.mark.parametrize("stage", ["linear", "joint", "leep", "otce"])
 def test_killed_on_both_sides_of_the_switch(
     stage: str, compared: Path, tmp_path: Path, source_root: Path, target_root: Path, finished: Path
 ) -> None:
@@ -211,7 +242,7 @@ def without_drop_path(model: Path, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("stage", ["linear", "leep", "otce"])
+@pytest.mark.parametrize("stage", ["linear", "joint", "leep", "otce"])
 def test_two_processes_train_as_one(
     stage: str, tmp_path: Path, source_root: Path, target_root: Path, finished: Path
 ) -> None:

@@ -36,10 +36,10 @@ def score(argv: Sequence[str]) -> None:
     with join(job.config.device) as world, world.only_one(job.folder), listen() as stop:
         model = open_model(job.weights).to(world.device)
         freeze(model)
-        for spec in (dataset_of(study, name) for name in study.domains):
-            result = evaluate(model, spec.open("val"), world, job.config.evaluation, stop)
-            world.say(f"on {spec.name} val: {result.headline()}")
-            results[spec.name] = result.to_dict()
+        for name in study.domains:
+            result = evaluate(model, dataset_of(study, name).open("val"), world, job.config.evaluation, stop)
+            world.say(f"on {name} val: {result.headline()}")
+            results[name] = result.to_dict()
         if world.main:
             write_json(job.folder / SCORED, results)
 

@@ -17,8 +17,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from tmt.data.files import Dataset
 from tmt.data.labelled import require_classes
+from tmt.data.labels import IGNORE
 from tmt.data.rare import RareClasses, raised
-from tmt.data.transforms import Augment, Wanted, normalise, normalise_planes
+from tmt.data.transforms import GREY, Augment, Wanted, normalise, normalise_planes, pad
 from tmt.errors import DataError
 
 
@@ -29,6 +30,7 @@ class Sample8Bit(TypedDict):
     labels: Tensor  # (h, w) uint8
     sample_seeds: int
     names: str
+    extents: tuple[int, int]  # height and width of the image in it; the rest is padding
 
 
 class EvalBatch(TypedDict):
@@ -39,13 +41,14 @@ class EvalBatch(TypedDict):
     names: list[str]
 
 
-class MaybeOfBoth(TypedDict, total=False):
-    """What batches of both domains have."""
+class MaybeThere(TypedDict, total=False):
+    """What some batches have."""
 
-    domains: Tensor  # (b,) float, 0 source, 1 target
+    domains: Tensor  # (b,) float, 0 source, 1 target; of batches of both
+    extents: Tensor  # (b, 2) int64, height and width of the image in each; without it, there is no padding
 
 
-class TrainBatch(EvalBatch, MaybeOfBoth):
+class TrainBatch(EvalBatch, MaybeThere):
     """b augmented images of one size."""
 
     sample_seeds: Tensor  # (b,) int64, of everything random in an image's loss
@@ -87,12 +90,15 @@ class TrainSamples(TorchDataset):
         """The training sample at a position."""
         index, wanted, rng = self._choose(position)
         sample = self.dataset[index]
-        image, label = self.augment(sample.image, sample.label, rng, wanted)
+        image, label = self.augment.cut(sample.image, sample.label, rng, wanted)
+        extents = (label.shape[0], label.shape[1])
+        image, label = pad(image, self.augment.crop, GREY), pad(label, self.augment.crop, IGNORE)
         return {
             "pixel_values": torch.from_numpy(image).permute(2, 0, 1),
             "labels": torch.from_numpy(label),
             "sample_seeds": sample_seed(self.seed, position),
             "names": sample.name,
+            "extents": extents,
         }
 
     def _choose(self, position: int) -> tuple[int, Wanted | None, np.random.Generator]:
@@ -133,6 +139,7 @@ def collate(samples: list[Sample8Bit]) -> TrainBatch:
         "labels": torch.stack([sample["labels"] for sample in samples]),
         "sample_seeds": torch.tensor([sample["sample_seeds"] for sample in samples], dtype=torch.int64),
         "names": [sample["names"] for sample in samples],
+        "extents": torch.tensor([sample["extents"] for sample in samples], dtype=torch.int64),
     }
 
 

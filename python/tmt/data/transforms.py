@@ -48,14 +48,22 @@ class Augment:
     def __call__(
         self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator, wanted: Wanted | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """image uint8 (H, W, 3) and label uint8 (H, W) to a crop of both: uint8 (h, w, 3), uint8 (h, w)."""
+        """image uint8 (H, W, 3) and label uint8 (H, W) to a crop of both: uint8 (h, w, 3), uint8 (h, w), filled up at
+        the bottom and the right where the image is smaller."""
+        picture, target = self.cut(image, label, rng, wanted)
+        return pad(picture, self.crop, GREY), pad(target, self.crop, IGNORE)
+
+    def cut(
+        self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator, wanted: Wanted | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As a call, but not filled up."""
         factor = rng.uniform(*self.scale)
         height, width = (max(1, round(side * factor)) for side in label.shape)
         picture, target = self._crop(Image.fromarray(image), Image.fromarray(label), (height, width), rng, wanted)
         picture = jitter(picture, self._colour_matrix(rng))
         if rng.random() < self.flip_probability:
             picture, target = (side.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for side in (picture, target))
-        return pad(np.array(picture), self.crop, GREY), pad(np.array(target), self.crop, IGNORE)
+        return np.array(picture), np.array(target)
 
     def _crop(
         self,

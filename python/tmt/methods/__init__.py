@@ -1,10 +1,12 @@
 """The ways to adapt a source model to the target domain, each one small object over the same training loop.
 
 A method says how the model is configured, which parts train, whether it needs the transferability estimator, and
-whether a first stage maximises a transferability metric. All take as many steps on the same target images.
+whether a first stage maximises a transferability metric. All take as many steps of as many images, on the same
+target images; joint training takes half of each batch from the source.
 """
 
 from tmt.methods.full import FullFineTuning, SourceTraining
+from tmt.methods.joint import JointTraining
 from tmt.methods.leep import LEEPFineTuning
 from tmt.methods.linear import LinearProbing
 from tmt.methods.method import Method
@@ -15,6 +17,7 @@ from tmt.settings import Stage
 
 __all__ = [
     "FullFineTuning",
+    "JointTraining",
     "LEEPFineTuning",
     "LinearProbing",
     "Method",
@@ -30,6 +33,7 @@ METHODS = (
     SourceTraining,
     LinearProbing,
     FullFineTuning,
+    JointTraining,
     LEEPFineTuning,
     OTCEFineTuning,
     TransferableMaskTransformer,

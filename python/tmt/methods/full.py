@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from tmt.methods.method import Method
-from tmt.settings import LossSettings, ModelConfig, RegionSettings, TMTSettings, values_of
+from tmt.settings import BackboneSettings, LossSettings, ModelConfig, RegionSettings, TMTSettings, values_of
 
 
 class FullFineTuning(Method):
@@ -22,6 +22,7 @@ class FullFineTuning(Method):
             fallback=model.fallback,
             **values_of(model, RegionSettings),
             **values_of(model, LossSettings),
+            **values_of(model, BackboneSettings),
         )
 
 

@@ -15,6 +15,8 @@ class Method(ABC):
     """Name of the stage and of its folder."""
     title: str
     """Name in tables."""
+    keeps_source: bool = False
+    """Whether half of each batch of the target stage is of the labelled source images."""
 
     @abstractmethod
     def configure(self, settings: TMTSettings, model: ModelConfig) -> TMTSettings:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from tmt.methods.method import Method
-from tmt.settings import AttentionSettings, LossSettings, ModelConfig, TMTSettings, values_of
+from tmt.settings import AttentionSettings, BackboneSettings, LossSettings, ModelConfig, TMTSettings, values_of
 
 
 class TransferableMaskTransformer(Method):
@@ -14,5 +14,6 @@ class TransferableMaskTransformer(Method):
 
     def configure(self, settings: TMTSettings, model: ModelConfig) -> TMTSettings:
         """Everything that ACTE, TMA and the loss read."""
-        taken = values_of(model, AttentionSettings) | values_of(model, LossSettings)
+        parts = (AttentionSettings, LossSettings, BackboneSettings)
+        taken = {name: value for part in parts for name, value in values_of(model, part).items()}
         return replace(settings, transferability=True, **taken)

@@ -3,7 +3,8 @@
 The way of the data, file by file:
     pixel.py          image -> mask features and three coarser maps
     acte.py           mask features -> regions (ACTE)
-    estimator.py      regions -> how target-like each is
+    evidence.py       regions and predictions -> what is known of each region
+    estimator.py      regions -> how target-like, uncertain or wrong each is
     tma.py            queries, features, masks and T -> attention (TMA)
     decoder.py        the stack of layers
     matcher.py        predictions and labels -> which query answers for which mask
@@ -27,6 +28,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_UNIVERSAL_SEGMENTAT
 
 from .configuration import TMTConfig
 from .criterion import masks_from_labels
+from .efficientnet_lite import register as register_efficientnet_lite
 from .init import initialise_from_scratch
 from .loading import load_model
 from .pipeline import register
@@ -53,6 +55,7 @@ def _register() -> None:
 
 
 _register()
+register_efficientnet_lite()
 
 __all__ = [
     "Queries",

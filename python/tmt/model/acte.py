@@ -19,7 +19,7 @@ class Regions(NamedTuple):
     """An image cut into h x w regions."""
 
     features: Tensor  # (B, C, h, w) float32, mean feature of each region
-    labels: Tensor  # (B, H, W) int64 at stride 8, region y * w + x of each position
+    labels: Tensor  # (B, H, W) int64 at the stride, region y * w + x of each position
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class ACTE:
     """Mask features to regions: superpixels (Eqs. 6-9) or, as an ablation, fixed cells of the same size."""
 
     settings: RegionSettings
+    stride: int = 8
+    """Image pixels from one position to the next: 8, or 4, the mask features' own, where cells are half as wide."""
 
     def __call__(self, mask_features: Tensor) -> Regions:
         """mask_features (B, C, H4, W4) at stride 4, any floating dtype -> Regions, in float32 under autocast too.
@@ -35,7 +37,7 @@ class ACTE:
         """
         in_half = self.finds_in_bfloat16(mask_features.device.type)
         with without_autocast(mask_features):
-            chi = stride8(full(mask_features))
+            chi = full(mask_features) if self.stride == 4 else stride8(full(mask_features))
             cell = self.settings.cell
             if self.settings.regions == "grid":
                 return grid_regions(chi, cell)
@@ -52,6 +54,11 @@ class ACTE:
 def stride8(mask_features: Tensor) -> Tensor:
     """chi: (B, C, H4, W4) at stride 4 -> (B, C, ceil(H4 / 2), ceil(W4 / 2)), means over 2 x 2 positions that exist."""
     return F.avg_pool2d(mask_features, 2, ceil_mode=True, count_include_pad=False)
+
+
+def pooled_to(planes: Tensor, labels: Tensor) -> Tensor:
+    """planes (B, K, H4, W4) at stride 4 -> at the positions (B, H, W) of regions' labels, at stride 4 or 8."""
+    return planes if planes.shape[-2:] == labels.shape[-2:] else stride8(planes)
 
 
 def grid_regions(chi: Tensor, cell: int) -> Regions:

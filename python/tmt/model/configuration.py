@@ -35,7 +35,7 @@ class TMTConfig(Mask2FormerConfig):
     """
 
     model_type = "tmt"
-    backbones_supported = ["swin", "resnet"]
+    backbones_supported = ["swin", "resnet", "tmt_efficientnet_lite"]
 
     def __init__(self, **kwargs: Any):
         added = {name: kwargs.pop(name) for name in ADDED if name in kwargs}
@@ -73,7 +73,14 @@ class TMTConfig(Mask2FormerConfig):
 
         `from_pretrained(folder, field=value)` sets fields after construction, so the model checks again.
         """
-        _ = self.settings
+        settings = self.settings
+        judged = settings.transferability and settings.judges_predictions
+        _require(
+            not judged or settings.transfer_features == "source",
+            "transfer_features",
+            f"source with estimator_kind {settings.estimator_kind}, which judges a frozen copy of the source model",
+            settings.transfer_features,
+        )
         _ = self.weights_by_class
         self._check_sizes()
 

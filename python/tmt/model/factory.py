@@ -5,34 +5,34 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-from transformers import PreTrainedConfig, ResNetConfig, SwinConfig
 from transformers.utils import logging as transformers_logging
 
 from tmt.data.labels import LabelSet, default_colour
 from tmt.errors import CheckpointError, ConfigError
 from tmt.model import TMTConfig, TMTForSemanticSegmentation, initialise_from_scratch, load_model
+from tmt.model.backbones import backbone_config, load_backbone_weights
 from tmt.model.class_weights import ClassWeights, spelt
 from tmt.model.loading import Adapt
 from tmt.model.weights import check_tensors
 from tmt.runtime.seeding import seed_all
-from tmt.settings import ModelConfig, RegionSettings, TMTSettings
+from tmt.settings import EstimatorKind, ModelConfig, RegionSettings, TMTSettings
 
 # Its progress bars and load reports would tear ours apart; what is wrong with a model is raised, not logged.
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
 
-OUTPUTS: dict[str, Any] = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
-"""The maps that a backbone hands on."""
 PER_CLASS = ("class_predictor.", "criterion.")
 """What a model has for its own classes only."""
 REGIONS = "regions"
 """Entry of an estimator file's metadata: its `RegionSettings` as JSON."""
+KIND = "kind"
+"""Entry of an estimator file's metadata: its kind; absent for `domain`."""
 
 
 def new_model(config: ModelConfig, settings: TMTSettings, seed: int, label_set: LabelSet) -> TMTForSemanticSegmentation:
@@ -40,6 +40,7 @@ def new_model(config: ModelConfig, settings: TMTSettings, seed: int, label_set: 
     seed_all(seed)
     model = TMTForSemanticSegmentation(model_config(config, settings, label_set))
     initialise_from_scratch(model)
+    load_backbone_weights(model, config)
     return model
 
 
@@ -47,7 +48,7 @@ def model_config(config: ModelConfig, settings: TMTSettings, label_set: LabelSet
     """The configuration of a new model; raises ConfigError for sizes that do not fit each other."""
     try:
         return TMTConfig(
-            backbone_config=_backbone(config),
+            backbone_config=backbone_config(config),
             feature_size=config.hidden,
             mask_feature_size=config.hidden,
             hidden_dim=config.hidden,
@@ -64,27 +65,6 @@ def model_config(config: ModelConfig, settings: TMTSettings, label_set: LabelSet
         )
     except ValueError as error:
         raise ConfigError(f"model: {error}") from error
-
-
-def _backbone(config: ModelConfig) -> PreTrainedConfig:
-    if config.backbone == "resnet50":
-        return ResNetConfig(**OUTPUTS)
-    if config.backbone == "resnet":
-        return ResNetConfig(
-            embedding_size=config.widths[0],
-            hidden_sizes=list(config.widths),
-            depths=list(config.depths),
-            layer_type="basic",
-            **OUTPUTS,
-        )
-    return SwinConfig(
-        embed_dim=config.embed_dim,
-        depths=list(config.depths),
-        num_heads=list(config.heads),
-        window_size=config.window,
-        drop_path_rate=config.drop_path,
-        **OUTPUTS,
-    )
 
 
 def _labels(label_set: LabelSet) -> dict[str, Any]:
@@ -174,6 +154,26 @@ def weigh_classes(model: TMTForSemanticSegmentation, class_weights: ClassWeights
     return model
 
 
+def save_estimator(estimator: nn.Module, regions: RegionSettings, path: Path, kind: EstimatorKind = "domain") -> None:
+    """Write an estimator's weights, with the settings of the regions that it was trained on."""
+    weights = {name: tensor.contiguous() for name, tensor in estimator.state_dict().items()}
+    marks = {} if kind == "domain" else {KIND: kind}
+    save_file(weights, path, metadata={REGIONS: json.dumps(asdict(regions)), **marks})
+
+
+def kind_of_estimator(path: str | Path) -> EstimatorKind:
+    """The kind of the estimator in a file. Raises CheckpointError where it is no estimator's, or of no known kind."""
+    try:
+        with safe_open(path, "pt") as file:
+            kind: Any = (file.metadata() or {}).get(KIND, "domain")
+    except (OSError, SafetensorError) as error:
+        raise _no_estimator(path, error) from error
+    if kind not in get_args(EstimatorKind):
+        known = ", ".join(get_args(EstimatorKind))
+        raise CheckpointError(f"{path}: estimator must be of a kind of this version ({known}), got {kind}")
+    return kind
+
+
 def _open_unweighted(folder: str | Path, adapt: Adapt | None) -> tuple[TMTForSemanticSegmentation, ClassWeights]:
     """A saved model whose classes all weigh 1, and what they are to weigh once it has the data's names for them."""
     wanted: list[ClassWeights] = []
@@ -186,18 +186,16 @@ def _open_unweighted(folder: str | Path, adapt: Adapt | None) -> tuple[TMTForSem
     return load_model(folder, unweighted), wanted[-1] if wanted else None
 
 
-def save_estimator(discriminator: nn.Module, regions: RegionSettings, path: Path) -> None:
-    """Write a discriminator's weights, with the settings of the regions that it was trained on."""
-    weights = {name: tensor.contiguous() for name, tensor in discriminator.state_dict().items()}
-    save_file(weights, path, metadata={REGIONS: json.dumps(asdict(regions))})
-
-
 def load_estimator(model: TMTForSemanticSegmentation, path: str | Path) -> list[str]:
-    """Put a trained discriminator's weights into a model.
+    """Put a trained estimator's weights into a model made for its kind (`TMTSettings.judged_by`).
 
     Returns how the regions that it was trained on differ from the model's, each as "field is x here and was y".
     Raises CheckpointError when the weights do not fit.
     """
+    kind = kind_of_estimator(path)
+    if kind != model.config.settings.estimator_kind:
+        expected = model.config.settings.estimator_kind
+        raise CheckpointError(f"{path}: estimator must be of kind {expected}, as the model's is, got {kind}")
     try:
         with safe_open(path, "pt") as file:
             names = file.keys()
@@ -206,12 +204,16 @@ def load_estimator(model: TMTForSemanticSegmentation, path: str | Path) -> list[
         check_tensors(Path(path), weights.items())
         model.estimator.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{path}: cannot be used as transferability estimator: {reason}; train it with --stages estimator"
-        ) from error
+        raise _no_estimator(path, error) from error
     pairs = [(name, getattr(model.config, name, None), value) for name, value in trained.items()]
     return [f"{name} is {here} here and was {there}" for name, here, there in pairs if here != there]
+
+
+def _no_estimator(path: str | Path, error: Exception) -> CheckpointError:
+    reason = " ".join(str(error).split())[:200]
+    return CheckpointError(
+        f"{path}: cannot be used as transferability estimator: {reason}; train it with --stages estimator"
+    )
 
 
 def transfer_switch(on: bool | None) -> Adapt | None:

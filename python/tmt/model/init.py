@@ -24,6 +24,8 @@ def initialise_from_scratch(model: TMTForSemanticSegmentation) -> None:
     mask and class heads, projections and the biases of feed-forward layers. Only for training from random weights.
     """
     _initialise_pixel_decoder(model.model.pixel_level_module.decoder)
+    if model.model.pixel_level_module.pyramid is not None:
+        model.model.pixel_level_module.pyramid.reset()
     _initialise_transformer(model.model.transformer_module)
     _torch_default(model.class_predictor)
     for module in model.estimator.modules():

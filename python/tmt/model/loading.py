@@ -18,7 +18,8 @@ from .tmt import TMTForSemanticSegmentation
 from .weights import check_weights
 
 MODEL_TYPES = ("tmt", "mask2former")
-ADDED = ("estimator.", "source_features.")  # keys a plain Mask2Former does not have
+COPIED = ("source_features.", "source_predictor.")
+ADDED = ("estimator.", *COPIED)  # keys a plain Mask2Former does not have
 
 
 Adapt = Callable[[TMTSettings], TMTSettings]
@@ -31,7 +32,7 @@ def load_model(folder: str | Path, adapt: Adapt | None = None, **overrides: Any)
     Weights become float32, whatever they were saved in.
 
     Without `estimator.*` in the folder the estimator is random and T means nothing: train it, or load it, or pass
-    transferability=False. With transfer_features="source" and no copy in the folder, the loaded features are frozen.
+    transferability=False. With transfer_features="source" and no copy in the folder, the loaded model's are frozen.
 
     Args:
         folder: holds config.json and the weights.
@@ -58,7 +59,7 @@ def load_model(folder: str | Path, adapt: Adapt | None = None, **overrides: Any)
         reason = _other_sizes(folder, overrides) if "mismatch" in str(error) else _line(error)
         raise CheckpointError(f"{folder}: weights damaged or not of this configuration: {reason}") from error
     _check_keys(folder, info)
-    if config.settings.transfer_features == "source" and any(key.startswith(ADDED[1]) for key in info["missing_keys"]):
+    if config.settings.transfer_features == "source" and any(key.startswith(COPIED) for key in info["missing_keys"]):
         model.freeze_source_features()
     return model
 

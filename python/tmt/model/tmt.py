@@ -22,7 +22,8 @@ from .acte import ACTE, Regions, transferability_map
 from .configuration import TMTConfig
 from .criterion import Judged, LossOutput, TMTLoss, check_labels, check_values, random_seeds
 from .decoder import Decoded, TransformerModule, mask_logits
-from .estimator import DomainDiscriminator
+from .estimator import ConditionalDiscriminator, new_estimator
+from .evidence import Evidence, SourcePredictor, evidence, queries_of
 from .groups import Group, parameter_groups
 from .inputs import bound_to_size, check_no_trace, check_pixels, check_transferability
 from .padding import Frame, frame_of
@@ -78,9 +79,10 @@ class Segmenter(nn.Module):
 class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
     """Mask2Former whose queries attend where the mask rule and the transferability condition allow.
 
-    Its state dict is Mask2FormerForUniversalSegmentation's with `estimator.*` added (and `source_features.*` with
-    `transfer_features="source"`). The estimator is built frozen: segmentation losses never reach it; to train it,
-    call `model.estimator.requires_grad_(True)` and feed it `region_features`.
+    Its state dict is Mask2FormerForUniversalSegmentation's with `estimator.*` added, `source_features.*` with
+    `transfer_features="source"`, and `source_predictor.*` with an estimator that judges predictions. The estimator is
+    built frozen: segmentation losses never reach it; to train it, call `model.estimator.requires_grad_(True)` and feed
+    it `region_features`.
     """
 
     config: TMTConfig
@@ -97,8 +99,13 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         self.criterion = TMTLoss(config)
         self.acte = ACTE(config.settings)
         self.channels: int = getattr(config.backbone_config, "num_channels", 3)
-        self.estimator = DomainDiscriminator(config.mask_feature_size, config.settings)
-        self.source_features = PixelLevelModule(config) if config.settings.transfer_features == "source" else None
+        settings = config.settings
+        self.estimator = new_estimator(
+            settings.estimator_kind, config.mask_feature_size, settings, config.num_labels or 0
+        )
+        self.source_features = PixelLevelModule(config) if settings.transfer_features == "source" else None
+        copied = settings.transferability and settings.judges_predictions
+        self.source_predictor = SourcePredictor(config) if copied else None
         call_registered(self)
         self.post_init()
         self._ignore_what_parts_ignore()
@@ -209,6 +216,10 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         settings = self.config.settings
         if not settings.transferability or not (self.training or settings.transfer_at_inference):
             return None, None
+        if settings.judges_predictions:
+            found = self.region_evidence(pixel_values)
+            logits = self.estimator.judge(found.features, found.probabilities)
+            return transferability_map(logits, found.labels), Regions(found.features, found.labels)
         if self.source_features is not None:
             mask_features = self.source_features(pixel_values).decoder_last_hidden_state
         regions = self.acte(mask_features)
@@ -222,6 +233,22 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         module = self.model.pixel_level_module if self.source_features is None else self.source_features
         with without_autocast(pixel_values):
             return self.acte(module(pixel_values).decoder_last_hidden_state)
+
+    @torch.no_grad()
+    def region_evidence(self, pixel_values: Tensor) -> Evidence:
+        """pixel_values (B, 3, H, W) -> what the estimator judges: `region_features` and, where its kind asks, the
+        source model's predictions. A model without a copy of the source model is taken for it."""
+        if not self.config.settings.judges_predictions:
+            return evidence(self.region_features(pixel_values), None)
+        module = self.model.pixel_level_module if self.source_features is None else self.source_features
+        predictor = self.source_predictor
+        transformer = self.model.transformer_module if predictor is None else predictor.transformer_module
+        classes = self.class_predictor if predictor is None else predictor.class_predictor
+        with without_autocast(pixel_values):
+            pixels = module(pixel_values)
+            mask_features = pixels.decoder_last_hidden_state
+            queries = queries_of(transformer, classes, pixels.decoder_hidden_states, mask_features)
+            return evidence(self.acte(mask_features), queries)
 
     def semantic_probabilities(self, outputs: TMTOutput, size: tuple[int, int]) -> Tensor:
         """Class scores of each pixel: sum over queries of class probability times mask probability.
@@ -244,8 +271,9 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         """Freeze what no segmentation loss reaches, so that plain DDP finds a gradient for every trainable weight."""
         self.estimator.requires_grad_(False)
         self.model.pixel_level_module.freeze_unused()
-        if self.source_features is not None:
-            self.source_features.requires_grad_(False).eval()
+        for copied in (self.source_features, self.source_predictor):
+            if copied is not None:
+                copied.requires_grad_(False).eval()
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -260,16 +288,20 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         return loaded
 
     def freeze_source_features(self) -> None:
-        """Keep the present backbone and pixel decoder as the source T is judged on; saved with the model."""
+        """Keep the present backbone and pixel decoder, and what predicts where the estimator judges predictions, as
+        the source model that T is judged on; saved with the model."""
         self.config.settings = replace(self.config.settings, transfer_features="source")
         self.source_features = copy.deepcopy(self.model.pixel_level_module)
+        if self.source_predictor is not None:
+            self.source_predictor.copy_of(self.model.transformer_module, self.class_predictor)
         self.freeze_unused()
 
     def train(self, mode: bool = True) -> "TMTForSemanticSegmentation":
-        """As nn.Module's; the frozen source features stay in evaluation mode."""
+        """As nn.Module's; the frozen copy of the source model stays in evaluation mode."""
         super().train(mode)
-        if self.source_features is not None:
-            self.source_features.eval()
+        for copied in (self.source_features, self.source_predictor):
+            if copied is not None:
+                copied.eval()
         return self
 
     def parameter_groups(self, lr: float, weight_decay: float, backbone_multiplier: float) -> list[Group]:
@@ -285,6 +317,8 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, TMTLoss):
             module.reset()
+        elif isinstance(module, ConditionalDiscriminator):
+            module.predicted.zero_()
         else:
             super()._init_weights(module)
 

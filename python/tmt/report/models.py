@@ -23,7 +23,7 @@ class NotThere(DataError):
 def target_images(study: Study, job: Job) -> Dataset:
     """The validation split of a job's target."""
     data = job.config.data
-    root = study.root(data.target)
+    root = study.root(str(job.target))
     if not root.is_dir():
         raise NotThere(f"{root}: no such folder; pictures and correlations need the target's images")
     return DatasetSpec.of(data, data.target, root).open("val")
@@ -40,6 +40,7 @@ def judge(study: Study, job: Job, label_set: LabelSet, regions: str | None = Non
     `regions` other than the job's own: judge `superpixel` or `grid` with the same discriminator.
     """
     judged = values_of(job.config.model, RegionSettings) | ({} if regions is None else {"regions": regions})
+    judged["estimator_kind"] = job.config.estimator.kind
 
     def adapt(settings: TMTSettings) -> TMTSettings:
         return replace(settings, transferability=False, **judged)

@@ -300,10 +300,9 @@ class _View:
 @torch.no_grad()
 def _judged(model: TMTForSemanticSegmentation, pixels: Tensor, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """T (H, W) float64 and each pixel's region (H, W) of an image."""
-    features, labels = model.region_features(pixels.to(model.device))
-    transfer = (
-        torch.sigmoid(-model.estimator(features).double()).flatten(1).gather(1, labels.flatten(1)).view(labels.shape)
-    )
+    features, labels, probabilities, _ = model.region_evidence(pixels.to(model.device))
+    judged = torch.sigmoid(-model.estimator.judge(features, probabilities).double()).flatten(1)
+    transfer = judged.gather(1, labels.flatten(1)).view(labels.shape)
     return enlarge(transfer, size)[0].cpu().numpy(), enlarge(labels, size)[0].cpu().numpy()
 
 

@@ -71,7 +71,7 @@ def missing(study: Study) -> list[str]:
     return [
         f"{variant.title}, {arrow(pair)}, seed {seed}"
         for variant in study.variants
-        for pair in study.pairs
+        for pair in variant.pairs or study.pairs
         for seed in variant.seeds
         if (variant.name, pair, seed) not in study.targets
     ]
@@ -79,7 +79,7 @@ def missing(study: Study) -> list[str]:
 
 def planned(study: Study) -> int:
     """Number of target models of the whole study."""
-    return sum(len(variant.seeds) for variant in study.variants) * len(study.pairs)
+    return sum(len(variant.seeds) * len(variant.pairs or study.pairs) for variant in study.variants)
 
 
 def revisions(study: Study) -> list[str]:

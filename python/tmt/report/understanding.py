@@ -99,9 +99,9 @@ def _judge(
     model: TMTForSemanticSegmentation, pixels: Tensor, truth: Tensor, prediction: Tensor, least: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """pixels (1, 3, H, W), truth and prediction (H, W) -> 1 - T (r,) and error (r,) of the regions that count."""
-    features, labels = model.region_features(pixels)
-    novelty = torch.sigmoid(model.estimator(features).double()).flatten().cpu()  # 1 - T = E
-    regions = enlarge(labels, (truth.shape[0], truth.shape[1]))[0].cpu()  # (H, W)
+    found = model.region_evidence(pixels)
+    novelty = torch.sigmoid(model.estimator.judge(found.features, found.probabilities).double()).flatten().cpu()
+    regions = enlarge(found.labels, (truth.shape[0], truth.shape[1]))[0].cpu()  # (H, W)
     return failures(novelty.numpy(), regions.numpy(), truth.numpy(), prediction.numpy(), least)
 
 

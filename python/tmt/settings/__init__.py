@@ -16,8 +16,11 @@ from tmt.settings.commands import (
 from tmt.settings.data import AugmentConfig, DataConfig, DatasetName, DrawnName, MapillaryMapping, MapillaryVersion
 from tmt.settings.fields import Settings
 from tmt.settings.model import (
+    OWN_BACKBONES,
     Architecture,
     AttentionSettings,
+    BackboneSettings,
+    EstimatorKind,
     LossSettings,
     MaskRule,
     ModelConfig,
@@ -44,9 +47,11 @@ __all__ = [
     "AFFECTS",
     "ESTIMATOR_FILE",
     "ORDER",
+    "OWN_BACKBONES",
     "Architecture",
     "AttentionSettings",
     "AugmentConfig",
+    "BackboneSettings",
     "CheckConfig",
     "Config",
     "DataConfig",
@@ -54,6 +59,7 @@ __all__ = [
     "DrawnName",
     "Device",
     "EstimatorConfig",
+    "EstimatorKind",
     "EvaluateConfig",
     "ExplainConfig",
     "FitConfig",

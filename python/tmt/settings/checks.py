@@ -1,10 +1,12 @@
 """Settings that contradict each other."""
 
+from pathlib import Path
 from typing import get_args
 
 from tmt.errors import ConfigError
 from tmt.settings.data import DataConfig, DatasetName, MapillaryMapping, MapillaryVersion
-from tmt.settings.model import ModelConfig
+from tmt.settings.files import hint
+from tmt.settings.model import OWN_BACKBONES, ModelConfig
 from tmt.settings.run import Config, Stage
 from tmt.settings.training import InferenceConfig
 
@@ -87,6 +89,22 @@ def _check_model(model: ModelConfig) -> None:
         raise ConfigError(
             f"model.hidden: must be a multiple of model.attention_heads = {model.attention_heads}, got {model.hidden}"
         )
+    if model.base is None:
+        _check_backbone(model)
     for i, heads in enumerate(model.heads if model.backbone == "swin" else ()):
         if (model.embed_dim << i) % heads:
             raise ConfigError(f"model.heads: must divide the stage's {model.embed_dim << i} channels, got {heads}")
+
+
+def _check_backbone(model: ModelConfig) -> None:
+    name = model.backbone
+    if name not in OWN_BACKBONES and "/" not in name and not Path(name).is_dir():
+        raise ConfigError(
+            f"model.backbone: must be one of {', '.join(OWN_BACKBONES)}, a hub id such as facebook/convnext-tiny-224 "
+            f"or a folder, got {name}{hint(name, OWN_BACKBONES)}"
+        )
+    if name in ("swin", "resnet50", "resnet") and model.backbone_weights == "pretrained":
+        raise ConfigError(
+            f"model.backbone_weights: there are none for {name}, whose sizes are settings, got pretrained; give a hub "
+            "id or a folder as model.backbone, or efficientnet_lite0"
+        )

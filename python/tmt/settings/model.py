@@ -1,12 +1,16 @@
 """The settings of the segmentation model and of the two parts that TMT adds to it."""
 
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
 from tmt.settings.fields import AT_LEAST_ONE, NOT_NEGATIVE, SHARE, Range, Settings, setting
 
 MaskRule = Literal["uncertain", "foreground", "none"]
+Fallback = Literal["all", "transfer"]
+EstimatorKind = Literal["domain", "conditional", "entropy", "error"]
+OWN_BACKBONES = ("swin", "resnet50", "resnet", "efficientnet_lite0")
+"""Backbones that need neither a hub nor a folder."""
 Four = tuple[int, int, int, int]
 
 
@@ -18,8 +22,15 @@ class Architecture(Settings):
     """Folder of a model in transformers' Mask2Former format that the source stage starts from, the sizes below then not
     being used; of other classes than the data's, its class predictor starts anew. none: a new model of these sizes,
     from random weights."""
-    backbone: Literal["swin", "resnet50", "resnet"] = setting("swin")
-    """Backbone of a new model; `resnet` is one of basic blocks with `depths` and `widths`."""
+    backbone: str = setting("swin")
+    """Backbone of a new model: `swin`, `resnet50`, `resnet` (one of basic blocks with `depths` and `widths`),
+    `efficientnet_lite0`, or any that transformers' AutoBackbone knows, as a hub id or a folder (config.json, with or
+    without weights)."""
+    backbone_weights: Literal["auto", "pretrained", "random"] = setting("auto")
+    """Weights that the backbone starts from. `auto`: the pretrained ones of a hub id, of a folder that holds some and
+    of `efficientnet_lite0` (ImageNet, extra [pretrained]), else random ones."""
+    channels: int = setting(3, AT_LEAST_ONE)
+    """Channels of the images that a new model takes; from pictures, 3 (RGB) or 1 (their grey)."""
     embed_dim: int = setting(96, AT_LEAST_ONE)
     """Swin: channels of the first stage (96 is Swin-T)."""
     depths: Four = setting((2, 2, 6, 2), AT_LEAST_ONE)
@@ -78,7 +89,7 @@ class AttentionSettings(RegionSettings):
     better in our studies, `uncertain` the paper's Eq. 13 (<= threshold), `none` leaves it to the transferability."""
     mask_threshold: float = setting(0.5, SHARE, affects="target")
     """Threshold of the mask rule, a probability (lambda_M)."""
-    fallback: Literal["all", "transfer"] = setting("all", affects="target")
+    fallback: Fallback = setting("all", affects="target")
     """What a query that may attend nowhere does: attend everywhere, or try the transferability condition first."""
     transfer_fraction: float = setting(0.30, SHARE, affects="target")
     """Share of the most transferable positions that are excluded from attention (p_T)."""
@@ -106,7 +117,37 @@ class LossSettings(Settings):
 
 
 @dataclass(frozen=True)
-class TMTSettings(LossSettings, AttentionSettings):
+class JudgeSettings(Settings):
+    """What judges regions, and by which predictions: set from the estimator's file and the source model."""
+
+    estimator_kind: EstimatorKind = setting("domain", affects="target")
+    """Kind of the estimator, see `estimator.kind`. All but `domain` judge a frozen copy of the source model, whose
+    plain pass follows the three settings below."""
+    source_mask_rule: MaskRule = setting("foreground", affects="target")
+    """The copy's mask rule."""
+    source_mask_threshold: float = setting(0.5, SHARE, affects="target")
+    """Threshold of the copy's mask rule."""
+    source_fallback: Fallback = setting("all", affects="target")
+    """What the copy's queries do that may attend nowhere."""
+
+    @property
+    def judges_predictions(self) -> bool:
+        """Whether the estimator looks at the source model's class probabilities."""
+        return self.estimator_kind != "domain"
+
+
+@dataclass(frozen=True)
+class BackboneSettings(Settings):
+    """What of the backbone does not train."""
+
+    freeze_backbone: bool = setting(False, affects="source")
+    """Whether the backbone keeps the weights that it starts from; it is in evaluation mode then."""
+    freeze_backbone_norms: bool = setting(False, affects="source")
+    """Whether the backbone's batch norms keep their weights and statistics, as small batches may need it."""
+
+
+@dataclass(frozen=True)
+class TMTSettings(JudgeSettings, BackboneSettings, LossSettings, AttentionSettings):
     """What a model adds to Mask2Former's configuration, saved in its config.json."""
 
     transferability: bool = setting(True, affects="target")
@@ -117,9 +158,22 @@ class TMTSettings(LossSettings, AttentionSettings):
         """Whether evaluation and prediction use T."""
         return self.transferability and self.transfer_at_inference
 
+    def judged_by(self, kind: EstimatorKind, source: "TMTSettings") -> "TMTSettings":
+        """These for T by an estimator of this kind, which may judge what a model of the settings `source` predicts."""
+        if kind == "domain":
+            return replace(self, estimator_kind=kind)
+        return replace(
+            self,
+            estimator_kind=kind,
+            transfer_features="source",
+            source_mask_rule=source.mask_rule,
+            source_mask_threshold=source.mask_threshold,
+            source_fallback=source.fallback,
+        )
+
 
 @dataclass(frozen=True)
-class ModelConfig(LossSettings, AttentionSettings, Architecture):
+class ModelConfig(BackboneSettings, LossSettings, AttentionSettings, Architecture):
     """The segmentation model and the two parts TMT adds to it."""
 
     plain_mask_rule: MaskRule = setting("foreground", affects="target")

@@ -9,7 +9,7 @@ from tmt.settings.fields import NOT_NEGATIVE, Settings, affected, group, setting
 from tmt.settings.model import ModelConfig
 from tmt.settings.training import EstimatorConfig, FitConfig, InferenceConfig, MetricConfig
 
-Stage = Literal["source", "estimator", "linear", "full", "leep", "otce", "tmt"]
+Stage = Literal["source", "estimator", "linear", "full", "joint", "leep", "otce", "tmt"]
 Device = Literal["auto", "cpu", "cuda"]
 ORDER: tuple[Stage, ...] = get_args(Stage)
 
@@ -24,9 +24,9 @@ class Config(Settings):
     """Continue the run in `out` with the same settings: finished stages are skipped, a broken one goes on exactly.
     A stage whose learning rate is constant may be given more steps."""
     stages: tuple[Stage, ...] = setting(("source", "estimator", "full", "tmt"), affects="nothing")
-    """Stages to run, as `source,estimator`; always in the order source, estimator, linear, full, leep, otce, tmt. All
-    but source need a source model, tmt the estimator too: from this run's folder, or from `source_model` and
-    `estimator_weights`. linear, full, leep, otce and tmt each train one target model."""
+    """Stages to run, as `source,estimator`; always in the order source, estimator, linear, full, joint, leep, otce,
+    tmt. All but source need a source model, tmt the estimator too: from this run's folder, or from `source_model` and
+    `estimator_weights`. linear, full, joint, leep, otce and tmt each train one target model."""
     source_model: str | None = setting(None, affects="source")
     """Folder of a saved source model to use instead of this run's `source/model`."""
     estimator_weights: str | None = setting(None, affects="estimator")

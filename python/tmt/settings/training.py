@@ -1,8 +1,10 @@
 """The settings of the training stages, and of how their models are applied."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tmt.settings.fields import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Settings, setting
+from tmt.settings.model import EstimatorKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,13 @@ class FitConfig(Settings):
 
 @dataclass(frozen=True)
 class EstimatorConfig(Settings):
-    """The domain discriminator's training on the frozen source model's region features."""
+    """The training of what judges regions, on the frozen source model."""
 
+    kind: EstimatorKind = setting("domain")
+    """What T of a region is 1 minus: `domain`, the probability that it is of the target (the paper's); `conditional`,
+    that probability given the classes that the source model predicts there; `entropy`, the source model's uncertainty,
+    where nothing is trained; `error`, its expected share of wrong pixels, learnt on the labelled target images. All but
+    `domain` judge a frozen copy of the source model: its weights and one more pass an image, in inference too."""
     steps: int = setting(2000, AT_LEAST_ONE)
     """Training steps."""
     batch_size: int = setting(8, AT_LEAST_ONE)
@@ -74,8 +81,21 @@ class EstimatorConfig(Settings):
     """Steps between checkpoints."""
     log_every: int = setting(10, AT_LEAST_ONE)
     """Steps between lines in metrics.jsonl."""
+    counted: Literal["labelled", "image"] = setting("labelled")
+    """Regions that discriminators are trained and judged on: those with a labelled pixel, or all that lie in the image,
+    for which no label is needed."""
+    early_stop: bool = setting(False)
+    """Whether the weights of the lowest held-out loss are kept instead of the last, evaluated on images held out of
+    training instead of on the validation splits; of the kind `error`, always."""
+    held_out: float = setting(0.2, SHARE)
+    """Share of each domain's training images that `early_stop` holds out, at least one."""
     saturated: float = setting(0.98, SHARE)
     """Held-out accuracy above which a warning says that the transferability carries little information."""
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the outcome is the best of the evaluations, on held-out training images."""
+        return self.early_stop or self.kind == "error"
 
 
 @dataclass(frozen=True)

@@ -44,14 +44,15 @@ def result_of(job: Job, seconds: float) -> Row:
 def _measured(job: Job) -> Row:
     stage = job.folder / job.stage
     done = read_record(stage / "done.json", MEND)
-    lines = read_lines(stage / "metrics.jsonl")
+    log = stage / "metrics.jsonl"
+    lines = read_lines(log) if log.is_file() else []  # a stage that has nothing to train writes none
     attention = next((line for line in reversed(lines) if "allowed_fraction" in line), {})
     curve = {line["step"]: line["evaluation"]["score"] for line in lines if "evaluation" in line}
     return {
         "mask_rule": done.get("mask_rule"),
         "last": done["last"],
         "best": done["best"],
-        "estimator": done["last"] if job.kind == "estimator" else None,
+        "estimator": done[done.get("kept", "last")] if job.kind == "estimator" else None,
         "curve": sorted(curve.items()),
         "allowed_fraction": attention.get("allowed_fraction"),
         "fallback_rate": attention.get("fallback_rate"),

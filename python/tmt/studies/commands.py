@@ -4,6 +4,7 @@ import os
 import sys
 
 from tmt.data.spec import DatasetSpec
+from tmt.studies.domain_data import with_domain
 from tmt.studies.jobs import Job
 from tmt.studies.process import Commands
 from tmt.studies.study import Study
@@ -22,7 +23,9 @@ def commands_of(job: Job, study: Study, processes: int = 1) -> Commands:
 
 def dataset_of(study: Study, domain: str) -> DatasetSpec:
     """The dataset of one of a study's domains."""
-    return DatasetSpec.of(study.definition.config.data, domain, study.root(domain))
+    root = study.root(domain)
+    data = with_domain(study.definition.config.data, "target", study.definition.domain(domain), str(root))
+    return DatasetSpec.of(data, data.target, root)
 
 
 def environment_of(study: Study) -> dict[str, str]:

@@ -8,10 +8,12 @@ A study file is YAML:
     domains: [gtav, cityscapes]
     pairs: [[gtav, cityscapes]]     source and target; without it, every ordered pair of the domains
     roots: {cityscapes: PATH}       folders of real datasets; the other domains are drawn
+    datasets:                       domains of other names: parts of datasets, or with a class map; the ones without a
+      dusk: {dataset: folders, root: $DATA/camvid, train_list: dusk.txt}    root are drawn
     threads: 1                      of a job on the CPU: part of the study, because sums round differently with others
     variants:
       full: {title: Full, stage: full, role: baseline, seeds: [0, 1, 2]}
-      tmt: {title: TMT, stage: tmt, role: method, seeds: [0]}
+      tmt: {title: TMT, stage: tmt, role: method, seeds: [0], pairs: [[gtav, cityscapes]]}    on some pairs only
       tmt_p0.1: {title: p_T 10 %, stage: tmt, role: fraction, settings: {model.transfer_fraction: 0.1}}
 
 A variant without a role has the one that its settings suggest (`suggested_role`). A variant with a `base` of its own
@@ -20,7 +22,7 @@ gets source models and estimators of its own. Nothing here imports torch.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any, get_args
@@ -28,9 +30,10 @@ from typing import Any, get_args
 import yaml
 
 from tmt.errors import ConfigError
-from tmt.settings import AFFECTS, Config, DrawnName, Stage, arguments
+from tmt.settings import AFFECTS, Config, DatasetName, DrawnName, Stage, arguments
 from tmt.settings.fields import declared
 from tmt.settings.files import hint, presets
+from tmt.studies.domain_data import DomainData, place_of
 from tmt.studies.variant import ROLES, SET_PER_JOB, Pair, Variant, changed, settings_of, suggested_role
 
 STUDIES = Path(__file__).parent / "presets"
@@ -38,8 +41,9 @@ DOMAINS: tuple[str, ...] = get_args(DrawnName)
 RESERVED = ("source", "estimator")
 """Stages that are no variants: what target models start from."""
 STAGES = tuple(stage for stage in get_args(Stage) if stage not in RESERVED)
-KEYS = ("name", "title", "base", "settings", "domains", "pairs", "roots", "threads", "variants")
-VARIANT_KEYS = ("title", "stage", "role", "seeds", "base", "settings")
+KEYS = ("name", "title", "base", "settings", "domains", "pairs", "roots", "datasets", "threads", "variants")
+VARIANT_KEYS = ("title", "stage", "role", "seeds", "pairs", "base", "settings")
+DOMAIN_KEYS = ("root", *(item.name for item in fields(DomainData)))
 SETTINGS = tuple(declared(Config))
 
 
@@ -57,6 +61,12 @@ class Definition:
     config: Config
     """The settings that all variants share."""
     variants: tuple[Variant, ...]
+    datasets: dict[str, DomainData] = field(default_factory=dict)
+    """What domains are that are not the dataset of their name."""
+
+    def domain(self, name: str) -> DomainData:
+        """What a domain is."""
+        return self.datasets.get(name, DomainData(name))
 
 
 def studies() -> list[str]:
@@ -122,7 +132,8 @@ class _Reader:
     def definition(self) -> Definition:
         self._check_keys((), self.tree, KEYS)
         config = self._config(self._base(()), self._settings(()), ())
-        domains = self._domains()
+        datasets = self._datasets()
+        domains = self._domains((*DOMAINS, *datasets))
         return Definition(
             name=self._text(("name",), self.tree.get("name", self.path.stem)),
             title=self._text(("title",), self.tree.get("title", self.path.stem)),
@@ -131,8 +142,13 @@ class _Reader:
             roots=self._roots(domains),
             threads=self._positive(("threads",), self.tree.get("threads", 1)),
             config=config,
-            variants=self._variants(config),
+            variants=self._variants(config, self._pairs(domains)),
+            datasets=datasets,
         )
+
+    def _check_mapping(self, place: tuple[object, ...], tree: object) -> None:
+        if not isinstance(tree, dict):
+            raise self.error(place, f"must be a mapping of names to what they are, got {tree!r}")
 
     def _check_keys(self, place: tuple[object, ...], tree: object, keys: Sequence[str]) -> None:
         if not isinstance(tree, dict):
@@ -164,28 +180,54 @@ class _Reader:
             raise self.error(place, f"must be one of {', '.join(allowed)}, got {value!r}{hint(str(value), allowed)}")
         return value
 
-    def _domains(self) -> tuple[str, ...]:
+    def _datasets(self) -> dict[str, DomainData]:
+        given = self.tree.get("datasets") or {}
+        self._check_mapping(("datasets",), given)
+        return {name: self._dataset(("datasets", name)) for name in given}
+
+    def _dataset(self, place: tuple[object, ...]) -> DomainData:
+        if not str(place[-1]).isidentifier():
+            raise self.error(place, f"must be a name of letters, digits and _, got {place[-1]!r}")
+        tree = self._at(place)
+        self._check_keys(place, tree, DOMAIN_KEYS)
+        dataset = self._one_of((*place, "dataset"), tree.get("dataset", place[-1]), get_args(DatasetName))
+        if tree.get("root") is None and dataset not in DOMAINS:
+            raise self.error(place, f"must have a root, as {dataset} cannot be drawn")
+        files = {name: tree.get(name) for name in ("classes", "train_list", "val_list")}
+        known = {name: self._text((*place, name), file) for name, file in files.items() if file is not None}
+        most = tree.get("train_images")
+        return DomainData(
+            dataset, **known, train_images=most and self._positive((*place, "train_images"), most)
+        )  # fmt: skip
+
+    def _domains(self, known: Sequence[str]) -> tuple[str, ...]:
         given = self._list(("domains",), self.tree.get("domains", list(DOMAINS)))
-        return tuple(self._one_of(("domains", i), domain, DOMAINS) for i, domain in enumerate(given))
+        return tuple(self._one_of(("domains", i), domain, known) for i, domain in enumerate(given))
 
     def _pairs(self, domains: tuple[str, ...]) -> tuple[Pair, ...]:
         if self.tree.get("pairs", "all") == "all":
             if len(domains) < 2:
                 raise self.error(("domains",), f"must be at least two, got {', '.join(domains)} alone")
             return tuple(permutations(domains, 2))
-        pairs = self._list(("pairs",), self.tree["pairs"])
+        return self._listed_pairs(("pairs",), self.tree["pairs"], domains)
+
+    def _listed_pairs(self, place: tuple[object, ...], given: object, domains: tuple[str, ...]) -> tuple[Pair, ...]:
+        pairs = self._list(place, given)
         for i, pair in enumerate(pairs):
             if not isinstance(pair, list) or len(pair) != 2 or pair[0] == pair[1]:
-                raise self.error(("pairs", i), f"must be two different domains, [source, target], got {pair!r}")
+                raise self.error((*place, i), f"must be two different domains, [source, target], got {pair!r}")
             for j, domain in enumerate(pair):
-                self._one_of(("pairs", i, j), domain, domains)
+                self._one_of((*place, i, j), domain, domains)
         return tuple((source, target) for source, target in pairs)
 
     def _roots(self, domains: tuple[str, ...]) -> dict[str, str]:
         given = self.tree.get("roots") or {}
         self._check_keys(("roots",), given, domains)
         texts = {domain: self._text(("roots", domain), root) for domain, root in given.items()}
-        return {domain: str(Path(root).expanduser().resolve()) for domain, root in texts.items()}
+        for domain, tree in (self.tree.get("datasets") or {}).items():
+            if domain in domains and domain not in given and tree.get("root") is not None:
+                texts[domain] = self._text(("datasets", domain, "root"), tree["root"])
+        return {domain: place_of(root) for domain, root in texts.items()}
 
     def _base(self, place: tuple[object, ...]) -> list[str]:
         """The command line's part that names the base of the study, or of the variant at `place`."""
@@ -249,14 +291,14 @@ class _Reader:
             raise self.error(at, str(error)) from error
         return _placeless(config)
 
-    def _variants(self, shared: Config) -> tuple[Variant, ...]:
+    def _variants(self, shared: Config, pairs: tuple[Pair, ...]) -> tuple[Variant, ...]:
         given = self.tree.get("variants")
         if not isinstance(given, dict) or not given:
             raise self.error(("variants",), f"must be a mapping of at least one variant's name to it, got {given!r}")
-        variants = tuple(self._variant(name, shared) for name in given)
+        variants = tuple(self._variant(name, shared, pairs) for name in given)
         return tuple(one if one.role else replace(one, role=suggested_role(one, variants, shared)) for one in variants)
 
-    def _variant(self, name: str, shared: Config) -> Variant:
+    def _variant(self, name: str, shared: Config, pairs: tuple[Pair, ...]) -> Variant:
         place = ("variants", name)
         if not isinstance(name, str) or not name.replace("_", "").replace(".", "").isalnum():
             raise self.error(place, f"must be a name of letters, digits, dots and _, got {name!r}")
@@ -277,7 +319,18 @@ class _Reader:
             seeds=self._seeds(place, tree.get("seeds", [0])),
             config=replace(config, data=shared.data),  # the domains are drawn once for all variants
             own_base=own,
+            pairs=self._own_pairs((*place, "pairs"), tree.get("pairs"), pairs),
         )
+
+    def _own_pairs(self, place: tuple[object, ...], given: object, pairs: tuple[Pair, ...]) -> tuple[Pair, ...] | None:
+        """The pairs of a variant that has not all of the study's."""
+        if given is None:
+            return None
+        own = self._listed_pairs(place, given, tuple(dict.fromkeys(domain for pair in pairs for domain in pair)))
+        for i, pair in enumerate(own):
+            if pair not in pairs:
+                raise self.error((*place, i), f"must be one of the study's pairs, got {list(pair)}")
+        return own
 
     def _role(self, place: tuple[object, ...], role: object, stage: str) -> str:
         """The role that is given; empty where none is."""
@@ -311,12 +364,14 @@ def _leaves(tree: dict, place: tuple[object, ...]) -> list[tuple[tuple[object, .
 
 def to_yaml(definition: Definition) -> str:
     """The study with everything resolved: no base, all settings, all pairs. `read` reads it back."""
+    datasets = {name: one.tree() for name, one in definition.datasets.items()}
     content = {
         "name": definition.name,
         "title": definition.title,
         "domains": list(definition.domains),
         "pairs": [list(pair) for pair in definition.pairs],
         "roots": definition.roots,
+        **({"datasets": datasets} if datasets else {}),
         "threads": definition.threads,
         "variants": {variant.name: _variant_tree(variant, definition.config) for variant in definition.variants},
         "settings": settings_of(definition.config),
@@ -326,7 +381,9 @@ def to_yaml(definition: Definition) -> str:
 
 def _variant_tree(variant: Variant, shared: Config) -> dict[str, object]:
     tree = {"title": variant.title, "stage": variant.stage, "role": variant.role, "seeds": list(variant.seeds)}
-    own_base = {"base": "defaults"} if variant.own_base else {}
+    own_base: dict[str, object] = {"base": "defaults"} if variant.own_base else {}
+    if variant.pairs is not None:
+        own_base["pairs"] = [list(pair) for pair in variant.pairs]
     return {**tree, **own_base, "settings": changed(variant.config, shared)}
 
 
@@ -334,6 +391,8 @@ def changes(old: Definition, new: Definition) -> list[str]:
     """Where a study differs from what its finished jobs were made with; more pairs, variants and seeds do not."""
     found = _compare("settings", settings_of(old.config), settings_of(new.config))
     found += _compare("roots", *({name: study.roots.get(name) for name in old.domains} for study in (old, new)))
+    for name in old.domains:
+        found += [f"datasets.{name}: has changed"] if old.domain(name) != new.domain(name) else []
     found += [f"threads: {old.threads} -> {new.threads}"] if old.threads != new.threads else []
     variants = {variant.name: variant for variant in new.variants}
     for before in old.variants:

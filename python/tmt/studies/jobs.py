@@ -24,6 +24,7 @@ from tmt.settings import (
     values_of,
 )
 from tmt.studies.definition import Definition, Variant
+from tmt.studies.domain_data import with_domain
 
 OF_THE_ESTIMATOR = tuple(name for name, affects in AFFECTS.items() if affects == "estimator" and "." in name)
 """Settings, with dots, that an estimator depends on beside its source model."""
@@ -71,7 +72,7 @@ def plan(definition: Definition, folder: Path) -> dict[str, Job]:
     for seed in sorted({seed for variant in definition.variants for seed in variant.seeds}):
         for pair in definition.pairs:
             for variant in definition.variants:
-                if seed in variant.seeds:
+                if seed in variant.seeds and (variant.pairs is None or pair in variant.pairs):
                     for job in _Planner(definition, folder, variant, pair, seed).jobs():
                         jobs.setdefault(job.id, job)
     for job in jobs.values():
@@ -139,9 +140,11 @@ class _Planner:
     ) -> Config:  # fmt: skip
         """The settings of a job, with its place in the study filled in."""
         drawn = images_drawn(config)
-        roots = [self.definition.roots.get(domain, str(drawn_root(self.folder, domain))) for domain in pair]
-        data = replace(config.data, source=pair[0], target=pair[1], source_root=roots[0], target_root=roots[1])
-        if "mapillary" not in pair:
+        data = config.data
+        for role, domain in zip(("source", "target"), pair, strict=True):
+            root = self.definition.roots.get(domain, str(drawn_root(self.folder, domain)))
+            data = with_domain(data, role, self.definition.domain(domain), root)
+        if "mapillary" not in (data.source, data.target):
             data = replace(data, mapillary_mapping="strict", mapillary_version=None)
         return replace(
             config,
@@ -157,6 +160,9 @@ class _Planner:
 
     def _subset(self, fit: FitConfig, domain: str, images: int, drawn: int) -> FitConfig:
         """A drawn domain has enough images for both roles; in each role as many are used as the settings say."""
+        most = self.definition.domain(domain).train_images
+        if most is not None and fit.images is not None and fit.images >= most:
+            return replace(fit, images=None)
         if domain in self.definition.roots or fit.images is not None or images == drawn:
             return fit
         return replace(fit, images=images)

@@ -34,6 +34,8 @@ class Variant:
     """All settings but those that each job gets from its place in the study."""
     own_base: bool = False
     """Whether it starts from source models of its own, of another base than the study's."""
+    pairs: tuple[Pair, ...] | None = None
+    """The pairs that it is trained on; None: all of the study's."""
 
     @property
     def uses_transferability(self) -> bool:

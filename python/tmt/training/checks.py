@@ -35,7 +35,17 @@ def check_settings(config: Config, world: World, label_set: LabelSet) -> None:
             model_config(config.model, method_of(stage).configure(TMTSettings(), config.model), label_set)
     share(config.source.batch_size, world, "source.batch_size")
     share(config.target.batch_size, world, "target.batch_size")
+    if "joint" in config.stages:
+        _check_halves(config, world)
     share(config.estimator.batch_size, world, "estimator.batch_size")
+
+
+def _check_halves(config: Config, world: World) -> None:
+    if config.target.batch_size % (2 * world.size):
+        raise ConfigError(
+            f"target.batch_size: must be a multiple of {2 * world.size} for stage joint, half of each batch being of "
+            f"the source, got {config.target.batch_size}"
+        )
 
 
 def check_inputs(config: Config, folder: Path, label_set: LabelSet) -> None:

@@ -42,6 +42,7 @@ class SegmentationResult(TypedDict, total=False):
     last: StepScores
     best: StepScores
     target: dict[str, Any]  # of the source model: its scores on the target domain
+    source_images: int  # of joint training: labelled source images beside those of the target
     metric: dict[str, Any]  # of the methods that begin with a transferability metric
 
 

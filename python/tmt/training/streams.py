@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from tmt.data import Augment, Dataset, RareClasses, TrainBatch, train_batches
+from tmt.data.loader import MaybeThere
 from tmt.runtime.distributed import World
 from tmt.runtime.seeding import derive
 from tmt.settings import AugmentConfig, Config
@@ -55,12 +56,15 @@ class Pairs:
 
 def joined(source: TrainBatch, target: TrainBatch) -> TrainBatch:
     """Two batches as one: every tensor (b, ...) as (2b, ...), and each image's domain (2b,), 0 source."""
+    extents = [batch["extents"] for batch in (source, target) if "extents" in batch]
+    both: MaybeThere = {"extents": torch.cat(extents)} if len(extents) == 2 else {}
     return {
         "pixel_values": torch.cat([source["pixel_values"], target["pixel_values"]]),
         "labels": torch.cat([source["labels"], target["labels"]]),
         "sample_seeds": torch.cat([source["sample_seeds"], target["sample_seeds"]]),
         "domains": torch.arange(2).repeat_interleave(len(source["labels"])).float(),
         "names": [*source["names"], *target["names"]],
+        **both,
     }
 
 
