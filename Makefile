@@ -32,7 +32,7 @@ help:
 $(VENV)/.installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch setuptools pybind11 cmake ninja
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch setuptools cmake ninja
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[test]"
 	touch $@
 

@@ -15,8 +15,7 @@ class CMakeBuild(build_ext):
     """Builds every target of CMakeLists.txt into the folder where setuptools wants `tmt_ext/_C`."""
 
     def build_extension(self, extension):
-        import pybind11  # both here: a source distribution is made without them
-        import torch
+        import torch  # here: a source distribution is made without it
         from torch.utils import cpp_extension
 
         output = Path(self.get_ext_fullpath(extension.name)).resolve().parent
@@ -27,7 +26,6 @@ class CMakeBuild(build_ext):
             "CMAKE_BUILD_TYPE": "Debug" if self.debug else "Release",
             "CMAKE_LIBRARY_OUTPUT_DIRECTORY": output,
             "Python_EXECUTABLE": sys.executable,
-            "pybind11_DIR": pybind11.get_cmake_dir(),
             "TMT_VERSION": self.distribution.get_version(),
             "TMT_TORCH_INCLUDE": ";".join(cpp_extension.include_paths()),
             "TMT_TORCH_LIB": Path(torch.__file__).parent / "lib",
@@ -51,6 +49,7 @@ class CMakeBuild(build_ext):
 setup(
     packages=[*find_namespace_packages("python", include=["tmt", "tmt.*"]), "tmt_ext"],
     package_dir={"tmt": "python/tmt", "tmt_ext": "tmt_ext"},
-    ext_modules=[Extension("tmt_ext._C", sources=[])],
+    ext_modules=[Extension("tmt_ext._C", sources=[], py_limited_api=True)],
     cmdclass={"build_ext": CMakeBuild},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )
