@@ -15,7 +15,7 @@ SPREAD := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfil
 SANITIZERS := address,undefined
 SANITIZED := build/sanitized
 
-.PHONY: help install demo test sanitize kernels oldest-torch cuda-torch lint format bench bench-gpu clean
+.PHONY: help install demo test sanitize kernels oldest-torch cuda-torch docs lint format bench bench-gpu clean
 
 help:
 	@echo "make demo     install into $(VENV), train source -> estimator -> target on synthetic streets, show the table"
@@ -26,6 +26,7 @@ help:
 	@echo "make oldest-torch  the CUDA kernels against the oldest torch;  make cuda-torch  loaded under a torch with CUDA"
 	@echo "make bench    time operators and whole models against plain PyTorch and transformers, idle and contended"
 	@echo "make bench-gpu  on a machine with a GPU: build, test, profile, sanitize, time; bench/gpu.sh 1 and 2"
+	@echo "make docs     the documentation as web pages, build/site/index.html"
 	@echo "make clean    remove build products (keeps $(VENV) and runs)"
 
 # Editable, so that edits in python/ and tmt_ext/ count at once; csrc/ changes rebuild through SOURCES.
@@ -78,6 +79,10 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_FILES)
+
+docs: install
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: install
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench

@@ -1,4 +1,4 @@
-"""Draws bench/kernels.png: how data flows through the kernels, and the times of the forward passes."""
+"""Draws docs/kernels.png: how data flows through the kernels, and the times of the forward passes."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402  (after the choice of backend)
 
-HERE = Path(__file__).parent
+PICTURE = Path(__file__).parents[1] / "docs/kernels.png"
 MEMORY, CACHE, RESULT = "#d7e3f4", "#fde9c9", "#d9ead3"
 
 # Boxes (x, y, width, height, colour, text) and arrows (from, to, what moves) of each operator, on a page of 10 x 6.
@@ -91,7 +91,7 @@ def bars(axes, rows: list[dict[str, object]], about: dict[str, str]) -> None:
 
 
 def draw(record: dict[str, object]) -> None:
-    """Writes kernels.png for the results of `python -m bench`."""
+    """Writes the picture of the results of `python -m bench`."""
     shown = ("forward", "inference")
     forward = [row for row in record["rows"] if row["step"] in shown and "bfloat16" not in row["title"]]
     figure = plt.figure(figsize=(15, 9.5), layout="constrained")
@@ -100,4 +100,4 @@ def draw(record: dict[str, object]) -> None:
     flow(left, "superpixel", *SUPERPIXEL)
     flow(right, "masked attention", *ATTENTION)
     bars(below.subplots(), forward, record["environment"])
-    figure.savefig(HERE / "kernels.png", dpi=80)
+    figure.savefig(PICTURE, dpi=80)

@@ -118,7 +118,10 @@ def pack_predicted_mask(
         mask_embeddings: (B, N, E); mask_features: (B, E, S); one dtype of float32, bfloat16, float16 or, on the CPU,
             float64 (under autocast they may differ: the wider one counts).
         transferability: (B, S), any floating dtype, or None: the mask alone decides.
-        mask_threshold, transfer_threshold, fallback: see `pack_mask`; rule: "uncertain" or "foreground".
+        mask_threshold: see `pack_mask`.
+        transfer_threshold: see `pack_mask`.
+        rule: "uncertain" or "foreground".
+        fallback: see `pack_mask`.
 
     Returns:
         PackedMask: bits (B, N, ceil(S / 64)) int64, allowed (B, N) int32.

@@ -111,7 +111,10 @@ def test_training_steps_reach_the_same_weights_and_every_feature():
     assert reached[0] == reached[1]
 
 
-def test_the_readme_quotes_the_committed_results():
+def test_pages_quote_the_committed_results():
     record = json.loads(publish.RESULTS.read_text())
-    readme = publish.README.read_text()
-    assert publish.section(record) in readme and publish.replaced(readme, publish.section(record)) == readme
+    for page, text in ((publish.PAGE, publish.section(record)), (publish.README, publish.summary(record))):
+        assert text in page.read_text() and publish.replaced(page.read_text(), text) == page.read_text()
+    speeds = [row["ms"] for row in record["rows"] if row["title"].startswith("model Swin-T")]
+    times = [ms["transformers"]["median"] / ms["tmt"]["median"] for ms in speeds]
+    assert f"| {times[0]:.1f} | {times[1]:.1f} |" in publish.summary(record)

@@ -136,7 +136,10 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
             transferability: (B, h, w) in [0, 1], used instead of the computed T.
             labelled: (B, H, W) bool, the pixels that have a label, the only ones that the loss looks at; None: all,
                 those of no mask being background, as in transformers. Not used with `ignore_unlabelled=False`.
-            output_hidden_states, output_auxiliary_logits, output_attentions, return_dict: as in transformers.
+            output_hidden_states: as in transformers.
+            output_auxiliary_logits: as in transformers.
+            output_attentions: as in transformers.
+            return_dict: as in transformers.
 
         Raises:
             ValueError: pixels of another kind; transferability or labels that do not fit the batch; labels in a trace.

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from tmt.data import IGNORE, LabelSet, colourise, normalise
 from tmt.data.files import Sample
+from tmt.inference.attention import attend
 from tmt.inference.sliding_window import enlarge, segment
 from tmt.model import TMTForSemanticSegmentation
-from tmt.report.attention import attend
 from tmt.report.models import NotThere, estimators_of, judge, target_images, target_model, tell_left_out
 from tmt.report.scores import COMPARED, arrow, estimators, seeds_of, titles
 from tmt.runtime.files import read_json, write_atomically, write_json

@@ -65,6 +65,20 @@ class PredictConfig(InferenceConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExplainConfig(Settings):
+    """Draw how a model of stage tmt treats an image: superpixels, T, and where a query attends, layer by layer."""
+
+    model: str = setting(given="positional")
+    """Folder of a saved model that uses the transferability in inference."""
+    image: str = setting(given="positional")
+    """An image."""
+    follow: str | None = None
+    """Class whose query is followed; none: the largest that is predicted in less than a fifth of the image."""
+    out: str
+    """The picture, a PNG."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportConfig(Settings):
     """Make the report of a study, finished or not."""
 
