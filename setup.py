@@ -11,6 +11,13 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 
 
+def remove_libraries(folder):
+    """Remove those of an earlier build: one with CUDA, perhaps, or one for a single Python, which would be preferred."""
+    for pattern in ("_C.*", "libtmt_cuda.so"):
+        for library in folder.glob(pattern):
+            library.unlink()
+
+
 class CMakeBuild(build_ext):
     """Builds every target of CMakeLists.txt into the folder where setuptools wants `tmt_ext/_C`."""
 
@@ -21,7 +28,7 @@ class CMakeBuild(build_ext):
         output = Path(self.get_ext_fullpath(extension.name)).resolve().parent
         work = Path(self.build_temp).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        (output / "libtmt_cuda.so").unlink(missing_ok=True)  # of an earlier build with CUDA, perhaps
+        remove_libraries(output)
         options = {
             "CMAKE_BUILD_TYPE": "Debug" if self.debug else "Release",
             "CMAKE_LIBRARY_OUTPUT_DIRECTORY": output,
@@ -41,6 +48,7 @@ class CMakeBuild(build_ext):
 
     def copy_extensions_to_source(self):
         """For in-place and editable builds: the CUDA library, which setuptools does not know, goes beside `_C`."""
+        remove_libraries(ROOT / "tmt_ext")
         super().copy_extensions_to_source()
         for library in Path(self.build_lib).glob("tmt_ext/libtmt_cuda.so"):
             self.copy_file(library, ROOT / "tmt_ext" / library.name)
