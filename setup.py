@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def remove_libraries(folder):
-    """Remove those of an earlier build: one with CUDA, perhaps, or one for a single Python, which would be preferred."""
+    """Remove those of an earlier build: one with CUDA, perhaps, or one for a single Python, which it would prefer."""
     for pattern in ("_C.*", "libtmt_cuda.so"):
         for library in folder.glob(pattern):
             library.unlink()

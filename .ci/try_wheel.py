@@ -1,5 +1,6 @@
-"""Tries the installed package as a user has it: trains two steps a stage on drawn scenes and predicts, where no compiler
-is found.   Usage: PYTHON .ci/try_wheel.py, with the Python that the wheel was installed for.
+"""Tries the installed package as a user has it: trains two steps a stage on drawn scenes and predicts; no compiler.
+
+Usage: PYTHON .ci/try_wheel.py, with the Python that the wheel was installed for.
 """
 
 import os

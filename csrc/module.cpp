@@ -45,8 +45,15 @@ PyMethodDef methods[] = {
 };
 
 PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_C",    "Loads the operators of torch.ops.tmt for the CPU.", 0, methods, nullptr, nullptr,
-    nullptr,               nullptr,
+    PyModuleDef_HEAD_INIT,
+    "_C",
+    "Loads the operators of torch.ops.tmt for the CPU.",
+    0,
+    methods,
+    nullptr,
+    nullptr,
+    nullptr,
+    nullptr,
 };
 
 }  // namespace
