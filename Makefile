@@ -15,11 +15,12 @@ SPREAD := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfil
 SANITIZERS := address,undefined
 SANITIZED := build/sanitized
 
-.PHONY: help install demo test sanitize kernels oldest-torch cuda-torch docs lint format bench bench-gpu clean
+.PHONY: help install demo test sanitize kernels oldest-torch cuda-torch docs wheel wheels wheels-cuda lint format bench bench-gpu clean
 
 help:
 	@echo "make demo     install into $(VENV), train source -> estimator -> target on synthetic streets, show the table"
 	@echo "make test     install into $(VENV), check style and types, run every test"
+	@echo "make wheel    source distribution and wheel in dist/, tried in a new environment;  make wheels  as published, in containers"
 	@echo "make lint     check style and types only;  make format  mend style"
 	@echo "make sanitize  the operators' tests once more, watched by AddressSanitizer and UBSan"
 	@echo "make kernels  what the compilers made of the kernels: ARM, CUDA registers, spills and instructions"
@@ -33,7 +34,7 @@ help:
 $(VENV)/.installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch setuptools pybind11 cmake ninja
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch setuptools cmake ninja
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[test]"
 	touch $@
 
@@ -68,6 +69,19 @@ oldest-torch: install
 
 cuda-torch: install
 	.ci/cuda-torch $(BIN)/python
+
+wheel: install
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group wheel
+	.ci/wheel $(BIN)/python
+
+# What is published, for the system they run on; on Linux both need Docker.
+wheels:
+	$(PYTHON) -m pip install --quiet -c constraints.txt cibuildwheel
+	$(PYTHON) -m cibuildwheel --output-dir dist
+
+wheels-cuda:
+	$(PYTHON) -m pip install --quiet -c constraints.txt cibuildwheel
+	$(PYTHON) -m cibuildwheel --config-file .ci/cibuildwheel-cuda.toml --output-dir dist/cuda
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,14 +1,5 @@
-// Every operator schema, and the Python module tmt_ext._C. Kernels register themselves, in csrc/*/cpu and csrc/*/cuda.
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
+// Every operator schema. Kernels register themselves, in csrc/*/cpu and csrc/*/cuda; the Python module: module.cpp.
 #include <torch/csrc/stable/library.h>
-
-#include <iterator>
-#include <sstream>
-#include <string>
-#include <vector>
-
-#include "common/cpu/dispatch.h"
 
 STABLE_TORCH_LIBRARY(tmt, m) {
   m.def(
@@ -34,32 +25,4 @@ STABLE_TORCH_LIBRARY(tmt, m) {
   m.def(
       "deformable_attention_backward(Tensor grad_output, Tensor value, SymInt[] shapes, Tensor locations, "
       "Tensor weights, bool deterministic) -> (Tensor, Tensor, Tensor)");
-}
-
-namespace {
-
-std::vector<std::string> words(const std::string& list) {
-  std::istringstream stream(list);
-  return {std::istream_iterator<std::string>(stream), {}};
-}
-
-// What this build is made of; empty strings and lists where CUDA was not built.
-pybind11::dict build_info() {
-  pybind11::dict info;
-  info["version"] = TMT_VERSION;
-  info["revision"] = TMT_REVISION;
-  info["compiler"] = tmt::compiler_name();
-  info["cuda_version"] = TMT_CUDA_VERSION;
-  info["cuda_architectures"] = words(TMT_ARCHITECTURES);
-  info["simd_levels"] = words(TMT_SIMD_LEVELS);
-  info["simd_active"] = tmt::cpu::simd_name(tmt::cpu::simd_level());
-  info["torch_abi"] = "2.10";
-  return info;
-}
-
-}  // namespace
-
-PYBIND11_MODULE(_C, m) {
-  m.doc() = "Loads the operators of torch.ops.tmt for the CPU.";
-  m.def("build_info", &build_info, "What this build is made of.");
 }

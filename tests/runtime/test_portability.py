@@ -1,7 +1,9 @@
-"""What other systems lack, taken away: Windows opens no folders and has no process groups, macOS no affinity."""
+"""What other systems lack, taken away: Windows opens no folders and has no process groups, macOS no affinity; neither
+forks the processes that load data."""
 
 import ast
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -10,9 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from tmt.cli import predict
+from tmt.data import Augment, loader, open_dataset
+from tmt.data.check import check_dataset
+from tmt.data.rare import class_counts
 from tmt.runtime import files, lock
 from tmt.runtime.processors import processors
 from tmt.runtime.signals import listen
@@ -96,6 +102,39 @@ def test_without_process_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_without_sigkill(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(signal, "SIGKILL")
     assert reason(1, "error: no such folder\n") == "no such folder"
+
+
+@pytest.fixture
+def loads_in_spawned_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a loader's process would be sent is sent to none, but pickled and read again."""
+    really = torch.utils.data.DataLoader
+
+    def pickled(dataset: object, **options: object) -> torch.utils.data.DataLoader:
+        assert options.pop("num_workers") == 1
+        pickle.dumps({name: value for name, value in options.items() if name != "generator"})
+        return really(pickle.loads(pickle.dumps(dataset)), **options)  # type: ignore[arg-type]
+
+    for module in ("loader", "rare", "check"):
+        monkeypatch.setattr(f"tmt.data.{module}.DataLoader", pickled)
+
+
+def test_data_is_loaded_without_fork(made: dict[str, Path], loads_in_spawned_processes: None) -> None:
+    dataset = open_dataset("gtav", made["gtav"], "train")
+    augment = Augment(crop=(32, 64))
+    (batch,) = loader.train_batches(dataset, augment, 4, seed=0, workers=1)
+    expected = loader.collate([loader.TrainSamples(dataset, augment, 0).sample(position) for position in range(4)])
+    assert batch["names"] == expected["names"] and torch.equal(batch["labels"], expected["labels"].long())
+    assert class_counts(dataset, workers=1, progress=False).sum(axis=1).all()
+    assert not check_dataset("gtav", made["gtav"], workers=1, progress=False).faults
+
+
+def test_output_in_a_code_page(tmp_path: Path) -> None:
+    """Windows writes to a file in the code page of the country, which lacks most characters of file names."""
+    out = tmp_path / "街.png"
+    command = [sys.executable, "-m", "tmt.data", "picture", f"--out={out}", "--scenes=1"]
+    run = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"})
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.decode("cp1252").rstrip().endswith("\\u8857.png") and out.is_file()
 
 
 def in_thread(action: Callable[[], None]) -> list[BaseException]:

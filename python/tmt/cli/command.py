@@ -1,5 +1,6 @@
 """How every entry point ends: exit code 0, or one line on stderr and a code that says why."""
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ def command(
     interrupted stage left is of no use. 128 + n: stopped by signal n.
     """
     wait_briefly()
+    _print_anything()
     try:
         return action(sys.argv[1:] if argv is None else argv) or 0
     except TMTError as error:
@@ -34,6 +36,12 @@ def command(
         return _fail(message)
     except KeyboardInterrupt:
         return 130
+
+
+def _print_anything() -> None:
+    """What stdout has no characters for is escaped, as on stderr: Windows writes to files in its code page."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _message(error: Exception, less_memory: str) -> str | None:
