@@ -45,9 +45,9 @@ def try_in(folder: Path, environment: dict[str, str]) -> None:
         ).stdout
 
     print(python("-c", "import tmt, tmt_ext; print(tmt_ext.__file__, tmt_ext.build_info())"), end="", flush=True)
-    python("-m", "tmt.train", "--out=run", *(f"--{name}={value}" for name, value in SETTINGS.items()))
+    python("-m", "tmt.train", *(f"--{name}={value}" for name, value in SETTINGS.items()), "--out=run")
     images = sorted((folder / "run/data/cityscapes/leftImg8bit/val").rglob("*.png"))
-    python("-m", "tmt.predict", "run/tmt/model", *map(str, images), "--out=predictions", "--device=cpu")
+    python("-m", "tmt.predict", "run/tmt/model", *map(str, images), "--save=labels", "--out=predictions")
     made = list((folder / "predictions").rglob("*.png"))
     assert images and len(made) == len(images), f"{len(images)} images, {len(made)} predictions"
     print(f"trained and predicted {len(made)} images")
