@@ -191,7 +191,8 @@ class _Reader:
         tree = self._at(place)
         self._check_keys(place, tree, DOMAIN_KEYS)
         dataset = self._one_of((*place, "dataset"), tree.get("dataset", place[-1]), get_args(DatasetName))
-        if tree.get("root") is None and dataset not in DOMAINS:
+        given = tree.get("root") or (self.tree.get("roots") or {}).get(place[-1])
+        if given is None and dataset not in DOMAINS:
             raise self.error(place, f"must have a root, as {dataset} cannot be drawn")
         files = {name: tree.get(name) for name in ("classes", "train_list", "val_list")}
         known = {name: self._text((*place, name), file) for name, file in files.items() if file is not None}
