@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from tmt.settings import Config, arguments
 
@@ -67,6 +67,15 @@ def suggested_role(variant: Variant, variants: Sequence[Variant], shared: Config
     unchanged = [one for one in ours if not changed(one.config, shared)]
     others = changed(variant.config, [*named, *unchanged, *ours][0].config).keys() - {"model.mask_rule"}
     return "method" if not others else "fraction" if others == {"model.transfer_fraction"} else "ablation"
+
+
+def placeless(config: Config) -> Config:
+    """The settings without what a job gets from its place in the study, such as what a base says of it."""
+    default = Config()
+    places = {name: getattr(default, name) for name in SET_PER_JOB if "." not in name}
+    of_data = [name.removeprefix("data.") for name in SET_PER_JOB if name.startswith("data.")]
+    data = replace(config.data, **{name: getattr(default.data, name) for name in of_data})
+    return replace(config, **{**places, "pictures": 0, "data": data})
 
 
 def settings_of(config: Config) -> dict[str, object]:
