@@ -1,5 +1,6 @@
 """Reading image files and their labels, with one clear error for each way in which they can be wrong."""
 
+import copy
 import io
 import os
 import warnings
@@ -57,6 +58,7 @@ class Listing:
     label_mend: str = "every image needs a label; unpack the label archive again, or remove the image"
     label_set: LabelSet = CITYSCAPES19
     resizes: bool = False  # whether a label of another size than its image is resized, with a warning
+    ids: np.ndarray | None = None  # (256,) uint8 training id of each id in a label; None: they are training ids
     strays: tuple[Path, ...] = ()  # files that look like labels of this split and have no image
 
     def __post_init__(self) -> None:
@@ -83,6 +85,12 @@ class Pairs:
         if listing.strays:
             text = f"{listing.strays[0]}: label must have an image, got none ({len(listing.strays)} such)"
             warnings.warn(f"{text}; left out: restore it, or remove this", stacklevel=4)
+
+    def with_listing(self, listing: Listing) -> "Pairs":
+        """The same files, read as another listing of them says."""
+        other = copy.copy(self)
+        other.listing, other.label_set = listing, listing.label_set
+        return other
 
     def __len__(self) -> int:
         return len(self.images)
@@ -205,12 +213,12 @@ def read_pixels(path: Path, modes: tuple[str, ...], mend: str) -> np.ndarray:
     return read_ids(path, modes, mend).pixels
 
 
-def read_ids(path: Path, modes: tuple[str, ...], mend: str) -> Picture:
-    """A label file of one of the single-channel pillow `modes`; the pixels of palette files are their indices.
+def read_ids(path: Path, modes: tuple[str, ...], mend: str, data: bytes | None = None) -> Picture:
+    """A label file, or its content `data`, of one of the pillow `modes`; the pixels of palette files are their indices.
 
     Raises DataError for a missing, damaged or truncated file, another format than PNG, more bits and another mode.
     """
-    picture = decode(read_bytes(path), path, DEEP_LABEL + mend)
+    picture = decode(read_bytes(path) if data is None else data, path, DEEP_LABEL + mend)
     if picture.format != "PNG":
         got = f"{picture.format}, which may have changed the ids"
         raise DataError(f"{path}: label must be a PNG file, got {got}; {mend}")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 
 from tmt.data.spec import DatasetSpec
 from tmt.studies.jobs import Job
@@ -21,8 +22,8 @@ def commands_of(job: Job, study: Study, processes: int = 1) -> Commands:
 
 
 def dataset_of(study: Study, domain: str) -> DatasetSpec:
-    """The dataset of one of a study's domains."""
-    return DatasetSpec.of(study.definition.config.data, domain, study.root(domain))
+    """The dataset of one of a study's domains, which all have the class map of the target."""
+    return DatasetSpec.of(replace(study.definition.config.data, target=domain), "target", study.root(domain))
 
 
 def environment_of(study: Study) -> dict[str, str]:
