@@ -102,7 +102,8 @@ def check_dataset(
     """Looks at every file of a dataset: `splits`, or all that should have labels.
 
     `classes` is a class map; `partial` allows other numbers of images than the published ones; `workers` processes
-    decode. Raises DataError only for a name that is no dataset and a root that may not be looked into; everything else becomes a line of the report.
+    decode. Raises DataError only for a name that is no dataset and a root that may not be looked into;
+    everything else becomes a line of the report.
     """
     if dataset not in EXPECTED:
         raise DataError(f"check: dataset must be one of {', '.join(EXPECTED)}, got {dataset!r}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from tmt.data import Dataset, LabelSet, RareClasses, Subset, class_counts, rare_classes, require_classes
 from tmt.data.datasets import in_order
 from tmt.data.manifest import MANIFEST, read_manifest
+from tmt.data.resized import resized
 from tmt.data.spec import DatasetSpec
 from tmt.errors import ConfigError
 from tmt.model.factory import listed
@@ -94,6 +95,7 @@ def _open(
         train = Subset(train, fit.images, derive(config.seed, "subset", role))
     for split, part in (("train", train), ("val", val)):
         require_classes(part, f"{root}, split {split}")
+    train = resized(train, config.data.height)
     return Domain(role, f"{role} {spec.name}{kind}", train, val, available, folder / f"class_counts-{role}.json")
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from tmt.data import IGNORE, Dataset, EvalBatch, TrainBatch, eval_batches
+from tmt.data.resized import resized
 from tmt.inference.sliding_window import plan
 from tmt.model import TMTForSemanticSegmentation
 from tmt.model.estimator import DomainDiscriminator, discriminator_loss, proxy_a_distance
@@ -200,7 +201,7 @@ def hold_out(
 ) -> HoldOut:
     """Judge validation images of both domains; raises Interrupted on all processes when any was asked to stop."""
     sums = [
-        _sum_up(config, model, discriminator, domain.val, i, at)
+        _sum_up(config, model, discriminator, resized(domain.val, config.data.height), i, at)
         for i, domain in enumerate((domains.source, domains.target))
     ]
     source, target = (part[:-1] / part[-1].clamp(min=1) for part in sums)

@@ -26,6 +26,7 @@ def fine_tune(
 ) -> SegmentationResult:
     """Train the model in the folder `source_model` on the target; `estimator` is the file of a discriminator."""
     model = open_model(source_model, partial(method.configure, model=config.model), domains.label_set)
+    model.config.image_height = config.data.height or None
     if "estimator" in inputs_of(method.name):
         for difference in load_estimator(model, estimator):
             at.world.say(f"warning: {estimator}: trained on other regions: model.{difference}")
