@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
 
-from tmt.data.files import Listing, Sample, missing_files, read_bytes, read_sample, readable
+from tmt.data.files import Listing, Sample, missing_files, read_bytes, read_sample, readable, tell_again
 from tmt.data.labels import IGNORE
 from tmt.data.manifest import MANIFEST, Recipe, read_manifest
 from tmt.data.rare import raised
@@ -108,6 +108,7 @@ def check_dataset(
     if dataset not in EXPECTED:
         raise DataError(f"check: dataset must be one of {', '.join(EXPECTED)}, got {dataset!r}")
     root = Path(root)
+    tell_again()
     recipe = read_manifest(root / MANIFEST)
     report = Report(dataset, str(root), recipe is not None)
     seen: dict[Path, str] = {}
@@ -178,7 +179,7 @@ def _check_split(
     whole = [i for i, (image, label) in enumerate(pairs) if image not in lost and label not in lost]
     found = list(_examine_all(listing, whole, split, workers, progress))
     report.faults += [result.fault for result in found if result.fault]
-    report.warnings += [text for result in found for text in result.warnings]
+    report.warnings += dict.fromkeys(text for result in found for text in result.warnings)
     report.warnings += odd_palettes([listing.labels[i] for i in whole], found)
     if recipe:
         report.faults += wrong_sizes([listing.images[i] for i in whole], found, recipe.size)
