@@ -1,6 +1,7 @@
 """How every entry point ends: exit code 0, or one line on stderr and a code that says why."""
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -20,6 +21,7 @@ def command(
     interrupted stage left is of no use. 128 + n: stopped by signal n.
     """
     wait_briefly()
+    warnings.formatwarning = _one_line
     try:
         return action(sys.argv[1:] if argv is None else argv) or 0
     except TMTError as error:
@@ -34,6 +36,12 @@ def command(
         return _fail(message)
     except KeyboardInterrupt:
         return 130
+
+
+def _one_line(message: Warning | str, category: type[Warning], *place: object) -> str:
+    """A warning as the last line of what Python shows; of those that are not ours with their kind."""
+    kind = "" if category is UserWarning else f"{category.__name__}: "
+    return f"warning: {kind}{one_line(str(message))}\n"
 
 
 def _message(error: Exception, less_memory: str) -> str | None:

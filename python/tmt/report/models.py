@@ -26,7 +26,7 @@ def target_images(study: Study, job: Job) -> Dataset:
     root = study.root(str(job.target))
     if not root.is_dir():
         raise NotThere(f"{root}: no such folder; pictures and correlations need the target's images")
-    return DatasetSpec.of(data, data.target, root).open("val")
+    return DatasetSpec.of(data, "target", root).open("val")
 
 
 def target_model(job: Job, label_set: LabelSet) -> TMTForSemanticSegmentation:

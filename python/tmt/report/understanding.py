@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tmt.data import IGNORE, Dataset, normalise
+from tmt.data.resized import resized
 from tmt.inference.sliding_window import WHOLE, enlarge, plan, segment
 from tmt.model import TMTForSemanticSegmentation
 from tmt.report.formats import Table, interval, signed
@@ -88,8 +89,9 @@ def region_failures(
         least_pixels: regions with fewer labelled pixels are left out.
     """
     parts: list[tuple[np.ndarray, np.ndarray, int]] = []
-    for index in range(len(dataset)):
-        sample = dataset[index]
+    images = resized(dataset, model.config.image_height)
+    for index in range(len(images)):
+        sample = images[index]
         pixels = normalise(sample.image)[None].to(model.device)
         prediction = segment(model, pixels, inference).prediction.cpu()
         truth = torch.from_numpy(sample.label.astype(np.int64))

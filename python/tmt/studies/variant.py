@@ -14,6 +14,7 @@ Pair = tuple[str, str]
 SET_PER_JOB = frozenset(
     {"out", "resume", "stages", "source_model", "estimator_weights", "seed", "pictures"}
     | {"data.source", "data.target", "data.source_root", "data.target_root", "data.synthetic_folder"}
+    | {f"data.{role}_{split}_list" for role in ("source", "target") for split in ("train", "val")}
 )
 """Settings that each job gets from its place in the study."""
 
