@@ -129,16 +129,11 @@ def test_images_of_other_formats_are_read(tree, ending):
     assert dataset[dataset.names.index("other")].image.shape == (20, 40, 3)
 
 
-def test_a_gif_is_named_and_so_is_what_no_reader_knows(tree):
-    Image.fromarray(picture()).save(tree / "images/train/other.gif")
-    put(tree / "labels/train/other.png", png(IDS, 8, 0))
-    dataset = Folders(tree)
-    with pytest.raises(DataError, match=r"other.gif: image mode must be RGB, got P"):
-        dataset[dataset.names.index("other")]
+def test_what_no_reader_knows_is_named(tree):
     put(tree / "images/train/b/photo.heic", b"x")
     put(tree / "images/train/b/Thumbs.db", b"x")
     with pytest.warns(UserWarning, match=r"images/train: 2 files are not read, such as b/Thumbs.db; images end with"):
-        assert len(Folders(tree)) == 5
+        assert len(Folders(tree)) == 4
 
 
 def test_hidden_files_are_nobodys_images(tree):
@@ -151,10 +146,51 @@ def test_hidden_files_are_nobodys_images(tree):
     assert len(dataset) == 4 and not dataset.listing.strays
 
 
-def test_a_dataset_of_one_class_is_refused(tree):
+def test_a_dataset_may_have_one_class(tree):
     put(tree / "classes.csv", "id,name,train_id\n0,void,\n10,grass,0\n20,a,\n21,b,\n200,c,\n7,d,\n")
-    with pytest.raises(DataError, match="classes.csv: classes must be two or more, got 'grass' alone"):
-        Folders(tree)
+    assert set(np.unique(Folders(tree)[0].label)) == {0, IGNORE} and len(Folders(tree).label_set) == 1
+
+
+COLOURED = "id,name,train_id,red,green,blue\n0,void,255,0,0,0\n10,grass,0,0,200,0\n20,stone,1,9,9,9\n21,rock,1,9,9,9\n"
+PAINTED = np.array([[[0, 0, 0], [0, 200, 0]], [[9, 9, 9], [9, 9, 9]]], np.uint8).repeat(10, 0).repeat(20, 1)
+
+
+def test_labels_may_be_pictures_in_the_colours_of_the_table(tree):
+    put(tree / "classes.csv", COLOURED)
+    put(tree / "labels/train/UPPER.png", png(PAINTED, 8, 2))
+    expected = np.array([[255, 0], [1, 1]], np.uint8).repeat(10, 0).repeat(20, 1)
+    np.testing.assert_array_equal(Folders(tree)[0].label, expected)
+
+
+def test_a_colour_that_is_not_in_the_table_is_named_with_its_place(tree):
+    put(tree / "classes.csv", COLOURED)
+    wrong = PAINTED.copy()
+    wrong[3, 7] = wrong[4, 1] = (1, 200, 0)
+    path = put(tree / "labels/train/UPPER.png", png(wrong, 8, 2))
+    message = rf"{path}: label colours .* got \(1, 200, 0\) at row 3, column 7 \(2 pixels of unknown colours\); add"
+    with pytest.raises(DataError, match=message):
+        Folders(tree)[0]
+
+
+def test_colours_that_cannot_decode_are_named(tree):
+    put(tree / "labels/train/UPPER.png", png(PAINTED, 8, 2))
+    with pytest.raises(DataError, match="UPPER.png: label must hold class ids, got an RGB picture; save ids, or give"):
+        Folders(tree)[0]
+    put(tree / "classes.csv", COLOURED.replace("21,rock,1,9,9,9", "21,rock,2,9,9,9"))
+    with pytest.raises(DataError, match=r"line 5: colour must be of one class .*, got \(9, 9, 9\) as in .*line 4"):
+        Folders(tree)[0]
+    put(tree / "labels/train/UPPER.png", png(np.full((20, 40), 21, np.uint8), 8, 0))
+    assert set(np.unique(Folders(tree)[0].label)) == {2}, "labels of ids do not mind"
+
+
+def test_deep_labels_hold_ids_up_to_255(tree):
+    path = put(tree / "labels/train/UPPER.png", png(IDS.astype(np.uint16), 16, 0))
+    np.testing.assert_array_equal(Folders(tree)[0].label, EXPECTED)
+    high = IDS.astype(np.uint16)
+    high[2, 5] = 300
+    put(path, png(high, 16, 0))
+    with pytest.raises(DataError, match=rf"{path}: label ids must be 0..255, got 300 at row 2, column 5 \(1 such"):
+        Folders(tree)[0]
 
 
 def test_label_sets():

@@ -10,6 +10,7 @@ from tmt.data import IGNORE, Augment, Subset, class_counts, open_dataset, rare_c
 from tmt.data.files import Sample
 from tmt.data.labels import CITYSCAPES19
 from tmt.data.rare import RareClasses
+from tmt.data.subset import hold_out
 from tmt.data.transforms import Wanted
 from tmt.errors import DataError
 
@@ -134,3 +135,23 @@ def test_drawing_follows_the_probabilities():
     drawn = [rare.draw(np.random.default_rng(seed)) for seed in range(400)]
     assert 0.7 < np.mean([wanted == 0 for wanted, _ in drawn]) < 0.9
     assert {index for wanted, index in drawn if wanted} == {5, 6}
+
+
+def test_held_out_images_are_not_trained_on(dataset):
+    kept, held = hold_out(dataset, 0.34, seed=3)
+    assert set(kept.names) | set(held.names) == set(dataset.names) and not set(kept.names) & set(held.names)
+    assert len(held) == round(0.34 * len(dataset)) and held.names == sorted(held.names, key=dataset.names.index)
+    assert hold_out(dataset, 0.34, seed=3)[1].names == held.names
+    assert len(hold_out(dataset, 0.0, seed=3)[1]) == 1 and len(hold_out(dataset, 1.0, seed=3)[0]) == 1
+    assert np.array_equal(held[0].label, dataset[dataset.names.index(held.names[0])].label)
+    with pytest.raises(DataError, match="at least 2 images"):
+        hold_out(Subset(dataset, 1, seed=3), 0.5, seed=3)
+
+
+def test_batches_say_where_the_images_are(dataset):
+    """Of an image that fills half of the crop: its size; the rest is padding."""
+    height, width = dataset[0].label.shape
+    augment = Augment(crop=(2 * height, 3 * width), scale=(1.0, 1.0), max_class_share=1.0, flip_probability=0.0)
+    (batch,) = train_batches(dataset, augment, batch_size=2, seed=0)
+    assert batch["extents"].tolist() == [[height, width]] * 2
+    assert (batch["labels"][:, height:] == IGNORE).all() and (batch["labels"][:, :, width:] == IGNORE).all()

@@ -29,7 +29,7 @@ class Reader(nn.Module):
         names = dict(enumerate(label_set.names))
         self.config = SimpleNamespace(
             id2label=names, num_labels=len(names), palette=label_set.palette.tolist(), decoder_layers=3,
-            settings=TMTSettings(mask_rule="uncertain"),
+            image_height=None, settings=TMTSettings(mask_rule="uncertain"),
         )  # fmt: skip
         self.device = torch.device("cpu")
         self.seen: list[tuple[int, int]] = []

@@ -163,3 +163,63 @@ def test_the_query_that_is_looked_at(folder):
     assert look.weights.sum() == pytest.approx(1, abs=1e-5)
     assert (look.weights[look.allowed == 0] == 0).all()
     assert 0 <= look.iou <= 1
+
+
+KINDS = ("domain", "conditional", "entropy", "error")
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    """A study of every kind of estimator."""
+    variants = {
+        kind: {"title": kind, "stage": "tmt", "seeds": [0], "settings": {"estimator.kind": kind}} for kind in KINDS
+    }
+    return train_study(tmp_path_factory.mktemp("kinds") / "study", variants)
+
+
+def test_every_kind_is_asked_at_both_strides(kinds):
+    write_report(kinds, kinds / "report", images=1)
+    findings = understanding.read_findings(kinds / "report" / "understanding.json")
+    expected = {(kind, stride, regions) for kind in KINDS for stride in (8, 4) for regions in ("superpixel", "grid")}
+    assert len(findings) == len(expected) == len({(one.kind, one.stride, one.regions) for one in findings})
+    assert {(one.kind, one.stride, one.regions) for one in findings} == expected
+    count = {(one.kind, one.stride): one.correlation.regions for one in findings if one.regions == "grid"}
+    assert all(count[kind, 4] > 2 * count[kind, 8] for kind in KINDS)
+    page = (kinds / "report" / "index.html").read_text()
+    assert "How kinds of T rank regions" in page and "at stride 4, T from the expected error" in page
+    table = understanding.ranking(findings, "")
+    assert table is not None and len(table.rows) == len(expected)
+
+
+def test_entropy_of_regions_at_stride_4_by_hand(kinds):
+    """1 - T of each region: the entropy of the mean of its positions' normalised scores."""
+    study = open_study(kinds)
+    job = estimators_of(study, PAIR, 0, "entropy")["superpixel"]
+    images = target_images(study, job)
+    model = judge(study, job, images.label_set, "grid", 4)
+    pixels = normalise(images[0].image)[None]
+    with torch.no_grad():
+        scores = model.semantic_probabilities(model(pixel_values=pixels), (16, 32))[0]
+        found = model.region_evidence(pixels)
+        novelty = torch.sigmoid(model.estimator.judge(found.features, found.probabilities))[0]
+    probabilities = scores / scores.sum(0)
+    cell = job.config.model.cell
+    for y, x in ((0, 0), (1, 2)):
+        mean = probabilities[:, y * cell : (y + 1) * cell, x * cell : (x + 1) * cell].mean((1, 2)).numpy()
+        assert float(novelty[y, x]) == pytest.approx(stats.entropy(mean) / np.log(len(mean)), abs=1e-4)
+
+
+def test_ranking_takes_the_mean_over_pairs_and_seeds():
+    def finding(kind, within, low):
+        one = understanding.Correlation(0.0, 0.0, 0.0, within, low, 1.0, 3, 30, ())
+        return understanding.Finding(*PAIR, 0, "grid", "grid", (), one, kind)
+
+    findings = [finding("error", 0.2, 0.1), finding("error", 0.4, -0.1), finding("domain", math.nan, math.nan)]
+    table = understanding.ranking(findings, "")
+    assert table is not None
+    assert [row[:6] for row in table.rows] == [
+        ("the expected error", "patches", "8", "2", "6", "+0.30"),
+        ("the domain", "patches", "8", "0", "3", table.rows[1][5]),
+    ]
+    assert table.rows[0][7] == "1 of 2"
+    assert understanding.ranking(findings[:2], "") is None

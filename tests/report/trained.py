@@ -1,6 +1,7 @@
 """A real study, trained for two steps on a handful of drawn images: there are models to look at, but nothing learnt."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.report.made_up import definition
@@ -28,11 +29,11 @@ TREE = {
 }
 
 
-def train_study(folder: Path) -> Path:
-    """Train every job of the study in this process; returns the folder."""
+def train_study(folder: Path, variants: Mapping[str, object] | None = None) -> Path:
+    """Train every job of the study, or of one with other variants, in this process; returns the folder."""
     folder.mkdir(parents=True)
     given = folder / "given.yaml"
-    given.write_text(json.dumps(TREE))
+    given.write_text(json.dumps(TREE if variants is None else {**TREE, "variants": variants}))
     study = Study(folder, definition.read(given))
     (folder / "study.yaml").write_text(definition.to_yaml(study.definition))
     (folder / "results").mkdir()

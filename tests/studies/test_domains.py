@@ -118,3 +118,18 @@ def test_real1_compares_what_was_asked_for() -> None:
     assert {variant.config.target.images for variant in study.variants} == {20, 200}
     assert {len(by_name[name].seeds) for name in ("full", "tmt", "tmt_foreground", "full_20", "tmt_20")} == {3}
     assert by_name["full_random"].own_base and len(by_name["full_random"].pairs or ()) == 1
+
+
+def test_real1_is_planned_wherever_the_data_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMT_REAL_DATA", str(tmp_path / "real"))
+    jobs = plan(read(STUDIES / "real1.yaml"), tmp_path / "out")
+    night = jobs["full-camvid_day-camvid_dusk-s0"].config
+    assert (night.data.source, night.data.target, night.target.images) == ("folders", "folders", None)
+    assert night.data.target_train_list == str(tmp_path / "real/camvid/splits/dusk-train.txt")
+    assert night.data.source_classes == str(tmp_path / "real/class-maps/camvid_to_idd7.csv")
+    drawn = jobs["full-gtav-idd-s0"].config
+    assert (drawn.data.source, drawn.data.source_classes, drawn.data.target_classes, drawn.target.images) == (
+        "gtav", "cityscapes_to_idd7", None, 200,
+    )  # fmt: skip
+    assert jobs["tmt_random-idd-camvid-s0"].config.model.backbone_weights == "random"
+    assert sum(job.kind == "target" for job in jobs.values()) == 113

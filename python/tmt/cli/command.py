@@ -2,6 +2,7 @@
 
 import io
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -22,6 +23,7 @@ def command(
     """
     wait_briefly()
     _print_anything()
+    warnings.formatwarning = _one_line
     try:
         return action(sys.argv[1:] if argv is None else argv) or 0
     except TMTError as error:
@@ -42,6 +44,12 @@ def _print_anything() -> None:
     """What stdout has no characters for is escaped, as on stderr: Windows writes to files in its code page."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _one_line(message: Warning | str, category: type[Warning], *place: object) -> str:
+    """A warning as the last line of what Python shows; of those that are not ours with their kind."""
+    kind = "" if category is UserWarning else f"{category.__name__}: "
+    return f"warning: {kind}{one_line(str(message))}\n"
 
 
 def _message(error: Exception, less_memory: str) -> str | None:

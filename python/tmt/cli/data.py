@@ -72,12 +72,12 @@ def check(config: CheckConfig) -> int:
 
     check_mapillary((config.dataset,), config.mapping, config.version)
     out = Path(config.out or f"runs/check/{config.dataset}")
-    spec = DatasetSpec(config.dataset, config.root, config.mapping, config.version)
+    spec = DatasetSpec(config.dataset, config.root, config.mapping, config.version, config.classes)
     workers = default_workers() if config.workers is None else config.workers
     with only_one(out):
         report = check_dataset(
             spec.name, spec.root, config.splits, workers=workers, partial=config.partial, mapping=spec.mapping,
-            version=spec.version,
+            version=spec.version, classes=spec.classes,
         )  # fmt: skip
         print_report(report)
         write_report(report, spec, out)

@@ -32,13 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate(config: EvaluateConfig) -> None:
     """Evaluate, print the tables, and write files where `out` is given. Raises tmt.errors.TMTError."""
+    from tmt.data.datasets import in_order
     from tmt.inference import evaluation
-    from tmt.model.factory import freeze, open_model, transfer_switch
+    from tmt.model.factory import check_classes, freeze, label_set_of, open_model, transfer_switch
     from tmt.runtime.distributed import join
 
     with join(config.device) as world, world.only_one(Path(config.out)) if config.out else nullcontext():
         dataset = _open_dataset(config)
-        model = open_model(config.model, transfer_switch(config.transferability), dataset.label_set).to(world.device)
+        model = open_model(config.model, transfer_switch(config.transferability)).to(world.device)
+        dataset = in_order(dataset, label_set_of(model))
+        check_classes(config.model, model, dataset.label_set)
         freeze(model)
         result = evaluation.evaluate(model, dataset, world, config)
         uses = "with" if model.config.settings.infers_with_transferability else "without"
@@ -55,7 +58,8 @@ def _open_dataset(config: EvaluateConfig) -> "Dataset":
 
     mapping, version = config.mapillary_mapping, config.mapillary_version
     check_mapillary((config.dataset,), mapping, version)
-    return DatasetSpec(config.dataset, config.root, mapping, version).open(config.split)
+    images = {config.split: config.images}
+    return DatasetSpec(config.dataset, config.root, mapping, version, config.classes, images).open(config.split)
 
 
 def _write(folder: Path, config: EvaluateConfig, result: "Evaluation", report: str) -> None:

@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
 
-from tmt.data.datasets import list_dataset
-from tmt.data.files import Listing, Sample, missing_files, read_bytes, read_sample, readable
+from tmt.data.files import Listing, Sample, missing_files, read_bytes, read_sample, readable, tell_again
 from tmt.data.labels import IGNORE
 from tmt.data.manifest import MANIFEST, Recipe, read_manifest
 from tmt.data.rare import raised
+from tmt.data.spec import DatasetSpec
 from tmt.errors import DataError
 
 # Images with a published label, by split; SYNTHIA has no official splits, only a number of images.
@@ -94,24 +94,27 @@ def check_dataset(
     *,
     mapping: str = "strict",
     version: str | None = None,
+    classes: str | None = None,
     workers: int = 0,
     partial: bool = False,
     progress: bool = True,
 ) -> Report:
     """Looks at every file of a dataset: `splits`, or all that should have labels.
 
-    `partial` allows other numbers of images than the published ones; `workers` processes decode. Raises DataError only
-    for a name that is no dataset and a root that may not be looked into; everything else becomes a line of the report.
+    `classes` is a class map; `partial` allows other numbers of images than the published ones; `workers` processes
+    decode. Raises DataError only for a name that is no dataset and a root that may not be looked into;
+    everything else becomes a line of the report.
     """
     if dataset not in EXPECTED:
         raise DataError(f"check: dataset must be one of {', '.join(EXPECTED)}, got {dataset!r}")
     root = Path(root)
+    tell_again()
     recipe = read_manifest(root / MANIFEST)
     report = Report(dataset, str(root), recipe is not None)
     seen: dict[Path, str] = {}
     digests: dict[Path, bytes | None] = {}
     for split in splits or splits_of(dataset, root, recipe):
-        listing = _list(report, split, mapping, version)
+        listing = _list(report, DatasetSpec(dataset, root, mapping, version, classes), split)
         if listing is None:
             continue
         report.faults += [
@@ -127,12 +130,12 @@ def check_dataset(
     return report
 
 
-def _list(report: Report, split: str, mapping: str, version: str | None) -> Listing | None:
+def _list(report: Report, spec: DatasetSpec, split: str) -> Listing | None:
     """The files of a split; None, and a fault, where it cannot be listed. What it leaves out becomes warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            listing = list_dataset(report.dataset, report.root, split, mapping=mapping, version=version)
+            listing = spec.list(split)
         except DataError as error:
             report.faults.append(str(error))
             return None
@@ -176,7 +179,7 @@ def _check_split(
     whole = [i for i, (image, label) in enumerate(pairs) if image not in lost and label not in lost]
     found = list(_examine_all(listing, whole, split, workers, progress))
     report.faults += [result.fault for result in found if result.fault]
-    report.warnings += [text for result in found for text in result.warnings]
+    report.warnings += dict.fromkeys(text for result in found for text in result.warnings)
     report.warnings += odd_palettes([listing.labels[i] for i in whole], found)
     if recipe:
         report.faults += wrong_sizes([listing.images[i] for i in whole], found, recipe.size)

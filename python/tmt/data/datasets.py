@@ -1,8 +1,12 @@
 """Every dataset by its name: its reader, and where its files are expected."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from tmt.data.files import Dataset, Listing, readable
+from tmt.data.class_maps import mapped, read_class_map, reordered
+from tmt.data.files import Dataset, Listing, Pairs, readable
+from tmt.data.labels import LabelSet
+from tmt.data.lists import chosen
 from tmt.data.readers import bdd100k, cityscapes, folders, gtav, mapillary, synthia
 from tmt.errors import DataError
 
@@ -19,31 +23,68 @@ DATASETS = tuple(_LAYOUTS)
 
 @readable()
 def open_dataset(
-    dataset: str, root: str | Path, split: str, *, mapping: str = "strict", version: str | None = None
+    dataset: str,
+    root: str | Path,
+    split: str,
+    *,
+    mapping: str = "strict",
+    version: str | None = None,
+    classes: str | None = None,
+    images: str | None = None,
 ) -> Dataset:
     """The reader of a dataset's on-disk layout, one of `DATASETS`; `folders` is a dataset of one's own.
 
     `mapping` (strict, broad) and `version` (v1.2, v2.0, None: the newest there) are Mapillary's; the others have none.
-    Raises DataError for another name, and what the reader raises.
+    `classes` is a class map (`tmt.data.class_maps`), `images` a list of the images to use (`tmt.data.lists`).
+    Raises DataError for another name, and what the reader, the map or the list raises.
     """
-    if dataset not in _LAYOUTS:
-        raise DataError(f"open_dataset: dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
-    reader, _ = _LAYOUTS[dataset]
-    return reader(root, split, *_options(dataset, mapping, version))
+    options = _options(_require(dataset, "open_dataset"), mapping, version)
+    reader, listing = _LAYOUTS[dataset]
+    found = reader(root, split, *options) if images is None else Pairs(_chosen(listing, root, split, options, images))
+    return found if classes is None else found.with_listing(_mapped(dataset, found.listing, classes))
 
 
 @readable()
 def list_dataset(
-    dataset: str, root: str | Path, split: str, *, mapping: str = "strict", version: str | None = None
+    dataset: str,
+    root: str | Path,
+    split: str,
+    *,
+    mapping: str = "strict",
+    version: str | None = None,
+    classes: str | None = None,
+    images: str | None = None,
 ) -> Listing:
     """Where `open_dataset` of the same arguments looks for its files, whether they are there or not.
 
     Raises DataError for another name, and where it cannot be known: a folder, list or table that is missing or wrong.
     """
-    if dataset not in _LAYOUTS:
-        raise DataError(f"list_dataset: dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
+    options = _options(_require(dataset, "list_dataset"), mapping, version)
     _, listing = _LAYOUTS[dataset]
-    return listing(root, split, *_options(dataset, mapping, version))
+    found = listing(root, split, *options) if images is None else _chosen(listing, root, split, options, images)
+    return found if classes is None else _mapped(dataset, found, classes)
+
+
+def in_order(dataset: Dataset, label_set: LabelSet) -> Dataset:
+    """A dataset whose classes come in the order of `label_set`, where both have the same ones; else the dataset."""
+    same = dataset.label_set != label_set and set(dataset.label_set.names) == set(label_set.names)
+    return dataset.with_listing(reordered(dataset.listing, label_set.names)) if same else dataset  # type: ignore
+
+
+def _require(dataset: str, what: str) -> str:
+    if dataset not in _LAYOUTS:
+        raise DataError(f"{what}: dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
+    return dataset
+
+
+def _chosen(
+    listing: Callable[..., Listing], root: str | Path, split: str, options: tuple[str | None, ...], images: str
+) -> Listing:
+    return chosen(Path(images), split, lambda other: listing(root, other, *options))
+
+
+def _mapped(dataset: str, listing: Listing, classes: str) -> Listing:
+    return mapped(listing, read_class_map(classes, listing.label_set, dataset, listing.ids))
 
 
 def _options(dataset: str, mapping: str, version: str | None) -> tuple[str | None, ...]:

@@ -1,22 +1,21 @@
 """Reading image files and their labels, with one clear error for each way in which they can be wrong."""
 
-import io
+import copy
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
+from tmt.data.decoding import DEEP_LABEL, Picture, decode, to_rgb
 from tmt.data.labels import CITYSCAPES19, LabelSet
-from tmt.data.png import GREY, RGB, Header, check_png, decode_plain, is_png
 from tmt.errors import DataError
 
-ORIENTATION = 0x0112  # EXIF tag; 1: stored upright, 5-8: stored on its side
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 AMBIGUOUS = (
     "it does not show whether the label is drawn on the picture as stored or as turned; "
@@ -57,6 +56,7 @@ class Listing:
     label_mend: str = "every image needs a label; unpack the label archive again, or remove the image"
     label_set: LabelSet = CITYSCAPES19
     resizes: bool = False  # whether a label of another size than its image is resized, with a warning
+    ids: np.ndarray | None = None  # (256,) uint8 training id of each id in a label; None: they are training ids
     strays: tuple[Path, ...] = ()  # files that look like labels of this split and have no image
 
     def __post_init__(self) -> None:
@@ -80,9 +80,24 @@ class Pairs:
         self.names = listing.names
         self.images = require_files(listing.images, listing.image_mend)
         self.labels = require_files(listing.labels, listing.label_mend)
+        _tell_of_first(self.images)
         if listing.strays:
             text = f"{listing.strays[0]}: label must have an image, got none ({len(listing.strays)} such)"
             warnings.warn(f"{text}; left out: restore it, or remove this", stacklevel=4)
+
+    def with_listing(self, listing: Listing) -> "Pairs":
+        """The same files, read as another listing of them says."""
+        other = copy.copy(self)
+        other.listing, other.label_set = listing, listing.label_set
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process that is to read the data gets, with what it need not tell again."""
+        return self.__dict__ | {"told": set(_told)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        _told.update(state.pop("told"))
+        self.__dict__.update(state)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -93,6 +108,12 @@ class Pairs:
     def label(self, index: int) -> np.ndarray:
         """The label file alone, training ids (h, w) uint8, of another size than the image where that is allowed."""
         return self.listing.read_label(self.labels[index])
+
+
+def _tell_of_first(images: list[Path]) -> None:
+    """Tell of a conversion now, in the process that opens the data, before several others read it."""
+    with suppress(DataError):  # said when the image is needed
+        read_picture(images[0])
 
 
 def read_sample(listing: Listing, index: int) -> Sample:
@@ -133,84 +154,17 @@ def read_bytes(path: Path, kind: str = "image file") -> bytes:
     return data
 
 
-class Picture(NamedTuple):
-    """A decoded image file."""
-
-    pixels: np.ndarray  # (H, W) or (H, W, channels), as stored
-    mode: str  # pillow's
-    format: str  # pillow's
-    bits: int  # per channel or index
-    orientation: int = 1  # EXIF's, 1..8; 1, upright, where there is none or a senseless one
-    frames: int = 1
-    palette: np.ndarray | None = None  # (colours, 3) uint8 of what has one
-
-
-DEEP_IMAGE = "image must have 8 bits a channel, got {bits}; convert it to 8 bits"
-DEEP_LABEL = "label must hold class ids of 8 bits, got {bits} bits, as instance files have; "
-
-
-def decode(data: bytes, path: Path, too_deep: str = DEEP_IMAGE) -> Picture:
-    """An image file decoded whole.
-
-    Raises DataError for a damaged or truncated one, more than 8 bits a channel (in the words of `too_deep`), several
-    pictures, and a TIFF that is to be turned.
-    """
-    header = check_png(data, path) if is_png(data) else None
-    if header and header.depth == 16:
-        raise DataError(f"{path}: {too_deep.replace('{bits}', '16')}")
-    try:
-        if header and _quick(header):
-            return Picture(decode_plain(data, header), "RGB" if header.colour == RGB else "L", "PNG", 8)
-        picture = _decode_any(data, header.depth if header else 8)
-    except Exception as error:  # both libraries raise many kinds for a damaged file
-        text = " ".join(str(error).split(" <_io.")[0].split())
-        raise DataError(f"{path}: must be a complete image file, got {text}; copy or make it again") from error
-    _require_usual(picture, path, too_deep)
-    return picture
-
-
-def _require_usual(picture: Picture, path: Path, too_deep: str) -> None:
-    """Raises DataError for what would lose bits, frames or its direction."""
-    if picture.bits > 8:
-        raise DataError(f"{path}: {too_deep.replace('{bits}', str(picture.bits))}")
-    if picture.format == "TIFF" and picture.orientation != 1:  # pillow has turned it
-        got = f"orientation {picture.orientation}"
-        raise DataError(f"{path}: TIFF must be stored upright, got {got}; turn the picture itself and drop the tag")
-    if picture.frames > 1 and picture.format != "MPO":  # of which the first is the photograph, the rest previews
-        raise DataError(f"{path}: must hold one picture, got {picture.frames}; save the one that is meant alone")
-
-
-def _quick(header: Header) -> bool:
-    """Whether `decode_plain` reads such a file; one so large that pillow refuses it is left to pillow."""
-    fits = header.width * header.height <= (Image.MAX_IMAGE_PIXELS or 2**31)
-    return header.plain and header.depth == 8 and header.colour in (GREY, RGB) and fits
-
-
-def _decode_any(data: bytes, bits: int) -> Picture:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        picture = Image.open(io.BytesIO(data))
-        turn = picture.getexif().get(ORIENTATION, 1)  # before pillow turns a TIFF and drops the tag
-        frames = getattr(picture, "n_frames", 1)
-        if isinstance(picture, TiffImagePlugin.TiffImageFile):
-            bits = max(picture.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
-        picture.load()
-    palette = np.array(picture.getpalette(), np.uint8).reshape(-1, 3) if picture.mode == "P" else None
-    turn = turn if turn in range(2, 9) else 1
-    return Picture(np.array(picture), picture.mode, picture.format or "", bits, turn, frames, palette)
-
-
 def read_pixels(path: Path, modes: tuple[str, ...], mend: str) -> np.ndarray:
     """Ids of a label file, uint8 (H, W); see `read_ids`."""
     return read_ids(path, modes, mend).pixels
 
 
-def read_ids(path: Path, modes: tuple[str, ...], mend: str) -> Picture:
-    """A label file of one of the single-channel pillow `modes`; the pixels of palette files are their indices.
+def read_ids(path: Path, modes: tuple[str, ...], mend: str, data: bytes | None = None) -> Picture:
+    """A label file, or its content `data`, of one of the pillow `modes`; the pixels of palette files are their indices.
 
     Raises DataError for a missing, damaged or truncated file, another format than PNG, more bits and another mode.
     """
-    picture = decode(read_bytes(path), path, DEEP_LABEL + mend)
+    picture = decode(read_bytes(path) if data is None else data, path, DEEP_LABEL + mend)
     if picture.format != "PNG":
         got = f"{picture.format}, which may have changed the ids"
         raise DataError(f"{path}: label must be a PNG file, got {got}; {mend}")
@@ -223,11 +177,30 @@ def read_ids(path: Path, modes: tuple[str, ...], mend: str) -> Picture:
 
 
 def read_picture(path: Path) -> Picture:
-    """An 8-bit RGB picture as stored. Raises DataError for anything else."""
+    """A picture as stored, as 8-bit RGB; one of another kind is converted, which is told once for a folder.
+
+    Raises DataError for what cannot be read or converted.
+    """
     picture = decode(read_bytes(path), path)
-    if picture.mode != "RGB":
-        raise DataError(f"{path}: image mode must be RGB, got {picture.mode}; convert it to 8-bit RGB")
-    return picture
+    pixels, kind = to_rgb(picture, path)
+    if kind:
+        _tell(path.parent, kind)
+    return picture._replace(pixels=pixels, mode="RGB", bits=8, palette=None)
+
+
+_told: set[tuple[Path, str]] = set()
+
+
+def _tell(folder: Path, kind: str) -> None:
+    """Warns of images that are converted, once for a folder and kind in the life of a process."""
+    if (folder, kind) not in _told:
+        _told.add((folder, kind))
+        warnings.warn(f"{folder}: {kind} images are converted to 8-bit RGB", stacklevel=4)
+
+
+def tell_again() -> None:
+    """Forget which folders' conversions have been told."""
+    _told.clear()
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -33,6 +33,11 @@ def is_png(data: bytes) -> bool:
     return data.startswith(SIGNATURE)
 
 
+def is_deep_grey(data: bytes) -> bool:
+    """Whether a file's content claims to be a PNG of 16-bit grey."""
+    return is_png(data) and data[24:26] == bytes((16, GREY))
+
+
 def check_png(data: bytes, path: Path) -> Header:
     """The header of a PNG file whose chunks are all there and undamaged.
 
@@ -61,4 +66,11 @@ def decode_plain(data: bytes, header: Header) -> np.ndarray:
     """Pixels of a checked PNG of 8-bit grey (H, W) or RGB (H, W, 3), uint8, a third of the time that pillow takes."""
     kind = "rgb" if header.colour == RGB else "mono"
     pixels = kornia_rs.io.decode_image_png_u8(data, (header.height, header.width), kind)
+    return pixels if header.colour == RGB else pixels[..., 0]
+
+
+def decode_deep(data: bytes, header: Header) -> np.ndarray:
+    """Pixels of a checked PNG of 16-bit grey (H, W) or RGB (H, W, 3), uint16; pillow keeps 8 bits of the latter."""
+    kind = "rgb" if header.colour == RGB else "mono"
+    pixels = kornia_rs.io.decode_image_png_u16(data, (header.height, header.width), kind)
     return pixels if header.colour == RGB else pixels[..., 0]

@@ -11,7 +11,7 @@ and directions; of windows, about two rows of them, however high it is) and a fe
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import NamedTuple
@@ -101,7 +101,8 @@ def segment_batch(
     Args:
         pixels: (B, 3, H, W), normalised, on the model's device.
         names: of the B images, for messages.
-        inference: windows, scales and mirroring. Each window is judged on its own: its T and the threshold on T too.
+        inference: height, windows, scales and mirroring. Each window is judged on its own: its T and the threshold on
+            T too.
         maps: whether transferability and regions are wanted.
         confidence: whether that is wanted.
 
@@ -109,6 +110,7 @@ def segment_batch(
         TMTError: scores that are not finite, of which the largest would mean nothing; a GPU's memory that is too small.
     """
     size = (pixels.shape[-2], pixels.shape[-1])
+    inference = at_height(inference, model.config.image_height, size[0])
     seen = _Seen(model, pixels, names, inference, maps, plan(size, inference))
     prediction = torch.empty(len(pixels), *size, dtype=torch.int64, device=pixels.device)
     sure = torch.empty(len(pixels), *size, device=pixels.device) if confidence else None
@@ -217,6 +219,15 @@ def _scores(
             total = part.new_zeros(len(part), bottom - top, width) if total is None else total
             total[:, begin - top : end - top, one.columns.slice] += part
     return present(total)
+
+
+def at_height(inference: InferenceConfig, trained: int | None, height: int) -> InferenceConfig:
+    """How to segment images of a height in pixels by a model that was trained at another, `trained`: its scales are
+    factors on that height, or on the one that the settings ask for."""
+    wanted = trained if inference.height is None else inference.height
+    if not wanted or wanted == height:
+        return inference
+    return replace(inference, scales=tuple(scale * wanted / height for scale in inference.scales))
 
 
 def plan(size: tuple[int, int], inference: InferenceConfig) -> list[Pass]:

@@ -26,7 +26,8 @@ ADDED = tuple(item.name for item in fields(TMTSettings))
 
 
 class TMTConfig(Mask2FormerConfig):
-    """Mask2Former's configuration and what TMT adds: the fields of `tmt.settings.TMTSettings`, explained there.
+    """Mask2Former's configuration and what TMT adds: the fields of `tmt.settings.TMTSettings`, explained there, and
+    `image_height`, the height in pixels at which the model was trained on images, None: their own.
 
     Every other argument is Mask2FormerConfig's.
 
@@ -41,6 +42,7 @@ class TMTConfig(Mask2FormerConfig):
         added = {name: kwargs.pop(name) for name in ADDED if name in kwargs}
         if kwargs.get("backbone_config") is None and kwargs.get("backbone") is None:
             kwargs["backbone_config"] = dict(SWIN_TINY)
+        self.image_height: int | None = kwargs.pop("image_height", None)
         super().__init__(**kwargs)
         for name, default in asdict(TMTSettings()).items():
             setattr(self, name, added.get(name, default))

@@ -116,13 +116,18 @@ def open_model(
     if label_set is None:
         return load_model(folder, adapt)
     model, class_weights = _open_unweighted(folder, adapt)
+    check_classes(folder, model, label_set)
+    return weigh_classes(model, class_weights)
+
+
+def check_classes(folder: str | Path, model: TMTForSemanticSegmentation, label_set: LabelSet) -> None:
+    """Raises ConfigError unless a model, of this folder, predicts the classes of the data; it then remembers them."""
     if not predicts(model, label_set):
         raise ConfigError(
             f"{folder}: model must predict the classes of the data, {listed(label_set.names)}, got "
-            f"{listed(label_set_of(model).names)}; give a model trained on them"
+            f"{listed(label_set_of(model).names)}; give a model trained on them, or a class map that leads to them"
         )
     remember_classes(model.config, label_set)
-    return weigh_classes(model, class_weights)
 
 
 def open_base(folder: str | Path, adapt: Adapt, label_set: LabelSet, seed: int) -> TMTForSemanticSegmentation:

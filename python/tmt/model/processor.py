@@ -16,6 +16,8 @@ from tmt.data.labels import IGNORE
 
 from .semantic import semantic_scores, without_padding
 
+WIDEST = 1 << 16
+"""More pixels than an image is wide, so that its height alone says how it is resized."""
 PACKAGE = "transformers.models.mask2former."
 Output = Mask2FormerForUniversalSegmentationOutput
 Sizes = Sequence[tuple[int, int]] | None
@@ -132,11 +134,13 @@ def _with_scores(found: Tensor, scores: Tensor) -> ModelOutput:
     return ModelOutput(segmentation=found, segmentation_scores=scores)
 
 
-def image_processor() -> BaseImageProcessor:
-    """Scales to [0, 1] and normalises as in training; keeps the image's size, which the model takes as it is."""
-    return TMTImageProcessor(do_resize=False, ignore_index=IGNORE, do_reduce_labels=False)
+def image_processor(height: int | None = None) -> BaseImageProcessor:
+    """Scales to [0, 1] and normalises as in training; resizes images to a height, or keeps their size, which the model
+    takes as it is."""
+    size = {"size": {"max_height": height, "max_width": WIDEST}, "size_divisor": 0} if height else {}
+    return TMTImageProcessor(do_resize=bool(height), ignore_index=IGNORE, do_reduce_labels=False, **size)
 
 
-def save_processor(folder: str | Path) -> None:
-    """Write the image processor beside a saved model."""
-    image_processor().save_pretrained(folder)
+def save_processor(folder: str | Path, height: int | None = None) -> None:
+    """Write the image processor beside a saved model that was trained at a height."""
+    image_processor(height).save_pretrained(folder)

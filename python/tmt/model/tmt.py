@@ -311,7 +311,7 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """As transformers', with an image processor beside the model, which its pipeline asks for."""
         super().save_pretrained(save_directory, *args, **kwargs)
-        save_processor(save_directory)
+        save_processor(save_directory, self.config.image_height)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

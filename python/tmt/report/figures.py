@@ -298,7 +298,8 @@ def distance_chart(study: Study) -> Chart | None:
 
 
 def understanding_charts(findings: Sequence[Finding], origin: str) -> list[Chart]:
-    """Correlation of 1 - T with the source model's error: over all regions, and within images."""
+    """Correlation of 1 - T with the source model's error: over all regions, and within images; at stride 8."""
+    findings = [finding for finding in findings if finding.stride == 8]
     if not findings:
         return []
     values: dict[str, Callable] = {
@@ -312,7 +313,7 @@ def _correlations(findings: Sequence[Finding], origin: str, what: str, value: Ca
     rows = list(dict.fromkeys(f.pair for f in findings))
     kinds = list(dict.fromkeys(map(region_title, findings)))
     slots: dict[tuple, int] = {}
-    with canvas(1.4 + 2 * ROW * len(rows)) as (figure, axes):
+    with canvas(1.4 + 2 * ROW * len(rows) + legend_room(kinds)) as (figure, axes):
         for finding in findings:
             pair, title = finding.pair, region_title(finding)
             slot = slots[pair] = slots.get(pair, -1) + 1
@@ -337,10 +338,15 @@ def _correlations(findings: Sequence[Finding], origin: str, what: str, value: Ca
     return Chart(name, caption, f"Correlation {what}: {said}", to_svg(figure))
 
 
+def legend_room(titles: Sequence[str]) -> float:
+    """Inches that a legend of one column takes beyond the two or three rows that every chart has room for."""
+    return 0.2 * max(0, len(titles) - 3)
+
+
 def _bins(findings: Sequence[Finding], origin: str) -> Chart:
     """Error by tenths of 1 - T, mean over pairs and seeds."""
     kinds = list(dict.fromkeys(map(region_title, findings)))
-    with canvas(2.9) as (figure, axes):
+    with canvas(2.9 + legend_room(kinds)) as (figure, axes):
         for i, title in enumerate(kinds):
             lines = [[100 * part[1] for part in f.correlation.bins] for f in findings if region_title(f) == title]
             lines = [line for line in lines if len(line) == len(lines[0])]
@@ -348,7 +354,8 @@ def _bins(findings: Sequence[Finding], origin: str) -> Chart:
             for line in lines:
                 axes.plot(x, line, "-", color=COLOURS[i % len(COLOURS)], linewidth=0.6, alpha=0.35)
             mean = np.mean(lines, axis=0)
-            axes.plot(x, mean, f"-{MARKERS[i]}", color=COLOURS[i % len(COLOURS)], label=f"{title} ({len(lines)})")
+            marker, colour = MARKERS[i % len(MARKERS)], COLOURS[i % len(COLOURS)]
+            axes.plot(x, mean, f"-{marker}", color=colour, label=f"{title} ({len(lines)})")
         axes.set_xlabel("regions in tenths, from most to least like the source")
         axes.set_ylabel("wrong pixels, percent")
         axes.set_ylim(bottom=0)

@@ -26,7 +26,7 @@ def target_images(study: Study, job: Job) -> Dataset:
     root = study.root(str(job.target))
     if not root.is_dir():
         raise NotThere(f"{root}: no such folder; pictures and correlations need the target's images")
-    return DatasetSpec.of(data, data.target, root).open("val")
+    return DatasetSpec.of(data, "target", root).open("val")
 
 
 def target_model(job: Job, label_set: LabelSet) -> TMTForSemanticSegmentation:
@@ -34,10 +34,13 @@ def target_model(job: Job, label_set: LabelSet) -> TMTForSemanticSegmentation:
     return _frozen(job.weights, None, label_set)
 
 
-def judge(study: Study, job: Job, label_set: LabelSet, regions: str | None = None) -> TMTForSemanticSegmentation:
+def judge(
+    study: Study, job: Job, label_set: LabelSet, regions: str | None = None, stride: int = 8
+) -> TMTForSemanticSegmentation:
     """The plain source model of an estimator's job, with the trained discriminator, which its attention ignores.
 
-    `regions` other than the job's own: judge `superpixel` or `grid` with the same discriminator.
+    `regions` other than the job's own: judge `superpixel` or `grid` with the same discriminator. `stride` 4: regions
+    are cut from the mask features at their own size, as many positions wide and so half as many pixels.
     """
     judged = values_of(job.config.model, RegionSettings) | ({} if regions is None else {"regions": regions})
     judged["estimator_kind"] = job.config.estimator.kind
@@ -48,6 +51,7 @@ def judge(study: Study, job: Job, label_set: LabelSet, regions: str | None = Non
     (source,) = study.finished[job.id].needs
     model = _frozen(study.jobs[source].weights, adapt, label_set)
     load_estimator(model, job.weights)
+    model.acte = replace(model.acte, stride=stride)
     return model
 
 
@@ -67,11 +71,19 @@ def tell_left_out(what: str, failed: Sequence[tuple[str, NotThere]], say: Callab
         say(f"{what} left out of {names}: {failed[0][1]}")
 
 
-def estimators_of(study: Study, pair: Pair, seed: int) -> dict[str, Job]:
-    """The first finished estimator of each kind of regions, `superpixel` and `grid`, of a pair and seed."""
+def kinds_of(study: Study, pair: Pair, seed: int) -> list[str]:
+    """The kinds of the finished estimators of a pair and seed, in the order of the plan."""
+    return list(dict.fromkeys(job.config.estimator.kind for job in _estimator_jobs(study, pair, seed)))
+
+
+def estimators_of(study: Study, pair: Pair, seed: int, kind: str = "domain") -> dict[str, Job]:
+    """The first finished estimator of a kind on each kind of regions, `superpixel` and `grid`, of a pair and seed."""
     found: dict[str, Job] = {}
-    for result in estimators(study):
-        if (result.pair, result.seed) == (pair, seed):
-            job = study.jobs[result.id]
+    for job in _estimator_jobs(study, pair, seed):
+        if job.config.estimator.kind == kind:
             found.setdefault(job.config.model.regions, job)
     return found
+
+
+def _estimator_jobs(study: Study, pair: Pair, seed: int) -> list[Job]:
+    return [study.jobs[result.id] for result in estimators(study) if (result.pair, result.seed) == (pair, seed)]

@@ -7,6 +7,7 @@ keeps what it finds, so that the page can be made again without the models.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,28 @@ import torch
 from torch import Tensor
 
 from tmt.data import IGNORE, Dataset, normalise
+from tmt.data.resized import resized
 from tmt.inference.sliding_window import WHOLE, enlarge, plan, segment
 from tmt.model import TMTForSemanticSegmentation
 from tmt.report.formats import Table, interval, signed
-from tmt.report.models import NotThere, estimators_of, judge, target_images, tell_left_out
+from tmt.report.models import NotThere, estimators_of, judge, kinds_of, target_images, tell_left_out
 from tmt.report.scores import arrow, estimators
 from tmt.report.statistics import bootstrap_mean, spearman, summarise
 from tmt.runtime.files import read_json, write_json
 from tmt.settings import InferenceConfig
-from tmt.studies import Pair, Study
+from tmt.studies import Pair, Result, Study
 from tmt.studies.export import REPORTED
 from tmt.studies.jobs import Job
 
 LEAST_PIXELS = 16
 """A region with fewer labelled pixels has no share of wrong ones worth the name."""
 BINS = 10
+KIND_TITLES = {
+    "domain": "the domain",
+    "conditional": "the domain given the classes",
+    "entropy": "the source model's entropy",
+    "error": "the expected error",
+}
 
 
 @dataclass(frozen=True)
@@ -81,8 +89,9 @@ def region_failures(
         least_pixels: regions with fewer labelled pixels are left out.
     """
     parts: list[tuple[np.ndarray, np.ndarray, int]] = []
-    for index in range(len(dataset)):
-        sample = dataset[index]
+    images = resized(dataset, model.config.image_height)
+    for index in range(len(images)):
+        sample = images[index]
         pixels = normalise(sample.image)[None].to(model.device)
         prediction = segment(model, pixels, inference).prediction.cpu()
         truth = torch.from_numpy(sample.label.astype(np.int64))
@@ -162,6 +171,10 @@ class Finding:
     fingerprint: tuple[object, ...]
     """Of the source model and the discriminator: what is kept is used as long as they are the same."""
     correlation: Correlation
+    kind: str = "domain"
+    """Of the estimator."""
+    stride: int = 8
+    """Image pixels between positions that are grouped into regions: at 4, regions are half as wide."""
 
     @property
     def pair(self) -> Pair:
@@ -197,7 +210,8 @@ def of_study(study: Study, file: Path, say: Callable[[str], None] = print) -> li
 
 
 def _key(finding: Finding) -> tuple[object, ...]:
-    return *finding.pair, finding.seed, finding.regions, finding.trained_on, *finding.fingerprint
+    what = finding.regions, finding.trained_on, finding.kind, finding.stride
+    return *finding.pair, finding.seed, *what, *finding.fingerprint
 
 
 def _source_mark(study: Study, pair: Pair, seed: int) -> tuple[object, ...]:
@@ -206,20 +220,29 @@ def _source_mark(study: Study, pair: Pair, seed: int) -> tuple[object, ...]:
 
 
 def _find(study: Study, pair: Pair, seed: int, kept: dict) -> Iterator[Finding]:
-    """Superpixels and patches, each judged by a discriminator trained on them or, for want of one, by the other's."""
-    jobs = estimators_of(study, pair, seed)
-    for regions in ("superpixel", "grid"):
-        trained_on = regions if regions in jobs else next(iter(jobs))
-        job = jobs[trained_on]
-        accuracy = (study.finished[job.id].estimator or {}).get("accuracy")
-        mark = (*_source_mark(study, pair, seed), job.id, accuracy)
-        one = Finding(*pair, seed, regions, trained_on, mark, _NONE)
-        yield kept.get(_key(one)) or replace(one, correlation=_compute(study, job, regions))
+    """Superpixels and patches, each judged by an estimator trained on them or, for want of one, by the other's.
+
+    Every kind of estimator that the study has; where it compares several, on regions of half the width as well.
+    """
+    kinds = kinds_of(study, pair, seed)
+    for kind in kinds:
+        jobs = estimators_of(study, pair, seed, kind)
+        for stride, regions in product((8, 4) if len(kinds) > 1 else (8,), ("superpixel", "grid")):
+            trained_on = regions if regions in jobs else next(iter(jobs))
+            job = jobs[trained_on]
+            mark = (*_source_mark(study, pair, seed), job.id, _estimator_mark(study.finished[job.id]))
+            one = Finding(*pair, seed, regions, trained_on, mark, _NONE, kind, stride)
+            yield kept.get(_key(one)) or replace(one, correlation=_compute(study, job, regions, stride))
 
 
-def _compute(study: Study, job: Job, regions: str) -> Correlation:
+def _estimator_mark(result: Result) -> object:
+    measured = result.estimator or {}
+    return measured.get("accuracy", measured.get("score"))
+
+
+def _compute(study: Study, job: Job, regions: str, stride: int) -> Correlation:
     images = target_images(study, job)
-    return correlate(judge(study, job, images.label_set, regions), images, job.config.evaluation)
+    return correlate(judge(study, job, images.label_set, regions, stride), images, job.config.evaluation)
 
 
 _NONE = Correlation(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, 0, 0, ())
@@ -254,6 +277,8 @@ def _finding(tree: dict[str, Any]) -> Finding:
 def region_title(finding: Finding) -> str:
     """What was judged, and by which discriminator where that is another one."""
     title = {"superpixel": "superpixels", "grid": "patches"}[finding.regions]
+    title += f" at stride {finding.stride}" if finding.stride != 8 else ""
+    title += f", T from {KIND_TITLES[finding.kind]}" if finding.kind != "domain" else ""
     other = "" if finding.regions == finding.trained_on else f" (discriminator of {finding.trained_on} regions)"
     return title + other
 
@@ -293,3 +318,38 @@ def table(findings: Sequence[Finding], origin: str) -> Table:
         f"{origin}"
     )
     return Table("understanding", "1 − T against the source model's error", caption, header, tuple(rows))
+
+
+def ranking(findings: Sequence[Finding], origin: str) -> Table | None:
+    """One row a kind of estimator, kind of regions and stride: how well 1 - T ranks an image's regions; None where a
+    study has estimators of one kind."""
+    if len({finding.kind for finding in findings}) < 2:
+        return None
+    groups: dict[tuple[str, str, int], list[Correlation]] = {}
+    for finding in findings:
+        groups.setdefault((finding.kind, finding.regions, finding.stride), []).append(finding.correlation)
+    rows = [_ranking_row(*what, found) for what, found in groups.items()]
+    header = (
+        "T from", "regions", "stride", "pairs and seeds", "images", "ρ within images", "95 % interval",
+        "interval above 0",
+    )  # fmt: skip
+    caption = (
+        "Does 1 − T rank the regions of an image by the source model's share of wrong pixels? Spearman's ρ among each "
+        "validation image's regions, its mean over the images of a pair and seed, and the mean of those; interval by "
+        "bootstrap over pairs and seeds (1000 samples). Last: in how many of them the interval over images is above 0. "
+        f"Estimators were trained at stride 8. {origin}"
+    )
+    return Table("ranking", "How kinds of T rank regions", caption, header, tuple(rows))
+
+
+def _ranking_row(kind: str, regions: str, stride: int, found: Sequence[Correlation]) -> tuple[str, ...]:
+    within = np.array([one.within for one in found if not math.isnan(one.within)])
+    low, high = bootstrap_mean(within)
+    mean = float(within.mean()) if len(within) else math.nan
+    above = sum(one.within_low > 0 for one in found)
+    title = {"superpixel": "superpixels", "grid": "patches"}[regions]
+    images = sum(one.images for one in found)
+    return (
+        KIND_TITLES[kind], title, f"{stride}", f"{len(within)}", f"{images}", signed(mean), interval(low, high),
+        f"{above} of {len(found)}",
+    )  # fmt: skip

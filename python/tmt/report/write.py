@@ -55,8 +55,15 @@ def all_tables(study: Study, findings: list[understanding.Finding]) -> dict[str,
         "fraction": tables.fraction_tables(study),
         "estimators": [table for table in told_apart if table],
         "attention": [attention] if attention else [],
-        "understanding": [understanding.table(findings, origin(study))] if findings else [],
+        "understanding": _understanding(study, findings),
     }
+
+
+def _understanding(study: Study, findings: list[understanding.Finding]) -> list[Table]:
+    if not findings:
+        return []
+    ranking = understanding.ranking(findings, origin(study))
+    return [understanding.table(findings, origin(study)), *([ranking] if ranking else [])]
 
 
 def _charts(study: Study, findings: list[understanding.Finding]) -> dict[str, list[Chart]]:

@@ -28,6 +28,11 @@ class EvaluateConfig(InferenceConfig):
     """Mapillary labels that count as a Cityscapes class: `strict`, those of one meaning; `broad`, near ones too."""
     mapillary_version: MapillaryVersion | None = None
     """Release of the Mapillary labels, v1.2 or v2.0; none: the newest that is there."""
+    classes: str | None = None
+    """Class map: a CSV file of the dataset's classes and those of the model that they become, or one of the package's;
+    none: its own classes."""
+    images: str | None = None
+    """Text file that names the images to evaluate on, NAME or SPLIT/NAME a line; none: the whole split."""
     out: str | None = None
     """Folder for metrics.json, scores.md and pictures; none: only print."""
     pictures: int = setting(0, NOT_NEGATIVE)
@@ -125,6 +130,9 @@ class CheckConfig(Settings):
     """Mapillary labels that count as a Cityscapes class: `strict`, those of one meaning; `broad`, near ones too."""
     version: MapillaryVersion | None = None
     """Release of the Mapillary labels, v1.2 or v2.0; none: the newest that is there."""
+    classes: str | None = None
+    """Class map: a CSV file of the dataset's classes and the coarser ones that they become, or one of the package's;
+    none: its own classes."""
     partial: bool = False
     """Whether other numbers of images than were published are no fault."""
     workers: int | None = setting(None, NOT_NEGATIVE)

@@ -43,6 +43,22 @@ class DataConfig(Settings):
     """Folder of the source dataset; none: synthetic scenes."""
     target_root: str | None = setting(None)
     """Folder of the target dataset; none: synthetic scenes."""
+    source_classes: str | None = setting(None)
+    """Class map of the source: a CSV file of its classes and the coarser ones that they become, or one of the package,
+    such as cityscapes_to_idd7; none: its own classes."""
+    target_classes: str | None = setting(None)
+    """Class map of the target, as `source_classes`; both must lead to classes of the same names."""
+    source_train_list: str | None = setting(None)
+    """Text file that names the source images to train on, NAME or SPLIT/NAME a line; none: the split `train`."""
+    source_val_list: str | None = setting(None)
+    """Text file that names the source images to evaluate on; none: the split `val`."""
+    target_train_list: str | None = setting(None)
+    """Text file that names the target images to train on; none: the split `train`."""
+    target_val_list: str | None = setting(None)
+    """Text file that names the target images to evaluate on; none: the split `val`."""
+    height: int | None = setting(None, NOT_NEGATIVE)
+    """Height in pixels at which the network sees every image, as wide as its form asks, in training and evaluation;
+    none or 0: its own. Scores are at the labels' size all the same, and the trained model remembers the height."""
     mapillary_mapping: MapillaryMapping = setting("strict")
     """Mapillary labels that count as a Cityscapes class: `strict`, those of one meaning; `broad`, near ones too."""
     mapillary_version: MapillaryVersion | None = setting(None)

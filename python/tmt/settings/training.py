@@ -11,6 +11,9 @@ from tmt.settings.model import EstimatorKind
 class InferenceConfig(Settings):
     """How an image is segmented: whole or in windows, once or several times with the class scores averaged."""
 
+    height: int | None = setting(None, NOT_NEGATIVE)
+    """Height in pixels at which the network sees an image, its scores enlarged to the image's own size; none: the one
+    it was trained at (data.height); 0: the image's own."""
     window: tuple[int, int] | None = setting(None, AT_LEAST_ONE)
     """Height and width of a sliding window, in pixels as the network sees them; none: the whole image at once."""
     stride: tuple[int, int] | None = setting(None, AT_LEAST_ONE)

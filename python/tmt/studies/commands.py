@@ -25,7 +25,7 @@ def dataset_of(study: Study, domain: str) -> DatasetSpec:
     """The dataset of one of a study's domains."""
     root = study.root(domain)
     data = with_domain(study.definition.config.data, "target", study.definition.domain(domain), str(root))
-    return DatasetSpec.of(data, data.target, root)
+    return DatasetSpec.of(data, "target", root)
 
 
 def environment_of(study: Study) -> dict[str, str]:

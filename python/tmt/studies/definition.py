@@ -34,7 +34,7 @@ from tmt.settings import AFFECTS, Config, DatasetName, DrawnName, Stage, argumen
 from tmt.settings.fields import declared
 from tmt.settings.files import hint, presets
 from tmt.studies.domain_data import DomainData, place_of
-from tmt.studies.variant import ROLES, SET_PER_JOB, Pair, Variant, changed, settings_of, suggested_role
+from tmt.studies.variant import ROLES, SET_PER_JOB, Pair, Variant, changed, placeless, settings_of, suggested_role
 
 STUDIES = Path(__file__).parent / "presets"
 DOMAINS: tuple[str, ...] = get_args(DrawnName)
@@ -191,7 +191,8 @@ class _Reader:
         tree = self._at(place)
         self._check_keys(place, tree, DOMAIN_KEYS)
         dataset = self._one_of((*place, "dataset"), tree.get("dataset", place[-1]), get_args(DatasetName))
-        if tree.get("root") is None and dataset not in DOMAINS:
+        given = tree.get("root") or (self.tree.get("roots") or {}).get(place[-1])
+        if given is None and dataset not in DOMAINS:
             raise self.error(place, f"must have a root, as {dataset} cannot be drawn")
         files = {name: tree.get(name) for name in ("classes", "train_list", "val_list")}
         known = {name: self._text((*place, name), file) for name, file in files.items() if file is not None}
@@ -289,7 +290,7 @@ class _Reader:
         except ConfigError as error:
             at = next((where for where, (name, _) in settings.items() if name in str(error)), (*place, "settings"))
             raise self.error(at, str(error)) from error
-        return _placeless(config)
+        return placeless(config)
 
     def _variants(self, shared: Config, pairs: tuple[Pair, ...]) -> tuple[Variant, ...]:
         given = self.tree.get("variants")
@@ -342,15 +343,6 @@ class _Reader:
             if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
                 raise self.error((*place, "seeds", i), f"must be a whole number of at least 0, got {seed!r}")
         return tuple(seeds)
-
-
-def _placeless(config: Config) -> Config:
-    """The settings without what a job gets from its place in the study, such as what a base says of it."""
-    default = Config()
-    places = {name: getattr(default, name) for name in SET_PER_JOB if "." not in name}
-    of_data = [name.removeprefix("data.") for name in SET_PER_JOB if name.startswith("data.")]
-    data = replace(config.data, **{name: getattr(default.data, name) for name in of_data})
-    return replace(config, **{**places, "pictures": 0, "data": data})
 
 
 def _leaves(tree: dict, place: tuple[object, ...]) -> list[tuple[tuple[object, ...], object]]:

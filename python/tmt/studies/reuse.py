@@ -62,6 +62,6 @@ def _key(job: Job, study: Study) -> object:
     """Everything that decides a job's result: its settings, and those of what it starts from, but no folders."""
     data = replace(job.config.data, source_root=None, target_root=None)
     if job.kind == "source":
-        data = replace(data, target="cityscapes")  # plays no part
+        data = replace(data, target="cityscapes", target_classes=None)  # plays no part
     config = replace(job.config, out="", source_model=None, estimator_weights=None, data=data)
     return job.kind, config, tuple(_key(study.jobs[need], study) for need in job.needs)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from tmt.settings import Config, arguments
 
@@ -14,6 +14,7 @@ Pair = tuple[str, str]
 SET_PER_JOB = frozenset(
     {"out", "resume", "stages", "source_model", "estimator_weights", "seed", "pictures"}
     | {"data.source", "data.target", "data.source_root", "data.target_root", "data.synthetic_folder"}
+    | {f"data.{role}_{split}_list" for role in ("source", "target") for split in ("train", "val")}
 )
 """Settings that each job gets from its place in the study."""
 
@@ -67,6 +68,15 @@ def suggested_role(variant: Variant, variants: Sequence[Variant], shared: Config
     unchanged = [one for one in ours if not changed(one.config, shared)]
     others = changed(variant.config, [*named, *unchanged, *ours][0].config).keys() - {"model.mask_rule"}
     return "method" if not others else "fraction" if others == {"model.transfer_fraction"} else "ablation"
+
+
+def placeless(config: Config) -> Config:
+    """The settings without what a job gets from its place in the study, such as what a base says of it."""
+    default = Config()
+    places = {name: getattr(default, name) for name in SET_PER_JOB if "." not in name}
+    of_data = [name.removeprefix("data.") for name in SET_PER_JOB if name.startswith("data.")]
+    data = replace(config.data, **{name: getattr(default.data, name) for name in of_data})
+    return replace(config, **{**places, "pictures": 0, "data": data})
 
 
 def settings_of(config: Config) -> dict[str, object]:

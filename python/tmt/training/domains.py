@@ -4,8 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tmt.data import Dataset, LabelSet, RareClasses, Subset, class_counts, rare_classes, require_classes
+from tmt.data.datasets import in_order
 from tmt.data.manifest import MANIFEST, read_manifest
+from tmt.data.resized import resized
 from tmt.data.spec import DatasetSpec
+from tmt.errors import ConfigError
+from tmt.model.factory import listed
 from tmt.runtime.distributed import World
 from tmt.runtime.seeding import derive
 from tmt.settings import Config, FitConfig, check_subset
@@ -72,22 +76,56 @@ def open_synthetic(config: Config, folder: Path) -> Domains:
 
 
 def _open_both(config: Config, folder: Path, source: str | Path, target: str | Path) -> Domains:
-    return Domains(
-        _open(config, "source", DatasetSpec.of(config.data, config.data.source, source), config.source, folder),
-        _open(config, "target", DatasetSpec.of(config.data, config.data.target, target), config.target, folder),
-    )
+    first = _open(config, "source", source, config.source, folder)
+    return Domains(first, _open(config, "target", target, config.target, folder, first.val.label_set))
 
 
-def _open(config: Config, role: str, spec: DatasetSpec, fit: FitConfig, folder: Path) -> Domain:
-    train, val = spec.open("train"), spec.open("val")
+def _open(
+    config: Config, role: str, root: str | Path, fit: FitConfig, folder: Path, order: LabelSet | None = None
+) -> Domain:
+    """A domain, its classes in the order of those of `order` where they are the same."""
+    spec = DatasetSpec.of(config.data, role, root)
+    train, val = (spec.open(split) for split in ("train", "val"))
+    if order is not None:
+        train, val = in_order(train, order), in_order(val, order)
     available = len(train)
-    kind = " (synthetic)" if read_manifest(Path(spec.root) / MANIFEST) is not None else ""
-    check_subset(role, fit.images, available, str(spec.root))
+    kind = " (synthetic)" if read_manifest(Path(root) / MANIFEST) is not None else ""
+    check_subset(role, fit.images, available, str(root))
     if fit.images is not None and fit.images < available:
         train = Subset(train, fit.images, derive(config.seed, "subset", role))
     for split, part in (("train", train), ("val", val)):
-        require_classes(part, f"{spec.root}, split {split}")
+        require_classes(part, f"{root}, split {split}")
+    train = resized(train, config.data.height)
     return Domain(role, f"{role} {spec.name}{kind}", train, val, available, folder / f"class_counts-{role}.json")
+
+
+def common_classes(config: Config, domains: Domains | None) -> LabelSet:
+    """The classes of both domains, in the source's order; of scenes that are to be drawn where there are no domains.
+
+    Raises ConfigError where the two have not the same classes.
+    """
+    if domains is None:
+        source, target = (DatasetSpec.of(config.data, role, "").drawn_classes() for role in ("source", "target"))
+        names = tuple(f"{role} {getattr(config.data, role)}" for role in ("source", "target"))
+    else:
+        source, target = domains.source.val.label_set, domains.target.val.label_set
+        names = domains.source.name, domains.target.name
+    if set(source.names) != set(target.names):
+        raise ConfigError(_differ(source, target, *names))
+    return target if source == target else source
+
+
+def _differ(source: LabelSet, target: LabelSet, first: str, second: str) -> str:
+    """What to say of two domains of different classes."""
+    common = sum(name in target.names for name in source.names)
+    pairs = (("first", source, target), ("second", target, source))
+    alone = {which: [name for name in one.names if name not in other.names] for which, one, other in pairs}
+    differing = "; ".join(f"only the {which}: {listed(names)}" for which, names in alone.items() if names)
+    return (
+        f"data: source and target must have the same classes, got {listed(source.names)} in {first} and "
+        f"{listed(target.names)} in {second}, {common or 'none'} in common; {differing}; bring both to the same "
+        "classes with --data.source_classes and --data.target_classes"
+    )
 
 
 def synthetic_root(config: Config, folder: Path, dataset: str) -> Path:

@@ -17,6 +17,7 @@ from typing import TypedDict, cast
 from torch import nn
 
 from tmt.data import Dataset
+from tmt.data.resized import resized
 from tmt.data.subset import hold_out as split
 from tmt.errors import ConfigError
 from tmt.model import TMTForSemanticSegmentation
@@ -113,11 +114,12 @@ def parts_of(config: Config, domains: Domains) -> Parts:
     """What is trained on and what it is judged on: the validation splits or, where the best is kept, held-out training
     images, so that validation images choose nothing."""
     pair = (domains.source, domains.target)
+    source, target = (resized(domain.val, config.data.height) for domain in pair)
     if not config.estimator.keeps_best:
-        return Parts((domains.source.train, domains.target.train), (domains.source.val, domains.target.val))
+        return Parts((domains.source.train, domains.target.train), (source, target))
     if config.estimator.kind == "error":
         train, held = _split(config, domains.target)
-        return Parts((train,), (domains.source.val, held))
+        return Parts((train,), (source, held))
     (source, held_source), (target, held_target) = (_split(config, domain) for domain in pair)
     return Parts((source, target), (held_source, held_target))
 

@@ -10,7 +10,8 @@ from tmt.runtime.files import read_record, write_text
 from tmt.settings import ORDER, Config, Settings, arguments, inputs_of
 
 PLACES = ("data.source_root", "data.target_root", "data.synthetic_folder", "model.base", "source_model")
-PLACES += ("estimator_weights",)
+PLACES += ("estimator_weights", "data.source_classes", "data.target_classes")
+PLACES += tuple(f"data.{role}_{split}_list" for role in ("source", "target") for split in ("train", "val"))
 """Settings that name a file or folder."""
 GROUPS = ("source", "estimator", "target")
 """The settings of stages."""

@@ -5,17 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tmt.data import CITYSCAPES19, LabelSet
 from tmt.errors import ConfigError
 from tmt.methods import method_of
-from tmt.model.factory import listed
 from tmt.runtime.distributed import World, join
 from tmt.runtime.files import read_record, write_json, write_text
 from tmt.runtime.provenance import describe, now
 from tmt.runtime.signals import Stop, listen
 from tmt.settings import ORDER, Config, Stage, arguments, estimator_weights, source_model
 from tmt.training.checks import check_folder, check_inputs, check_settings
-from tmt.training.domains import Domains, make_synthetic, open_given, open_synthetic
+from tmt.training.domains import Domains, common_classes, make_synthetic, open_given, open_synthetic
 from tmt.training.estimator import train_estimator
 from tmt.training.loop import Workplace
 from tmt.training.resuming import lengthen, read_run
@@ -89,9 +87,13 @@ def open_run(config: Config, argv: Sequence[str], world: World, stop: Stop) -> R
     folder = Path(config.out)
     check_folder(config, folder)
     domains = open_given(config, folder)
-    label_set = _common_classes(domains)
+    label_set = common_classes(config, domains)
     check_settings(config, world, label_set)
     check_inputs(config, folder, label_set)
+    if len(label_set) == 1:
+        world.say(
+            f"warning: data: {label_set.names[0]} is the only class, which every prediction meets: mIoU says nothing"
+        )
     world.barrier()  # no process may look at the folder after another one has begun to fill it
     if world.main:
         _prepare_folder(config, argv, folder, world)
@@ -99,19 +101,6 @@ def open_run(config: Config, argv: Sequence[str], world: World, stop: Stop) -> R
             make_synthetic(config, folder)
     world.barrier()
     return Run(config, world, stop, folder, domains or open_synthetic(config, folder))
-
-
-def _common_classes(domains: Domains | None) -> LabelSet:
-    """The classes that both domains have; raises ConfigError where they differ."""
-    if domains is None:
-        return CITYSCAPES19
-    source, target = (domain.train.label_set for domain in (domains.source, domains.target))
-    if source != target:
-        raise ConfigError(
-            f"data: source and target must have the same classes, got {listed(source.names)} in {domains.source.name} "
-            f"and {listed(target.names)} in {domains.target.name}; map the labels of one to the classes of the other"
-        )
-    return target
 
 
 def _prepare_folder(config: Config, argv: Sequence[str], folder: Path, world: World) -> None:

@@ -25,6 +25,7 @@ from tmt.training.streams import stream
 def train_source(method: Method, config: Config, domains: Domains, at: Workplace) -> SegmentationResult:
     """Train the source model from random weights or from `model.base`."""
     model = first_model(method, config, domains)
+    model.config.image_height = config.data.height or None
     state = train_task(source_task(method, model, config, domains, at), domains.source, at)
     result = result_of(method, model, domains.source, config.source, state)
     return {**result, "target": on_target(model, config, domains, state, at)}

@@ -32,6 +32,7 @@ def fine_tune(
         return method.configure(saved, config.model).judged_by(kind, saved)
 
     model = open_model(source_model, adapt, domains.label_set)
+    model.config.image_height = config.data.height or None
     if uses_estimator:
         for difference in load_estimator(model, estimator):
             at.world.say(f"warning: {estimator}: trained on other regions: model.{difference}")

@@ -1,33 +1,35 @@
 """A dataset of one's own: `images/<split>/**`, `labels/<split>/**` of the same names, and `classes.csv`.
 
-`classes.csv` has a row for each id that a label may hold: `id`, `name` and `train_id`, 255 or nothing for an id that is
-ignored; rows may share a training id, whose class is then called after the first of them. Training ids are 0 to K - 1,
-with K at most 254. The columns `red`, `green` and `blue` may give the classes' colours.
+`classes.csv` has a row for each id that a label may hold: `id`, 0 to 255, `name` and `train_id`, 255 or nothing for an
+id that is ignored; rows may share a training id, whose class is then called after the first of them. Training ids are 0
+to K - 1, with K at most 254. The columns `red`, `green` and `blue` may give the ids' colours, with which labels may be
+RGB pictures as well.
 """
 
-import csv
-import io
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from tmt.data.class_table import read_rows, train_ids
+from tmt.data.colours import ColourTable, colour_table, decode_colours
 from tmt.data.files import (
     IMAGE_SUFFIXES,
     Listing,
     Pairs,
     read_bytes,
-    read_pixels,
+    read_ids,
     require_some,
     walk_files,
     walk_images,
 )
-from tmt.data.labels import IGNORE, UNKNOWN, LabelSet, default_colour, to_train_ids
+from tmt.data.labels import IGNORE, LabelSet, to_train_ids
+from tmt.data.png import check_png, decode_deep, is_deep_grey
 from tmt.errors import DataError
 
 COLUMNS = ("id", "name", "train_id")
-COLOURS = ("red", "green", "blue")
+LABELS = "labels are PNGs of class ids, grey or palette, or RGB ones in the colours of classes.csv"
 
 
 @dataclass(frozen=True)
@@ -37,72 +39,71 @@ class Classes:
     label_set: LabelSet
     table: np.ndarray  # (256,) uint8, training id of each id
     known: np.ndarray  # (256,) bool, ids that have a row
+    colours: ColourTable | DataError | None  # for labels that are RGB pictures; None where the table has no colours
 
 
 def read_classes(path: Path) -> Classes:
     """The table of a dataset of one's own. Raises DataError, naming the line, for whatever is wrong with it."""
-    try:
-        text = read_bytes(path, "table of classes").decode("utf-8-sig")
-        lines = list(csv.DictReader(io.StringIO(text)))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: must be a CSV file in UTF-8, got {error}; save it as such") from error
-    columns = lines[0] if lines else {}
-    if missing := [name for name in COLUMNS if name not in columns]:
-        raise DataError(f"{path}: must have the columns {', '.join(COLUMNS)} and rows, got none of {missing[0]}")
-    coloured = all(name in columns for name in COLOURS)
+    rows = read_rows(path, COLUMNS)
     table, known = np.full(256, IGNORE, np.uint8), np.zeros(256, bool)
-    names: dict[int, str] = {}
-    colours: dict[int, tuple[int, ...]] = {}
-    for number, line in enumerate(lines, start=2):
-        where = f"{path}, line {number}"
-        key = whole(line["id"], where, "id")
-        train = whole(line["train_id"] or str(IGNORE), where, "train_id")
+    found, label_set = train_ids(rows, path)
+    for row, train in zip(rows, found, strict=True):
+        key = row.number("id")
         if known[key]:
-            raise DataError(f"{where}: id must be in one line only, got {key} again; remove one of the two")
+            raise DataError(f"{row.where}: id must be in one line only, got {key} again; remove one of the two")
         known[key], table[key] = True, train
-        if train != IGNORE and train not in names:
-            names[train] = (line["name"] or "").strip() or f"class {train}"
-            colours[train] = tuple(whole(line[c], where, c) for c in COLOURS) if coloured else default_colour(train)
-    check_train_ids(names, path)
-    ordered = sorted(names)
-    palette = np.array([colours[train] for train in ordered], dtype=np.uint8)
-    return Classes(LabelSet(tuple(names[train] for train in ordered), palette), table, known)
+    coloured = [(row.colour, train, row.where) for row, train in zip(rows, found, strict=True) if row.has_colour]
+    return Classes(label_set, table, known, _colours([(c, train, where) for c, train, where in coloured if c]))
 
 
-def whole(text: str | None, where: str, column: str) -> int:
-    """A number of the table. Raises DataError unless it is one of 0..255."""
-    text = (text or "").strip()
-    if not (text.isascii() and text.isdigit() and int(text) < 256):
-        raise DataError(f"{where}: {column} must be a whole number 0..255, got {text!r}; correct the line")
-    return int(text)
-
-
-def check_train_ids(names: dict[int, str], path: Path) -> None:
-    """Raises DataError unless the training ids are 0..K - 1 and each class has a name of its own."""
-    if sorted(names) != list(range(len(names))) or not names or UNKNOWN in names:
-        raise DataError(
-            f"{path}: train_id must take each of 0..K-1, at most {UNKNOWN - 1}, and {IGNORE} for what is ignored, "
-            f"got {sorted(names)}; number the classes without holes"
-        )
-    taken: dict[str, int] = {}
-    for train, name in sorted(names.items()):
-        if name in taken:
-            raise DataError(
-                f"{path}: names must differ, got {name!r} for train ids {taken[name]} and {train}; rename one"
-            )
-        taken[name] = train
-    if len(names) == 1:
-        raise DataError(
-            f"{path}: classes must be two or more, got {names[0]!r} alone, which every prediction meets; "
-            "give what it is told from a train_id of its own instead of 255"
-        )
+def _colours(rows: list[tuple[tuple[int, ...], int, str]]) -> ColourTable | DataError | None:
+    """What is wrong with the colours matters where a label is read by them only."""
+    try:
+        return colour_table(rows) if rows else None
+    except DataError as error:
+        return error
 
 
 def read_label(path: Path, classes: Classes) -> np.ndarray:
-    """Training ids (H, W) uint8 of an 8-bit greyscale or palette PNG. Raises DataError for any other file or id."""
-    label = read_pixels(path, ("L", "P"), "labels are 8-bit greyscale or palette PNGs of class ids")
+    """Training ids (H, W) uint8 of a PNG of ids, grey or palette, or of an RGB one in the colours of the table.
+
+    Raises DataError for any other file, id or colour.
+    """
+    data = read_bytes(path)
+    if is_deep_grey(data):
+        pixels = _deep_ids(data, path)
+    else:
+        picture = read_ids(path, ("L", "P", "RGB"), LABELS, data)
+        if picture.mode == "RGB":
+            return _by_colour(picture.pixels, path, classes.colours)
+        pixels = picture.pixels
     mend = "add the id to classes.csv, with train_id 255 if it is to be ignored"
-    return to_train_ids(label, classes.table, classes.known, str(path), mend)
+    return to_train_ids(pixels, classes.table, classes.known, str(path), mend)
+
+
+def _deep_ids(data: bytes, path: Path) -> np.ndarray:
+    """The ids (H, W) uint8 of a 16-bit grey PNG. Raises DataError for ids above 255."""
+    pixels = decode_deep(data, check_png(data, path))
+    if (high := pixels > 255).any():
+        row, column = np.unravel_index(int(high.argmax()), high.shape)
+        raise DataError(
+            f"{path}: label ids must be 0..255, got {pixels[row, column]} at row {row}, column {column} ({high.sum()} "
+            "such pixels); number the classes anew, or is it a file of instances?"
+        )
+    return pixels.astype(np.uint8)
+
+
+def _by_colour(pixels: np.ndarray, path: Path, table: ColourTable | DataError | None) -> np.ndarray:
+    if isinstance(table, DataError):
+        raise table
+    if table is None:
+        raise DataError(
+            f"{path}: label must hold class ids, got an RGB picture; save ids, or give classes.csv the columns red, "
+            "green and blue"
+        )
+    return decode_colours(
+        pixels, table, path, "add the colour to classes.csv, with train_id 255 if it is to be ignored"
+    )
 
 
 def listing(root: str | Path, split: str) -> Listing:
@@ -128,6 +129,7 @@ def listing(root: str | Path, split: str) -> Listing:
         partial(read_label, classes=classes),
         label_mend="every image needs a label PNG of the same name; add it, or remove the image",
         label_set=classes.label_set,
+        ids=classes.table,
         strays=tuple(sorted(set(walk_files(masks, (".png",))) - set(labels))),
     )
 
