@@ -10,6 +10,7 @@ from tmt.data import CITYSCAPES19, IGNORE, LabelSet, open_dataset
 from tmt.data.check import check_dataset
 from tmt.data.class_maps import class_maps, read_class_map
 from tmt.data.datasets import in_order, list_dataset
+from tmt.data.labels import table_classes
 from tmt.data.spec import DatasetSpec
 from tmt.errors import DataError
 
@@ -70,12 +71,19 @@ def test_every_layout_of_scenes_meets_seven_classes(made, name):
 
 def test_maps_of_the_package_lead_to_the_same_classes():
     made = {name: read_class_map(name, label_set_for(name), name) for name in class_maps()}
-    assert made and len({one.label_set for one in made.values()}) == 1
-    assert all((one.table[: len(label_set_for(name))] < 7).any() for name, one in made.items())
+    seven = {name: one for name, one in made.items() if name.endswith("_to_idd7")}
+    assert len(seven) == 4 and {one.label_set for one in seven.values()} == {table_classes("idd_lite")}
+    assert made["camvid32_to_camvid11"].label_set == table_classes("camvid11")
+    for name, one in made.items():
+        assert set(one.table[: len(label_set_for(name))]) == set(range(len(one.label_set))), "each has something"
+    for old, new in (("camvid32_to_camvid11", "camvid11_to_idd7"), ("camvid32_to_idd7", "camvid32_to_idd7")):
+        whole = made[new].table[made[old].table] if old != new else made[new].table
+        np.testing.assert_array_equal(whole[:31], made["camvid32_to_idd7"].table[:31])
 
 
 def label_set_for(name):
-    return {"cityscapes": CITYSCAPES19}[name.split("_to_")[0]]
+    kind = name.split("_to_")[0]
+    return CITYSCAPES19 if kind == "cityscapes" else table_classes(kind, "level3" if kind == "idd" else "train_id")
 
 
 def test_datasets_check_with_a_map(made):

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from tests.data.trees import png, put
-from tmt.data import CLASSES, DATASETS, IGNORE, open_dataset
+from tmt.data import CLASSES, IGNORE, open_dataset
 from tmt.errors import DataError
 
 CASES = 204
+DATASETS = ("cityscapes", "bdd100k", "mapillary", "gtav", "synthia", "folders")
 SIZE = (32, 64)
 SIDE_FILES = {
     "cityscapes": (), "bdd100k": (), "mapillary": ("config.json",), "gtav": ("split.mat",),

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from tmt.data.loader import EvalBatch, TrainBatch, eval_batches, train_batches
     from tmt.data.rare import RareClasses, class_counts, rare_classes
     from tmt.data.readers.bdd100k import BDD100K
+    from tmt.data.readers.camvid import CamVid
     from tmt.data.readers.cityscapes import Cityscapes
     from tmt.data.readers.folders import Folders
     from tmt.data.readers.gtav import GTAV
+    from tmt.data.readers.idd import IDD
+    from tmt.data.readers.idd_lite import IDDLite
+    from tmt.data.readers.labelmefacade import LabelMeFacade
     from tmt.data.readers.mapillary import Mapillary
     from tmt.data.readers.synthia import Synthia
     from tmt.data.subset import Subset
@@ -30,9 +34,13 @@ _MODULES = {
     "tmt.data.loader": ("EvalBatch", "TrainBatch", "eval_batches", "train_batches"),
     "tmt.data.rare": ("RareClasses", "class_counts", "rare_classes"),
     "tmt.data.readers.bdd100k": ("BDD100K",),
+    "tmt.data.readers.camvid": ("CamVid",),
     "tmt.data.readers.cityscapes": ("Cityscapes",),
     "tmt.data.readers.folders": ("Folders",),
     "tmt.data.readers.gtav": ("GTAV",),
+    "tmt.data.readers.idd": ("IDD",),
+    "tmt.data.readers.idd_lite": ("IDDLite",),
+    "tmt.data.readers.labelmefacade": ("LabelMeFacade",),
     "tmt.data.readers.mapillary": ("Mapillary",),
     "tmt.data.readers.synthia": ("Synthia",),
     "tmt.data.subset": ("Subset",),
@@ -46,13 +54,17 @@ __all__ = [
     "CLASSES",
     "DATASETS",
     "GTAV",
+    "IDD",
     "IGNORE",
     "PALETTE",
     "Augment",
+    "CamVid",
     "Cityscapes",
     "Dataset",
     "EvalBatch",
     "Folders",
+    "IDDLite",
+    "LabelMeFacade",
     "LabelSet",
     "Mapillary",
     "RareClasses",

@@ -29,8 +29,14 @@ EXPECTED = {
     "mapillary": {"train": 18000, "val": 2000},
     "gtav": {"train": 12403, "val": 6382, "test": 6181},
     "synthia": {"train and val": 9400},
+    "camvid": {"train": 367, "val": 101, "test": 233},
+    "idd": {},  # one part of the release, or both
+    "idd_lite": {"train": 1403, "val": 204},
+    "labelmefacade": {"train": 100, "test": 845},
     "folders": {},
 }
+# Splits with labels, where these are not training and validation; LabelMeFacade's validation is its test split.
+LABELLED = {"gtav": ["train", "val", "test"], "camvid": ["train", "val", "test"], "labelmefacade": ["train", "test"]}
 
 
 @dataclass
@@ -148,7 +154,7 @@ def splits_of(dataset: str, root: Path, recipe: Recipe | None) -> list[str]:
     if dataset == "folders":
         found = sorted(path.name for path in (root / "images").glob("*") if path.is_dir())
         return found or ["train"]
-    return ["train", "val", "test"] if dataset == "gtav" and recipe is None else ["train", "val"]
+    return LABELLED.get(dataset, ["train", "val"]) if recipe is None else ["train", "val"]
 
 
 def wrong_counts(report: Report, recipe: Recipe | None) -> Iterator[str]:
@@ -218,6 +224,8 @@ def examine(listing: Listing, index: int) -> Examined:
 
 def label_palette(path: Path) -> bytes | None:
     """The colours of a palette label; None for one without."""
+    if path.suffix != ".png":  # polygons
+        return None
     with Image.open(path) as file:
         palette = file.getpalette()
     return None if palette is None else bytes(palette).rstrip(b"\0")

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tmt.data.decoding import to_rgb
 from tmt.data.files import read_ids
+from tmt.data.labels import lookup_table, table_colours
 from tmt.errors import DataError
 
 
@@ -35,9 +37,21 @@ def colour_table(rows: Iterable[tuple[tuple[int, ...], int, str]]) -> ColourTabl
     return ColourTable(np.array(ordered, np.uint32), np.array([found[one][0] for one in ordered], np.uint8))
 
 
+def package_colours(name: str) -> ColourTable:
+    """The table of a dataset whose labels are colours, `tables/<name>.csv`."""
+    colours, names = table_colours(name)
+    trains = lookup_table(name)[: len(names)].tolist()
+    return colour_table(zip(colours, trains, names, strict=True))
+
+
 def read_colours(path: Path, table: ColourTable, mend: str) -> np.ndarray:
-    """Training ids (H, W) uint8 of a label that is an 8-bit RGB PNG. Raises DataError for any other file or colour."""
-    return decode_colours(read_ids(path, ("RGB",), mend).pixels, table, path, mend)
+    """Training ids (H, W) uint8 of a label that is an RGB PNG, with a palette or without.
+
+    Raises DataError for any other file or colour.
+    """
+    picture = read_ids(path, ("RGB", "P"), mend)
+    pixels = picture.pixels if picture.palette is None else to_rgb(picture, path)[0]
+    return decode_colours(pixels, table, path, mend)
 
 
 def decode_colours(pixels: np.ndarray, table: ColourTable, path: Path, mend: str) -> np.ndarray:

@@ -7,7 +7,18 @@ from tmt.data.class_maps import mapped, read_class_map, reordered
 from tmt.data.files import Dataset, Listing, Pairs, readable
 from tmt.data.labels import LabelSet
 from tmt.data.lists import chosen
-from tmt.data.readers import bdd100k, cityscapes, folders, gtav, mapillary, synthia
+from tmt.data.readers import (
+    bdd100k,
+    camvid,
+    cityscapes,
+    folders,
+    gtav,
+    idd,
+    idd_lite,
+    labelmefacade,
+    mapillary,
+    synthia,
+)
 from tmt.errors import DataError
 
 _LAYOUTS = {
@@ -16,6 +27,10 @@ _LAYOUTS = {
     "mapillary": (mapillary.Mapillary, mapillary.listing),
     "gtav": (gtav.GTAV, gtav.listing),
     "synthia": (synthia.Synthia, synthia.listing),
+    "camvid": (camvid.CamVid, camvid.listing),
+    "idd": (idd.IDD, idd.listing),
+    "idd_lite": (idd_lite.IDDLite, idd_lite.listing),
+    "labelmefacade": (labelmefacade.LabelMeFacade, labelmefacade.listing),
     "folders": (folders.Folders, folders.listing),
 }
 DATASETS = tuple(_LAYOUTS)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, get_args
 
 import numpy as np
 from PIL import Image
@@ -15,6 +15,7 @@ from PIL import Image
 from tmt.data.decoding import DEEP_LABEL, Picture, decode, to_rgb
 from tmt.data.labels import CITYSCAPES19, LabelSet
 from tmt.errors import DataError
+from tmt.settings.data import DrawnName
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 AMBIGUOUS = (
@@ -134,9 +135,10 @@ def readable() -> Iterator[None]:
 def require_folder(folder: Path, dataset: str) -> Path:
     """`folder`, or DataError if there is none."""
     if not folder.is_dir():
+        drawn = f", or make embedded scenes with `python -m tmt.data make --dataset {dataset}`"
         raise DataError(
-            f"{dataset}: folder {folder} must exist, got no such folder; "
-            f"check the root and the split, or make embedded scenes with `python -m tmt.data make --dataset {dataset}`"
+            f"{dataset}: folder {folder} must exist, got no such folder; check the root and the split"
+            f"{drawn if dataset in get_args(DrawnName) else ''}"
         )
     return folder
 

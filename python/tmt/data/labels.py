@@ -95,8 +95,31 @@ def unchanged() -> np.ndarray:
 
 
 def label_names(dataset: str) -> list[str]:
-    """The names in the table of `dataset`, by id."""
+    """The names in the table of `dataset`, by row."""
     return [row["name"] for row in _rows(dataset)]
+
+
+@cache
+def name_ids(dataset: str) -> dict[str, int]:
+    """The label ids in the table of `dataset` by their names."""
+    return {row["name"]: int(row["id"]) for row in _rows(dataset)}
+
+
+def table_colours(dataset: str) -> tuple[list[tuple[int, ...]], list[str]]:
+    """The colours in the table of `dataset`, red, green and blue, and the names that have them, by row."""
+    rows = _rows(dataset)
+    return [tuple(int(row[one]) for one in ("red", "green", "blue")) for row in rows], label_names(dataset)
+
+
+@cache
+def table_classes(dataset: str, column: str = "train_id") -> LabelSet:
+    """The classes of the table of `dataset` by a column of training ids, each named and coloured by its first row."""
+    colours, names = table_colours(dataset)
+    first: dict[int, int] = {}
+    for place, row in enumerate(_rows(dataset)):
+        first.setdefault(int(row[column]), place)
+    places = [first[train] for train in sorted(first) if train != IGNORE]
+    return LabelSet(tuple(names[i] for i in places), np.array([colours[i] for i in places], np.uint8))
 
 
 @cache

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import get_args
 
 from tmt.errors import ConfigError
-from tmt.settings.data import DataConfig, DatasetName, MapillaryMapping, MapillaryVersion
+from tmt.settings.data import DataConfig, DatasetName, DrawnName, MapillaryMapping, MapillaryVersion
 from tmt.settings.files import hint
 from tmt.settings.model import OWN_BACKBONES, ModelConfig
 from tmt.settings.run import Config, Stage
@@ -40,8 +40,9 @@ def _check_synthetic(config: Config) -> None:
     data = config.data
     if data.source == data.target:
         raise ConfigError(f"data: synthetic source and target must be different domains, got {data.source} for both")
-    if "folders" in (data.source, data.target):
-        raise ConfigError("data: folders is a dataset of your own; give --data.source_root and --data.target_root")
+    if real := [name for name in (data.source, data.target) if name not in get_args(DrawnName)]:
+        what = "a dataset of your own" if real[0] == "folders" else "a real dataset, of which no scenes are drawn"
+        raise ConfigError(f"data: {real[0]} is {what}; give --data.source_root and --data.target_root")
     for role, fit, available in (
         ("source", config.source, data.synthetic_source),
         ("target", config.target, data.synthetic_target),

@@ -121,7 +121,8 @@ class CheckConfig(Settings):
     report.json and contact.png. Exit code: 0 clean, 1 faults, 2 a mistake in the command."""
 
     dataset: DatasetName = setting(given="positional")
-    """Layout and label encoding: cityscapes, bdd100k, mapillary, gtav, synthia, or folders, one of your own."""
+    """Layout and label encoding: cityscapes, bdd100k, mapillary, gtav, synthia, camvid, idd, idd_lite, labelmefacade,
+    or folders, one of your own."""
     root: str = setting(given="positional")
     """Folder of the dataset."""
     splits: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ from typing import Literal
 from tmt.settings.fields import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Settings, setting
 
 DrawnName = Literal["cityscapes", "bdd100k", "mapillary", "gtav", "synthia"]
-DatasetName = Literal[DrawnName, "folders"]
+DatasetName = Literal[DrawnName, "camvid", "idd", "idd_lite", "labelmefacade", "folders"]
 MapillaryMapping = Literal["strict", "broad"]
 MapillaryVersion = Literal["v1.2", "v2.0"]
 
