@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import Mask2FormerConfig
 
+from tmt.data.transforms import IMAGENET, Scaling
 from tmt.errors import ConfigError
 from tmt.settings import TMTSettings
 
@@ -26,7 +27,8 @@ ADDED = tuple(item.name for item in fields(TMTSettings))
 class TMTConfig(Mask2FormerConfig):
     """Mask2Former's configuration and what TMT adds: the fields of `tmt.settings.TMTSettings`, explained there.
 
-    Every other argument is Mask2FormerConfig's.
+    And image_mean and image_std, of each channel for pixels in [0, 1], as the backbone was trained with; ImageNet's
+    unless they are given. Every other argument is Mask2FormerConfig's.
 
     Raises:
         ValueError: a value that its field cannot have.
@@ -39,9 +41,13 @@ class TMTConfig(Mask2FormerConfig):
         added = {name: kwargs.pop(name) for name in ADDED if name in kwargs}
         if kwargs.get("backbone_config") is None and kwargs.get("backbone") is None:
             kwargs["backbone_config"] = dict(SWIN_TINY)
+        image = (kwargs.pop("image_mean", None), kwargs.pop("image_std", None))
         super().__init__(**kwargs)
         for name, default in asdict(TMTSettings()).items():
             setattr(self, name, added.get(name, default))
+        usual = IMAGENET.of_channels(getattr(self.backbone_config, "num_channels", 3))
+        self.image_mean = list(usual.mean if image[0] is None else image[0])
+        self.image_std = list(usual.deviation if image[1] is None else image[1])
         self.check()
 
     @property
@@ -57,12 +63,25 @@ class TMTConfig(Mask2FormerConfig):
         for name, value in asdict(settings).items():
             setattr(self, name, value)
 
+    @property
+    def scaling(self) -> Scaling:
+        """How images are scaled for the backbone; raises ValueError where it does not fit the backbone's channels."""
+        mean, deviation = (self._per_channel(name) for name in ("image_mean", "image_std"))
+        _require(min(deviation) > 0, "image_std", "above 0", self.image_std)
+        return Scaling(mean, deviation)
+
+    def _per_channel(self, name: str) -> tuple[float, ...]:
+        values, channels = getattr(self, name), getattr(self.backbone_config, "num_channels", 3)
+        fits = len(values) == channels and all(math.isfinite(value) for value in values)
+        _require(fits, name, f"{channels} finite numbers, one a channel", values)
+        return tuple(values)
+
     def check(self) -> None:
         """Raises ValueError for the first field that cannot be used.
 
         `from_pretrained(folder, field=value)` sets fields after construction, so the model checks again.
         """
-        _ = self.settings
+        _ = self.settings, self.scaling
         self._check_sizes()
 
     def _check_sizes(self) -> None:

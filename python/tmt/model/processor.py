@@ -13,6 +13,7 @@ from transformers.models.mask2former.modeling_mask2former import Mask2FormerForU
 from transformers.utils.generic import ModelOutput
 
 from tmt.data.labels import IGNORE
+from tmt.data.transforms import IMAGENET, Scaling
 
 from .semantic import semantic_scores
 
@@ -76,11 +77,14 @@ def _with_scores(found: Tensor, scores: Tensor) -> ModelOutput:
     return ModelOutput(segmentation=found, segmentation_scores=scores)
 
 
-def image_processor() -> BaseImageProcessor:
+def image_processor(scaling: Scaling = IMAGENET) -> BaseImageProcessor:
     """Scales to [0, 1] and normalises as in training; keeps the image's size, which the model takes as it is."""
-    return TMTImageProcessor(do_resize=False, ignore_index=IGNORE, do_reduce_labels=False)
+    mean, deviation = list(scaling.mean), list(scaling.deviation)
+    return TMTImageProcessor(
+        do_resize=False, ignore_index=IGNORE, do_reduce_labels=False, image_mean=mean, image_std=deviation
+    )
 
 
-def save_processor(folder: str | Path) -> None:
-    """Write the image processor beside a saved model."""
-    image_processor().save_pretrained(folder)
+def save_processor(folder: str | Path, scaling: Scaling) -> None:
+    """Write the image processor of a model's `scaling` beside it."""
+    image_processor(scaling).save_pretrained(folder)

@@ -16,6 +16,7 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPreTrainedModel,
 )
 
+from tmt.data.transforms import Scaling
 from tmt.runtime.precision import full, without_autocast
 
 from .acte import ACTE, Regions, transferability_map
@@ -129,7 +130,7 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         """Segment images, and compare with labels where they are given.
 
         Args:
-            pixel_values: (B, 3, H, W), normalised with ImageNet's mean and deviation, of the weights' dtype.
+            pixel_values: (B, C, H, W), normalised as `scaling` says, of the weights' dtype.
             mask_labels: per image (n_i, H, W), bool, or in [0, 1]; class_labels: per image (n_i,) int64.
             pixel_mask: accepted for transformers' image processors, not used (as in transformers).
             sample_seeds: (B,) int64, seeds of the loss's random points; None: from torch's generator.
@@ -224,6 +225,11 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         if self.source_features is not None:
             self.source_features.requires_grad_(False).eval()
 
+    @property
+    def scaling(self) -> Scaling:
+        """How images are scaled for the backbone: `tmt.normalise(image, model.scaling)`."""
+        return self.config.scaling
+
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As transformers', which makes every loaded weight trainable; those that are frozen stay so here."""
@@ -251,7 +257,7 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """As transformers', with an image processor beside the model, which its pipeline asks for."""
         super().save_pretrained(save_directory, *args, **kwargs)
-        save_processor(save_directory)
+        save_processor(save_directory, self.scaling)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

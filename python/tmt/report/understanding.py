@@ -83,7 +83,7 @@ def region_failures(
     parts: list[tuple[np.ndarray, np.ndarray, int]] = []
     for index in range(len(dataset)):
         sample = dataset[index]
-        pixels = normalise(sample.image)[None].to(model.device)
+        pixels = normalise(sample.image, model.scaling)[None].to(model.device)
         prediction = segment(model, pixels, inference).prediction.cpu()
         truth = torch.from_numpy(sample.label.astype(np.int64))
         height, width = sample.label.shape

@@ -107,7 +107,7 @@ def estimator_task(
     """The task of training the discriminator on the features of `model`."""
     settings, world = config.estimator, at.world
     source, target = (
-        stream(config, world, domain.train, settings.batch_size, f"estimator-{domain.role}")
+        stream(config, world, domain.train, settings.batch_size, f"estimator-{domain.role}", scaling=model.scaling)
         for domain in (domains.source, domains.target)
     )
     network = world.wrap(discriminator)
@@ -225,7 +225,7 @@ def _sum_up(
     count = min(len(dataset), config.estimator.eval_images)
     share_of_rank = len(range(world.rank, count, world.size))
     sums = torch.zeros(4, dtype=torch.float64)
-    for i, batch in enumerate(islice(eval_batches(dataset, world.rank, world.size), share_of_rank)):
+    for i, batch in enumerate(islice(eval_batches(dataset, world.rank, world.size, model.scaling), share_of_rank)):
         if i < count // world.size:
             world.leave_if_asked(at.stop, "while evaluating")
         for part in windows_of(batch, config.evaluation):

@@ -36,7 +36,8 @@ def source_task(
     """The task of training `model` on the source domain."""
     settings, domain, world = config.source, domains.source, at.world
     network = prepare(method, model, at)
-    batches = stream(config, world, domain.train, settings.batch_size, domain.role, domain.rare(config, world))
+    rare = domain.rare(config, world)
+    batches = stream(config, world, domain.train, settings.batch_size, domain.role, rare, scaling=model.scaling)
     loss = segmentation_loss(network, world, settings.amp, len(domains.label_set))
     phases = [Phase(settings.steps, batches, loss)]
     return segmentation_task(method, model, domain, phases, settings, config.evaluation, at)

@@ -43,7 +43,8 @@ def target_task(
     """The task of training `model` on the target domain, first on the method's metric where it has one."""
     settings, domain, world = config.target, domains.target, at.world
     network = prepare(method, model, at)
-    batches = stream(config, world, domain.train, settings.batch_size, domain.role, domain.rare(config, world))
+    rare = domain.rare(config, world)
+    batches = stream(config, world, domain.train, settings.batch_size, domain.role, rare, scaling=model.scaling)
     loss = segmentation_loss(network, world, settings.amp, len(domains.label_set))
     metric = method.metric(config.metric, len(domains.label_set), settings.batch_size)
     first = [] if metric is None else [metric_phase(metric, model, config, domains, batches, at)]
@@ -67,5 +68,6 @@ def metric_phase(
     if not metric.sees_source:
         return Phase(steps, target, loss)
     rare = domains.source.rare(config, world)
-    source = stream(config, world, domains.source.train, settings.batch_size, "metric-source", rare)
+    size = settings.batch_size
+    source = stream(config, world, domains.source.train, size, "metric-source", rare, scaling=model.scaling)
     return Phase(steps, Pairs(source, target), loss)
