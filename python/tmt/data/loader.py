@@ -158,8 +158,8 @@ def train_batches(
 ) -> Iterator[TrainBatch]:
     """The batches of steps `start_step` .. `steps` - 1, of which process `rank` gets a contiguous 1 / `world_size`.
 
-    `batch_size` is that of all processes together; `scaling` is `model.scaling` of the model that is trained. The global
-    random state of torch is left alone.
+    `batch_size` is that of all processes together; `scaling` is that of the model (`model.scaling`).
+    The global random state of torch is left alone.
     Pixels and labels are on `device`, None being the CPU; 8-bit numbers go there and are scaled there, an eighth of the
     bytes in the memory that loader processes share.
     With `rare` there are no epochs: each position draws a class, then one of its images and a crop that shows it.

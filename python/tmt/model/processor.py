@@ -1,5 +1,6 @@
 """transformers' image processor, saved beside a model as preprocessor_config.json."""
 
+import json
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from transformers.utils.generic import ModelOutput
 
 from tmt.data.labels import IGNORE
 from tmt.data.transforms import IMAGENET, Scaling
+from tmt.errors import CheckpointError
 
 from .semantic import semantic_scores
 
@@ -83,6 +85,30 @@ def image_processor(scaling: Scaling = IMAGENET) -> BaseImageProcessor:
     return TMTImageProcessor(
         do_resize=False, ignore_index=IGNORE, do_reduce_labels=False, image_mean=mean, image_std=deviation
     )
+
+
+def scaling_in(folder: Path) -> Scaling | None:
+    """How the image processor saved in a model's folder scales images; None without one.
+
+    Raises CheckpointError for one that cannot be read.
+    """
+    file = folder / "preprocessor_config.json"
+    if not file.is_file():
+        return None
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        if "image_mean" not in saved:
+            return None
+        # Of pixels times a factor, 1 / 255 as a rule; where there is none, they are in [0, 255].
+        unit = 255 * saved.get("rescale_factor", 1 / 255) if saved.get("do_rescale", True) else 255.0
+        mean, deviation = saved["image_mean"], saved["image_std"]
+        if not saved.get("do_normalize", True):
+            mean, deviation = [0.0] * len(mean), [1.0] * len(mean)
+        return Scaling(tuple(value / unit for value in mean), tuple(value / unit for value in deviation))
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f"{file}: not an image processor's settings: {error}; copy or download it again"
+        ) from error
 
 
 def save_processor(folder: str | Path, scaling: Scaling) -> None:

@@ -250,9 +250,11 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
             self.source_features.eval()
         return self
 
-    def parameter_groups(self, lr: float, weight_decay: float, backbone_multiplier: float) -> list[Group]:
+    def parameter_groups(
+        self, lr: float, weight_decay: float, backbone_multiplier: float, layer_decay: float = 1.0
+    ) -> list[Group]:
         """Optimiser groups of the trainable parameters, see `groups.parameter_groups`."""
-        return parameter_groups(self, lr, weight_decay, backbone_multiplier)
+        return parameter_groups(self, lr, weight_decay, backbone_multiplier, layer_decay)
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """As transformers', with an image processor beside the model, which its pipeline asks for."""

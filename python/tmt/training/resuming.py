@@ -9,8 +9,8 @@ from tmt.errors import ConfigError
 from tmt.runtime.files import read_json, write_text
 from tmt.settings import ORDER, Config, Settings, arguments, inputs_of
 
-PLACES = ("data.source_root", "data.target_root", "data.synthetic_folder", "model.base", "model.backbone", "source_model")
-PLACES += ("estimator_weights",)
+PLACES = ("data.source_root", "data.target_root", "data.synthetic_folder", "model.base", "model.backbone")
+PLACES += ("source_model", "estimator_weights")
 """Settings that name a file or folder, or may do so."""
 GROUPS = ("source", "estimator", "target")
 """The settings of stages."""

@@ -6,6 +6,7 @@ from typing import Any
 from tmt.methods import Method
 from tmt.model import TMTForSemanticSegmentation
 from tmt.model.factory import new_model, open_base, open_model
+from tmt.model.hub import local_folder
 from tmt.runtime.seeding import derive
 from tmt.settings import Config, TMTSettings
 from tmt.training.domains import Domains
@@ -49,7 +50,7 @@ def first_model(method: Method, config: Config, domains: Domains) -> TMTForSeman
     if config.model.base is None:
         return new_model(config.model, method.configure(TMTSettings(), config.model), seed, domains.label_set)
     adapt = partial(method.configure, model=config.model)
-    return open_base(config.model.base, adapt, domains.label_set, seed)
+    return open_base(local_folder(config.model.base, "model.base"), adapt, domains.label_set, seed)
 
 
 def on_target(
