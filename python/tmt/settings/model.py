@@ -114,9 +114,9 @@ class LossSettings(Settings):
 class BackboneSettings(Settings):
     """What of the backbone does not train."""
 
-    freeze_backbone: bool = setting(False, affects="source")
+    freeze_backbone: bool = setting(False)
     """Whether the backbone keeps the weights that it starts from; it is in evaluation mode then."""
-    freeze_backbone_norms: bool = setting(False, affects="source")
+    freeze_backbone_norms: bool = setting(False)
     """Whether the backbone's batch norms keep their weights and statistics, as small batches may need it."""
 
 
