@@ -5,10 +5,13 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from transformers import Mask2FormerConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING_NAMES
 
 from tmt.data.transforms import IMAGENET, Scaling
 from tmt.errors import ConfigError
 from tmt.settings import TMTSettings
+
+from .efficientnet_lite import EfficientNetLiteConfig
 
 SWIN_TINY: dict[str, Any] = {
     "model_type": "swin",
@@ -35,7 +38,7 @@ class TMTConfig(Mask2FormerConfig):
     """
 
     model_type = "tmt"
-    backbones_supported = ["swin", "resnet", "tmt_efficientnet_lite"]
+    backbones_supported = [*MODEL_FOR_BACKBONE_MAPPING_NAMES, EfficientNetLiteConfig.model_type]
 
     def __init__(self, **kwargs: Any):
         added = {name: kwargs.pop(name) for name in ADDED if name in kwargs}
