@@ -17,7 +17,7 @@ from torch import Tensor
 
 import tmt_ext
 from tmt.data.files import read_image
-from tmt.data.transforms import MEAN, STD
+from tmt.data.transforms import normalise
 from tmt.model.acte import stride8, transferability_map
 from tmt.model.factory import load_estimator
 from tmt.model.loading import load_model
@@ -62,7 +62,7 @@ def measure(model: TMTForSemanticSegmentation, images: Sequence[Path]) -> dict[s
     """{variant: {figure: value}} over all positions of all images."""
     changes = {variant: [] for variant in VARIANTS}
     for path in images:
-        pixels = normalised(path)
+        pixels = normalised(model, path)
         chi, under_autocast = features(model, pixels, False), features(model, pixels, True)
         plain = judge(model, chi)
         for variant, other in zip(VARIANTS, (chi.bfloat16(), under_autocast), strict=True):
@@ -70,9 +70,9 @@ def measure(model: TMTForSemanticSegmentation, images: Sequence[Path]) -> dict[s
     return {variant: summary(parts) for variant, parts in changes.items()}
 
 
-def normalised(path: Path) -> Tensor:
-    """(1, 3, H, W)."""
-    return torch.from_numpy((read_image(path) - MEAN) / STD).float().movedim(-1, 0)[None]
+def normalised(model: TMTForSemanticSegmentation, path: Path) -> Tensor:
+    """(1, C, H, W)."""
+    return normalise(read_image(path), model.scaling)[None]
 
 
 def features(model: TMTForSemanticSegmentation, pixels: Tensor, autocast: bool) -> Tensor:

@@ -29,7 +29,7 @@ dataset of one's own (`tmt.data.readers.folders` says what it looks like):
     model = tmt.TMTForSemanticSegmentation.from_pretrained("finetuned").eval()
     image, label, name = val[0]
     with torch.no_grad():
-        outputs = model(tmt.normalise(image)[None])
+        outputs = model(tmt.normalise(image, model.scaling)[None])
         prediction = model.semantic_probabilities(outputs, label.shape).argmax(1)[0].numpy()
     labelled = label != tmt.IGNORE
     accuracy = (prediction == label)[labelled].mean()

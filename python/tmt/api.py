@@ -87,7 +87,7 @@ def segment(
     """
     if not isinstance(model, TMTForSemanticSegmentation):
         model = load(model)
-    pixels = torch.stack([normalise(_pixels(image))]).to(model.device)
+    pixels = torch.stack([normalise(_pixels(image), model.scaling)]).to(model.device)
     name = str(image) if isinstance(image, str | Path) else "the image"
     return segment_pixels(model, pixels, inference, maps=True, confidence=True, name=name)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from tmt.data import CITYSCAPES19, LabelSet
-from tmt.data.transforms import MEAN, STD
+from tmt.data.transforms import IMAGENET, MEAN, STD
 from tmt.settings import TMTSettings
 
 STEP = 10  # the red channel is the class times this
@@ -31,6 +31,7 @@ class Reader(nn.Module):
             id2label=names, num_labels=len(names), palette=label_set.palette.tolist(), decoder_layers=3,
             image_height=None, settings=TMTSettings(mask_rule="uncertain"),
         )  # fmt: skip
+        self.scaling = IMAGENET
         self.device = torch.device("cpu")
         self.seen: list[tuple[int, int]] = []
 

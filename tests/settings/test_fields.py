@@ -9,6 +9,7 @@ from tmt.errors import ConfigError
 from tmt.settings import (
     AFFECTS,
     Architecture,
+    BackboneSettings,
     Config,
     LossSettings,
     ModelConfig,
@@ -85,7 +86,9 @@ def test_what_must_be_trained_again() -> None:
     regions = {f"model.{item.name}" for item in fields(RegionSettings)}
     of_estimator = {name for name in AFFECTS if name.startswith("estimator.")} | {"estimator_weights"}
     assert names["estimator"] == regions | of_estimator
-    architecture = {f"model.{item.name}" for kind in (Architecture, LossSettings) for item in fields(kind)}
+    architecture = {
+        f"model.{item.name}" for kind in (Architecture, BackboneSettings, LossSettings) for item in fields(kind)
+    }
     parts = {name for name in AFFECTS if name.startswith(("data.", "augment.", "source."))} - {"data.workers"}
     assert names["source"] == architecture | parts | {"seed", "source_model"}
 

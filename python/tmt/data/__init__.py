@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tmt.data.readers.mapillary import Mapillary
     from tmt.data.readers.synthia import Synthia
     from tmt.data.subset import Subset
-    from tmt.data.transforms import Augment, normalise
+    from tmt.data.transforms import IMAGENET, Augment, Scaling, normalise
 
 _MODULES = {
     "tmt.data.datasets": ("DATASETS", "open_dataset"),
@@ -44,7 +44,7 @@ _MODULES = {
     "tmt.data.readers.mapillary": ("Mapillary",),
     "tmt.data.readers.synthia": ("Synthia",),
     "tmt.data.subset": ("Subset",),
-    "tmt.data.transforms": ("Augment", "normalise"),
+    "tmt.data.transforms": ("IMAGENET", "Augment", "Scaling", "normalise"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -65,10 +65,12 @@ __all__ = [
     "Folders",
     "IDDLite",
     "LabelMeFacade",
+    "IMAGENET",
     "LabelSet",
     "Mapillary",
     "RareClasses",
     "Sample",
+    "Scaling",
     "Subset",
     "Synthia",
     "TrainBatch",

@@ -19,7 +19,7 @@ from tmt.data.files import Dataset
 from tmt.data.labelled import require_classes
 from tmt.data.labels import IGNORE
 from tmt.data.rare import RareClasses, raised
-from tmt.data.transforms import GREY, Augment, Wanted, normalise, normalise_planes, pad
+from tmt.data.transforms import GREY, IMAGENET, Augment, Scaling, Wanted, normalise, normalise_planes, pad
 from tmt.errors import DataError
 
 
@@ -143,10 +143,10 @@ def collate(samples: list[Sample8Bit]) -> TrainBatch:
     }
 
 
-def finish(batch: TrainBatch, device: torch.device | str | None) -> TrainBatch:
+def finish(batch: TrainBatch, device: torch.device | str | None, scaling: Scaling = IMAGENET) -> TrainBatch:
     """A batch of 8-bit tensors as training wants it: pixel_values float32, normalised, labels int64, on `device`."""
     pixels, labels = (part.to(device, non_blocking=True) for part in (batch["pixel_values"], batch["labels"]))
-    return {**batch, "pixel_values": normalise_planes(pixels), "labels": labels.to(torch.int64)}
+    return {**batch, "pixel_values": normalise_planes(pixels, scaling), "labels": labels.to(torch.int64)}
 
 
 def train_batches(
@@ -161,10 +161,12 @@ def train_batches(
     workers: int = 0,
     rare: RareClasses | None = None,
     device: torch.device | str | None = None,
+    scaling: Scaling = IMAGENET,
 ) -> Iterator[TrainBatch]:
     """The batches of steps `start_step` .. `steps` - 1, of which process `rank` gets a contiguous 1 / `world_size`.
 
-    `batch_size` is that of all processes together. The global random state of torch is left alone.
+    `batch_size` is that of all processes together; `scaling` is that of the model (`model.scaling`).
+    The global random state of torch is left alone.
     Pixels and labels are on `device`, None being the CPU; 8-bit numbers go there and are scaled there, an eighth of the
     bytes in the memory that loader processes share.
     With `rare` there are no epochs: each position draws a class, then one of its images and a crop that shows it.
@@ -184,15 +186,17 @@ def train_batches(
         num_workers=workers,
         generator=torch.Generator(),  # else the loader draws from the global one
     )
-    return (finish(raised(batch), device) for batch in loader)
+    return (finish(raised(batch), device, scaling) for batch in loader)
 
 
-def eval_batches(dataset: Dataset, rank: int = 0, world_size: int = 1) -> Iterator[EvalBatch]:
-    """Every `world_size`-th sample from `rank` on, unchanged, one by one."""
+def eval_batches(
+    dataset: Dataset, rank: int = 0, world_size: int = 1, scaling: Scaling = IMAGENET
+) -> Iterator[EvalBatch]:
+    """Every `world_size`-th sample from `rank` on, unchanged, one by one, scaled as the model wants it."""
     for index in range(rank, len(dataset), world_size):
         sample = dataset[index]
         yield {
-            "pixel_values": normalise(sample.image)[None],
+            "pixel_values": normalise(sample.image, scaling)[None],
             "labels": torch.from_numpy(sample.label.astype(np.int64))[None],
             "names": [sample.name],
         }

@@ -13,11 +13,36 @@ import torch
 from PIL import Image
 
 from tmt.data.labels import IGNORE
+from tmt.errors import DataError
 
-MEAN = np.array((0.485, 0.456, 0.406), dtype=np.float32) * 255  # ImageNet's, for pixels 0..255
-STD = np.array((0.229, 0.224, 0.225), dtype=np.float32) * 255
 LUMA = np.array((0.299, 0.587, 0.114), dtype=np.float32)
 GREY = 128  # image value of padding
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How a network wants its pixels: (pixel - mean) / deviation, channel by channel."""
+
+    mean: tuple[float, ...]
+    """Of each channel, for pixels in [0, 1]; with one channel, the network wants a picture's grey."""
+    deviation: tuple[float, ...]
+
+    def of_8_bit(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation for pixels in [0, 255], float32 (C,)."""
+        mean, deviation = (np.array(values, dtype=np.float32) * 255 for values in (self.mean, self.deviation))
+        return mean, deviation
+
+    def of_channels(self, count: int) -> "Scaling":
+        """The same for images of another number of channels: one has the mean of all, more repeat them."""
+        if count == 1:
+            mean, deviation = ((sum(values) / len(values),) for values in (self.mean, self.deviation))
+            return Scaling(mean, deviation)
+        channels = [i % len(self.mean) for i in range(count)]
+        return Scaling(tuple(self.mean[i] for i in channels), tuple(self.deviation[i] for i in channels))
+
+
+IMAGENET = Scaling((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+MEAN, STD = IMAGENET.of_8_bit()
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 
@@ -140,12 +165,24 @@ def pad(pixels: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
     return np.pad(pixels, missing, constant_values=value) if any(after for _, after in missing) else pixels
 
 
-def normalise(image: np.ndarray) -> torch.Tensor:
-    """uint8 (H, W, 3) to float32 (3, H, W) with ImageNet's mean and standard deviation."""
-    return normalise_planes(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))))
+def normalise(image: np.ndarray, scaling: Scaling = IMAGENET) -> torch.Tensor:
+    """uint8 (H, W, 3) to float32 (C, H, W), as a model's `scaling` says; C is 3, or 1 for grey."""
+    return normalise_planes(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), scaling)
 
 
-def normalise_planes(planes: torch.Tensor) -> torch.Tensor:
-    """uint8 (..., 3, H, W) to float32 of the same shape, on the same device, as `normalise`."""
-    mean, deviation = (torch.from_numpy(values).to(planes.device).view(3, 1, 1) for values in (MEAN, STD))
-    return planes.to(torch.float32).sub_(mean).div_(deviation)
+def normalise_planes(planes: torch.Tensor, scaling: Scaling = IMAGENET) -> torch.Tensor:
+    """uint8 (..., 3, H, W) to float32 (..., C, H, W), on the same device, as `normalise`.
+
+    Raises DataError where the scaling is of other channels than 3 or 1.
+    """
+    mean, deviation = (torch.from_numpy(values).to(planes.device).view(-1, 1, 1) for values in scaling.of_8_bit())
+    if len(mean) not in (1, 3):
+        raise DataError(f"normalise: pictures have 3 channels, or 1 as grey, got a model of {len(mean)}")
+    values = planes.to(torch.float32)
+    return (grey(values) if len(mean) == 1 else values).sub_(mean).div_(deviation)
+
+
+def grey(planes: torch.Tensor) -> torch.Tensor:
+    """RGB (..., 3, H, W) to brightness (..., 1, H, W)."""
+    weights = torch.from_numpy(LUMA).to(planes.device).view(3, 1, 1)
+    return (planes * weights).sum(-3, keepdim=True)

@@ -102,7 +102,7 @@ def _evaluate_share(
     confusion = torch.zeros(classes, classes, dtype=torch.int64)
     attention = torch.zeros(2, model.config.decoder_layers - 1, dtype=torch.float64)
     quiet = not world.main or not sys.stderr.isatty()
-    batches = eval_batches(dataset, world.rank, world.size)
+    batches = eval_batches(dataset, world.rank, world.size, model.scaling)
     for i, batch in enumerate(tqdm(batches, "evaluate", common, leave=False, mininterval=5, disable=quiet)):
         if i < common:
             world.leave_if_asked(stop, "while evaluating")

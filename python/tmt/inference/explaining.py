@@ -34,7 +34,7 @@ def explain(model: TMTForSemanticSegmentation, image: np.ndarray, chosen: str | 
     label_set = label_set_of(model)
     view = look(model, image)
     index = _index(view, label_set, chosen)
-    pixels = normalise(image)[None].to(model.device)
+    pixels = normalise(image, model.scaling)[None].to(model.device)
     looks = follow(model, pixels, view.prediction == index, index)
     return compose(list(_panels(image, view, looks, label_set, label_set.names[index])), COLUMNS, label_set)
 

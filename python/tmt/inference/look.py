@@ -13,7 +13,7 @@ from tmt.visualize.panels import View
 
 def look(model: TMTForSemanticSegmentation, image: np.ndarray, inference: InferenceConfig = WHOLE) -> View:
     """Apply a segmentation model in evaluation mode to an image (H, W, 3) uint8."""
-    found = segment(model, normalise(image)[None].to(model.device), inference, maps=True)
+    found = segment(model, normalise(image, model.scaling)[None].to(model.device), inference, maps=True)
     return View(found.prediction.to(torch.uint8).cpu().numpy(), _array(found.transferability), _array(found.regions))
 
 

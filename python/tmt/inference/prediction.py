@@ -239,7 +239,7 @@ class Painter:
 
         Raises TMTError for an image that the model cannot judge.
         """
-        pixels = torch.stack([normalise(image) for _, image in group]).to(self.model.device)
+        pixels = torch.stack([normalise(image, self.model.scaling) for _, image in group]).to(self.model.device)
         names = [str(item.image) for item, _ in group]
         maps, confidence = "transferability" in self.kinds, "confidence" in self.kinds
         segmented = segment_batch(self.model, pixels, names, self.inference, maps, confidence)

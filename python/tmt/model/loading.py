@@ -14,6 +14,7 @@ from tmt.errors import CheckpointError, ConfigError
 from tmt.settings import TMTSettings
 
 from .configuration import TMTConfig
+from .processor import scaling_in
 from .tmt import TMTForSemanticSegmentation
 from .weights import check_weights
 
@@ -48,6 +49,7 @@ def load_model(folder: str | Path, adapt: Adapt | None = None, **overrides: Any)
     _check_architecture(folder)
     check_weights(folder)
     config = _configuration(folder, overrides)
+    _take_scaling(folder, config)
     if adapt is not None:
         config.settings = adapt(config.settings)
         overrides |= asdict(config.settings)
@@ -90,6 +92,14 @@ def _configuration(folder: Path, overrides: dict[str, Any]) -> TMTConfig:
     if unknown:
         raise ConfigError(f"{folder}: {', '.join(unknown)}: no such field of TMTConfig")
     return config
+
+
+def _take_scaling(folder: Path, config: TMTConfig) -> None:
+    """A plain Mask2Former's configuration does not say how images are scaled, its image processor does."""
+    if "image_mean" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
+        return
+    if scaling := scaling_in(folder):
+        config.image_mean, config.image_std = list(scaling.mean), list(scaling.deviation)
 
 
 def _other_sizes(folder: Path, overrides: dict[str, Any]) -> str:

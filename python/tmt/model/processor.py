@@ -1,5 +1,6 @@
 """transformers' image processor, saved beside a model as preprocessor_config.json."""
 
+import json
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -13,6 +14,8 @@ from transformers.models.mask2former.modeling_mask2former import Mask2FormerForU
 from transformers.utils.generic import ModelOutput
 
 from tmt.data.labels import IGNORE
+from tmt.data.transforms import IMAGENET, Scaling
+from tmt.errors import CheckpointError
 
 from .semantic import semantic_scores, without_padding
 
@@ -134,13 +137,38 @@ def _with_scores(found: Tensor, scores: Tensor) -> ModelOutput:
     return ModelOutput(segmentation=found, segmentation_scores=scores)
 
 
-def image_processor(height: int | None = None) -> BaseImageProcessor:
+def image_processor(scaling: Scaling = IMAGENET, height: int | None = None) -> BaseImageProcessor:
     """Scales to [0, 1] and normalises as in training; resizes images to a height, or keeps their size, which the model
     takes as it is."""
     size = {"size": {"max_height": height, "max_width": WIDEST}, "size_divisor": 0} if height else {}
-    return TMTImageProcessor(do_resize=bool(height), ignore_index=IGNORE, do_reduce_labels=False, **size)
+    normal = {"image_mean": list(scaling.mean), "image_std": list(scaling.deviation)}
+    return TMTImageProcessor(do_resize=bool(height), ignore_index=IGNORE, do_reduce_labels=False, **normal, **size)
 
 
-def save_processor(folder: str | Path, height: int | None = None) -> None:
-    """Write the image processor beside a saved model that was trained at a height."""
-    image_processor(height).save_pretrained(folder)
+def scaling_in(folder: Path) -> Scaling | None:
+    """How the image processor saved in a model's folder scales images; None without one.
+
+    Raises CheckpointError for one that cannot be read.
+    """
+    file = folder / "preprocessor_config.json"
+    if not file.is_file():
+        return None
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        if "image_mean" not in saved:
+            return None
+        # Of pixels times a factor, 1 / 255 as a rule; where there is none, they are in [0, 255].
+        unit = 255 * saved.get("rescale_factor", 1 / 255) if saved.get("do_rescale", True) else 255.0
+        mean, deviation = saved["image_mean"], saved["image_std"]
+        if not saved.get("do_normalize", True):
+            mean, deviation = [0.0] * len(mean), [1.0] * len(mean)
+        return Scaling(tuple(value / unit for value in mean), tuple(value / unit for value in deviation))
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f"{file}: not an image processor's settings: {error}; copy or download it again"
+        ) from error
+
+
+def save_processor(folder: str | Path, scaling: Scaling, height: int | None = None) -> None:
+    """Write the image processor beside a saved model, of its `scaling` and the height that it was trained at."""
+    image_processor(scaling, height).save_pretrained(folder)

@@ -4,17 +4,10 @@ The simple feature pyramid of ViTDet (Li et al., 2022, section 3): transposed co
 last map. Its 1x1 convolutions are those that the pixel decoder begins with.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from tmt.errors import ConfigError
-
-from .layout import STRIDES, covering
-
-NEAR = (0.8, 1.25)
-"""How much smaller or larger than its level's stride that of a map may be, before it is resized."""
+from .layout import STRIDES, covering, nominal_stride
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -37,13 +30,8 @@ class Pyramid(nn.Module):
 
     def __init__(self, channels: int, patch: int):
         super().__init__()
-        nominal = min(STRIDES, key=lambda stride: abs(math.log2(patch / stride)))
+        nominal = nominal_stride(patch)
         self.scale = patch / nominal
-        if not NEAR[0] <= self.scale <= NEAR[1]:
-            raise ConfigError(
-                f"model.backbone: a plain transformer's patch must lie within {NEAR[0]} to {NEAR[1]} times one of "
-                f"{', '.join(map(str, STRIDES))} pixels, got {patch}; choose one of another patch"
-            )
         self.levels = nn.ModuleList(_level(channels, nominal / stride) for stride in STRIDES)
         self.channels = [max(1, int(channels / max(1, nominal / stride))) for stride in STRIDES]
 

@@ -16,6 +16,7 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPreTrainedModel,
 )
 
+from tmt.data.transforms import Scaling
 from tmt.runtime.precision import full, without_autocast
 
 from .acte import ACTE, Regions, transferability_map
@@ -140,7 +141,7 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         """Segment images, and compare with labels where they are given.
 
         Args:
-            pixel_values: (B, 3, H, W), normalised with ImageNet's mean and deviation, of the weights' dtype.
+            pixel_values: (B, C, H, W), normalised as `scaling` says, of the weights' dtype.
             mask_labels: per image (n_i, H, W), bool, or in [0, 1]; class_labels: per image (n_i,) int64.
             pixel_mask: (B, H, W), 1 for the image, 0 for padding below and right of it, as transformers' processors
                 make it; None: no padding. Padding is seen by nothing and in no loss: images of one size go through the
@@ -275,6 +276,11 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
             if copied is not None:
                 copied.requires_grad_(False).eval()
 
+    @property
+    def scaling(self) -> Scaling:
+        """How images are scaled for the backbone: `tmt.normalise(image, model.scaling)`."""
+        return self.config.scaling
+
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As transformers', which makes every loaded weight trainable; those that are frozen stay so here.
@@ -304,14 +310,16 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
                 copied.eval()
         return self
 
-    def parameter_groups(self, lr: float, weight_decay: float, backbone_multiplier: float) -> list[Group]:
+    def parameter_groups(
+        self, lr: float, weight_decay: float, backbone_multiplier: float, layer_decay: float = 1.0
+    ) -> list[Group]:
         """Optimiser groups of the trainable parameters, see `groups.parameter_groups`."""
-        return parameter_groups(self, lr, weight_decay, backbone_multiplier)
+        return parameter_groups(self, lr, weight_decay, backbone_multiplier, layer_decay)
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """As transformers', with an image processor beside the model, which its pipeline asks for."""
         super().save_pretrained(save_directory, *args, **kwargs)
-        save_processor(save_directory, self.config.image_height)
+        save_processor(save_directory, self.scaling, self.config.image_height)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -195,10 +195,9 @@ class _View:
     label_set: LabelSet
     inference: InferenceConfig
 
-    @property
-    def pixels(self) -> Tensor:
-        """(1, 3, H, W), normalised."""
-        return normalise(self.sample.image)[None]
+    def pixels(self, model: TMTForSemanticSegmentation) -> Tensor:
+        """(1, C, H, W), as the model wants them."""
+        return normalise(self.sample.image, model.scaling)[None]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -211,7 +210,9 @@ class _View:
 
     def predict(self, model: TMTForSemanticSegmentation) -> np.ndarray:
         """(H, W) uint8 train ids."""
-        return segment(model, self.pixels.to(model.device), self.inference).prediction.to(torch.uint8).cpu().numpy()
+        return (
+            segment(model, self.pixels(model).to(model.device), self.inference).prediction.to(torch.uint8).cpu().numpy()
+        )
 
     def _labels(self, caption: str, labels: np.ndarray) -> Panel:
         shown = np.where(self.sample.label == IGNORE, IGNORE, labels)
@@ -243,7 +244,7 @@ class _View:
         painted = marked(self.sample.image, wrong, RED)
         yield Panel("source model wrong (red)", painted, True, "where the source model is wrong")
         for regions, model in sorted(judges.items(), reverse=True):
-            transfer, _ = _judged(model, self.pixels, self.size)
+            transfer, _ = _judged(model, self.pixels(model), self.size)
             low, high = float(transfer.min()), float(transfer.max())
             name = {"superpixel": "superpixels", "grid": "patches"}[regions]
             other = "" if regions in own else ", discriminator of the other regions"
@@ -254,7 +255,7 @@ class _View:
     def partitions(self, judges: dict[str, TMTForSemanticSegmentation]) -> Iterator[Panel]:
         """Fig. 1d: the borders of superpixels and of equal patches."""
         for regions, model in sorted(judges.items(), reverse=True):
-            _, labels = _judged(model, self.pixels, self.size)
+            _, labels = _judged(model, self.pixels(model), self.size)
             name = {"superpixel": "superpixels", "grid": "equal patches"}[regions]
             yield Panel(name, outline(self.sample.image, labels), True, f"borders of {name} over the image")
             ids = labels[self.sample.label != IGNORE], self.sample.label[self.sample.label != IGNORE]
@@ -280,7 +281,8 @@ class _View:
         """Figs. 1b, 1c and 6: where the query may attend, where it does, and its mask."""
         yield self.photograph()
         for column in columns:
-            look = attend(models[column.name], self.pixels, self.sample.label == chosen, chosen)
+            model = models[column.name]
+            look = attend(model, self.pixels(model), self.sample.label == chosen, chosen)
             tint = TMT_TINT if column.uses_transferability else PLAIN_TINT
             name = names[column.name]
             layer = f"layer {look.layer + 1}"

@@ -92,7 +92,7 @@ def region_failures(
     images = resized(dataset, model.config.image_height)
     for index in range(len(images)):
         sample = images[index]
-        pixels = normalise(sample.image)[None].to(model.device)
+        pixels = normalise(sample.image, model.scaling)[None].to(model.device)
         prediction = segment(model, pixels, inference).prediction.cpu()
         truth = torch.from_numpy(sample.label.astype(np.int64))
         height, width = sample.label.shape

@@ -99,6 +99,8 @@ def _check_model(model: ModelConfig) -> None:
 
 def _check_backbone(model: ModelConfig) -> None:
     name = model.backbone
+    if model.channels not in (1, 3):
+        raise ConfigError(f"model.channels: must be 3, as pictures have, or 1 for their grey, got {model.channels}")
     if name not in OWN_BACKBONES and "/" not in name and not Path(name).is_dir():
         raise ConfigError(
             f"model.backbone: must be one of {', '.join(OWN_BACKBONES)}, a hub id such as facebook/convnext-tiny-224 "

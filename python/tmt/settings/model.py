@@ -19,9 +19,9 @@ class Architecture(Settings):
     """Parts and sizes of a model, which a source model and all that start from it share."""
 
     base: str | None = setting(None)
-    """Folder of a model in transformers' Mask2Former format that the source stage starts from, the sizes below then not
-    being used; of other classes than the data's, its class predictor starts anew. none: a new model of these sizes,
-    from random weights."""
+    """Folder or hub id of a model in transformers' Mask2Former format that the source stage starts from, the sizes
+    below then not being used; of other classes than the data's, its class predictor starts anew. none: a new model of
+    these sizes."""
     backbone: str = setting("swin")
     """Backbone of a new model: `swin`, `resnet50`, `resnet` (one of basic blocks with `depths` and `widths`),
     `efficientnet_lite0`, or any that transformers' AutoBackbone knows, as a hub id or a folder (config.json, with or
@@ -140,9 +140,9 @@ class JudgeSettings(Settings):
 class BackboneSettings(Settings):
     """What of the backbone does not train."""
 
-    freeze_backbone: bool = setting(False, affects="source")
+    freeze_backbone: bool = setting(False)
     """Whether the backbone keeps the weights that it starts from; it is in evaluation mode then."""
-    freeze_backbone_norms: bool = setting(False, affects="source")
+    freeze_backbone_norms: bool = setting(False)
     """Whether the backbone's batch norms keep their weights and statistics, as small batches may need it."""
 
 

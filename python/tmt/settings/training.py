@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from tmt.settings.fields import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Settings, setting
+from tmt.settings.fields import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Range, Settings, setting
 from tmt.settings.model import EstimatorKind
 
 
@@ -41,6 +41,9 @@ class FitConfig(Settings):
     """Learning rate of AdamW at the start of the poly schedule."""
     backbone_lr_factor: float = setting(0.1, POSITIVE)
     """The backbone's learning rate is `lr` times this."""
+    backbone_layer_decay: float = setting(1.0, Range(above=0, at_most=1))
+    """Each layer of the backbone learns with this times the rate of the next; 1: all alike. 0.65 to 0.9 suit pretrained
+    transformers."""
     weight_decay: float = setting(0.05, NOT_NEGATIVE)
     """Weight decay; norms, embeddings and relative position tables always have 0."""
     warmup: int = setting(0, NOT_NEGATIVE)

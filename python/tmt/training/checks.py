@@ -7,6 +7,7 @@ from tmt.errors import CheckpointError, ConfigError
 from tmt.methods import method_of
 from tmt.model.class_weights import weights_by_class
 from tmt.model.factory import model_config, open_model
+from tmt.model.hub import local_folder
 from tmt.runtime.distributed import World, share
 from tmt.runtime.lock import holds_files
 from tmt.settings import Config, TMTSettings, estimator_weights, inputs_of, source_model
@@ -53,7 +54,7 @@ def check_inputs(config: Config, folder: Path, label_set: LabelSet) -> None:
     if "source" not in config.stages:
         _check_source_model(config, folder, label_set)
     elif config.model.base is not None:
-        open_model(config.model.base)
+        open_model(local_folder(config.model.base, "model.base"))
     for stage in config.stages:
         if "estimator" in inputs_of(stage) and "estimator" not in config.stages:
             _check_estimator(config, folder, stage)

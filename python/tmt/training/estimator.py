@@ -159,7 +159,7 @@ def estimator_task(
     """The task of training an estimator on the regions of `model`."""
     settings, world = config.estimator, at.world
     streams = [
-        stream(config, world, part, settings.batch_size, f"estimator-{role}")
+        stream(config, world, part, settings.batch_size, f"estimator-{role}", scaling=model.scaling)
         for role, part in zip(parts.roles, parts.train, strict=True)
     ]
     network = world.wrap(estimator)

@@ -120,7 +120,7 @@ def _images(
     world = at.world
     count = min(len(dataset), config.estimator.eval_images)
     share_of_rank = len(range(world.rank, count, world.size))
-    for i, batch in enumerate(islice(eval_batches(dataset, world.rank, world.size), share_of_rank)):
+    for i, batch in enumerate(islice(eval_batches(dataset, world.rank, world.size, model.scaling), share_of_rank)):
         if i < count // world.size:
             world.leave_if_asked(at.stop, "while evaluating")
         windows = windows_of(batch, config.evaluation)

@@ -9,10 +9,10 @@ from tmt.errors import ConfigError
 from tmt.runtime.files import read_record, write_text
 from tmt.settings import ORDER, Config, Settings, arguments, inputs_of
 
-PLACES = ("data.source_root", "data.target_root", "data.synthetic_folder", "model.base", "source_model")
-PLACES += ("estimator_weights", "data.source_classes", "data.target_classes")
+PLACES = ("data.source_root", "data.target_root", "data.synthetic_folder", "model.base", "model.backbone")
+PLACES += ("source_model", "estimator_weights", "data.source_classes", "data.target_classes")
 PLACES += tuple(f"data.{role}_{split}_list" for role in ("source", "target") for split in ("train", "val"))
-"""Settings that name a file or folder."""
+"""Settings that name a file or folder, or may do so."""
 GROUPS = ("source", "estimator", "target")
 """The settings of stages."""
 
@@ -67,7 +67,8 @@ def _in_words_of(before: Config, now: Config, directory: str) -> Config:
     for name in PLACES:
         old, new = _get(before, name), _get(now, name)
         if old is not None and new is not None:
-            now = _with(now, name, old if _same(old, new, directory) else os.path.realpath(new))
+            whole = os.path.realpath(new) if os.path.exists(new) else new
+            now = _with(now, name, old if _same(old, new, directory) else whole)
     return now
 
 

@@ -57,10 +57,11 @@ def segmentation_task(
     companion: nn.Module | None = None,
 ) -> Task:
     """The task of training a model, whose trainable part the method has chosen, through phases."""
+    rates = (settings.lr, settings.weight_decay, settings.backbone_lr_factor, settings.backbone_layer_decay)
     return Task(
         name=method.name,
         module=model,
-        optimizer=adamw(model.parameter_groups(settings.lr, settings.weight_decay, settings.backbone_lr_factor)),
+        optimizer=adamw(model.parameter_groups(*rates)),
         rate=poly(settings.steps, settings.power, settings.warmup),
         clip=settings.clip,
         schedule=schedule_of(settings),

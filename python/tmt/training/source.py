@@ -6,6 +6,7 @@ from typing import Any
 from tmt.methods import Method
 from tmt.model import TMTForSemanticSegmentation
 from tmt.model.factory import new_model, open_base, open_model
+from tmt.model.hub import local_folder
 from tmt.runtime.seeding import derive
 from tmt.settings import Config, TMTSettings
 from tmt.training.domains import Domains
@@ -37,7 +38,8 @@ def source_task(
     """The task of training `model` on the source domain."""
     settings, domain, world = config.source, domains.source, at.world
     network = prepare(method, model, at)
-    batches = stream(config, world, domain.train, settings.batch_size, domain.role, domain.rare(config, world))
+    rare = domain.rare(config, world)
+    batches = stream(config, world, domain.train, settings.batch_size, domain.role, rare, scaling=model.scaling)
     loss = segmentation_loss(network, world, settings.amp, len(domains.label_set))
     phases = [Phase(settings.steps, batches, loss)]
     return segmentation_task(method, model, domain, phases, settings, config.evaluation, at)
@@ -49,7 +51,7 @@ def first_model(method: Method, config: Config, domains: Domains) -> TMTForSeman
     if config.model.base is None:
         return new_model(config.model, method.configure(TMTSettings(), config.model), seed, domains.label_set)
     adapt = partial(method.configure, model=config.model)
-    return open_base(config.model.base, adapt, domains.label_set, seed)
+    return open_base(local_folder(config.model.base, "model.base"), adapt, domains.label_set, seed)
 
 
 def on_target(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tmt.data import Augment, Dataset, RareClasses, TrainBatch, train_batches
+from tmt.data import IMAGENET, Augment, Dataset, RareClasses, Scaling, TrainBatch, train_batches
 from tmt.data.loader import MaybeThere
 from tmt.runtime.distributed import World
 from tmt.runtime.seeding import derive
@@ -24,21 +24,30 @@ class Stream:
     world: World
     workers: int
     rare: RareClasses | None = None
+    scaling: Scaling = IMAGENET
 
     def __call__(self, first: int, last: int) -> Iterator[TrainBatch]:
         """The batches of the steps `first` .. `last` - 1."""
         return train_batches(
             self.dataset, self.augment, self.batch_size, self.seed, first, last, self.world.rank, self.world.size,
-            self.workers, self.rare,
+            self.workers, self.rare, scaling=self.scaling,
         )  # fmt: skip
 
 
 def stream(
-    config: Config, world: World, dataset: Dataset, batch_size: int, name: str, rare: RareClasses | None = None
+    config: Config,
+    world: World,
+    dataset: Dataset,
+    batch_size: int,
+    name: str,
+    rare: RareClasses | None = None,
+    *,
+    scaling: Scaling,
 ) -> Stream:
-    """A stream by a run's settings; streams of one name and dataset give every method the same images."""
+    """A stream by a run's settings, scaled as the model wants it; streams of one name and dataset give every method the
+    same images."""
     seed = derive(config.seed, "data", name)
-    return Stream(dataset, augmentation(config.augment), batch_size, seed, world, config.data.workers, rare)
+    return Stream(dataset, augmentation(config.augment), batch_size, seed, world, config.data.workers, rare, scaling)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tmt.data import Scaling
 from tmt.methods import Method, TransferMetric, metric_steps
 from tmt.model import TMTForSemanticSegmentation
 from tmt.model.factory import kind_of_estimator, load_estimator, open_model
@@ -52,7 +53,11 @@ def target_task(
     """The task of training `model` on the target domain, first on the method's metric where it has one."""
     settings, domain, world = config.target, domains.target, at.world
     network = prepare(method, model, at)
-    batches = half_and_half(config, domains, at) if method.keeps_source else target_stream(config, domain, world)
+    batches = (
+        half_and_half(config, domains, at, model.scaling)
+        if method.keeps_source
+        else target_stream(config, domain, world, model.scaling)
+    )
     loss = segmentation_loss(network, world, settings.amp, len(domains.label_set))
     metric = method.metric(config.metric, len(domains.label_set), settings.batch_size)
     first = [] if metric is None else [metric_phase(metric, model, config, domains, at)]
@@ -60,17 +65,21 @@ def target_task(
     return segmentation_task(method, model, domain, phases, settings, config.evaluation, at, companion=metric)
 
 
-def target_stream(config: Config, target: Domain, world: World) -> Stream:
+def target_stream(config: Config, target: Domain, world: World, scaling: Scaling) -> Stream:
     """The target's batches, the same for every method that trains on the target alone."""
-    return stream(config, world, target.train, config.target.batch_size, target.role, target.rare(config, world))
+    rare = target.rare(config, world)
+    return stream(config, world, target.train, config.target.batch_size, target.role, rare, scaling=scaling)
 
 
-def half_and_half(config: Config, domains: Domains, at: Workplace) -> Pairs:
+def half_and_half(config: Config, domains: Domains, at: Workplace, scaling: Scaling) -> Pairs:
     """Batches of `target.batch_size` images, half of the source, half of the target."""
     half, world = config.target.batch_size // 2, at.world
     named = {"joint-source": domains.source, domains.target.role: domains.target}
     return Pairs(
-        *(stream(config, world, one.train, half, name, one.rare(config, world)) for name, one in named.items())
+        *(
+            stream(config, world, one.train, half, name, one.rare(config, world), scaling=scaling)
+            for name, one in named.items()
+        )
     )
 
 
@@ -85,10 +94,11 @@ def metric_phase(
     settings, world = config.target, at.world
     steps = metric_steps(config.metric.fraction, settings.steps)
     world.say(f"\n{metric.name}: the first {steps} of {settings.steps} steps maximise {metric.name.upper()}")
-    target = target_stream(config, domains.target, world)
+    target = target_stream(config, domains.target, world, model.scaling)
     loss = metric_loss(metric.to(world.device), model, world, settings.amp)
     if not metric.sees_source:
         return Phase(steps, target, loss)
     rare = domains.source.rare(config, world)
-    source = stream(config, world, domains.source.train, settings.batch_size, "metric-source", rare)
+    size = settings.batch_size
+    source = stream(config, world, domains.source.train, size, "metric-source", rare, scaling=model.scaling)
     return Phase(steps, Pairs(source, target), loss)
