@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tmt.data import Augment, eval_batches, open_dataset, train_batches
+from tmt.data import Augment, Scaling, eval_batches, open_dataset, train_batches
 from tmt.errors import DataError
 
 AUGMENT = Augment(crop=(32, 64))
@@ -29,6 +29,16 @@ def test_batches_have_the_stated_shapes(dataset):
     assert batch["labels"].shape == (4, 32, 64) and batch["labels"].dtype == torch.int64
     assert batch["sample_seeds"].shape == (4,) and batch["sample_seeds"].dtype == torch.int64
     assert (batch["sample_seeds"] >= 0).all() and len(set(batch["sample_seeds"].tolist())) == 4
+
+
+def test_pixels_are_scaled_as_the_model_wants_them(dataset):
+    whole = Scaling((0.0,) * 3, (1 / 255,) * 3)
+    for batches in (lambda scaling: train_batches(dataset, AUGMENT, 2, 0, scaling=scaling),
+                    lambda scaling: eval_batches(dataset, scaling=scaling)):  # fmt: skip
+        pixels = next(batches(whole))["pixel_values"]
+        assert torch.equal(pixels, pixels.round()) and pixels.max() > 100
+        found = next(batches(Scaling((0.5,) * 3, (0.25,) * 3)))["pixel_values"]
+        torch.testing.assert_close(found, (pixels / 255 - 0.5) / 0.25)
 
 
 def test_workers_do_not_change_the_samples(dataset):
