@@ -15,6 +15,7 @@ DOORS = (
     "tmt.train",
     "tmt.evaluate",
     "tmt.predict",
+    "tmt.export",
     "tmt.experiments",
     "tmt.data.__main__",
     "tmt.report.__main__",

@@ -12,6 +12,7 @@ COMMANDS = Choice(
         "train": "train a source model, the transferability estimator, and target models",
         "evaluate": "score a saved model on a dataset",
         "predict": "segment images with a saved model",
+        "export": "write a saved model as a torch or ONNX file",
         "data": "draw synthetic scenes, check datasets",
         "study": "run the many trainings behind a table or figure",
         "report": "make the tables, tests, charts and pictures of a study",

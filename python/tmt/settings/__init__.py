@@ -4,6 +4,7 @@ from tmt.settings.checks import check, check_inference, check_mapillary, check_s
 from tmt.settings.commands import (
     CheckConfig,
     EvaluateConfig,
+    ExportConfig,
     Keep,
     Kind,
     MakeConfig,
@@ -54,6 +55,7 @@ __all__ = [
     "Device",
     "EstimatorConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "FitConfig",
     "InferenceConfig",
     "Keep",
