@@ -115,9 +115,7 @@ def save_torch(program: ExportedProgram, facts: dict[str, Any], path: Path) -> N
 def save_onnx(program: ExportedProgram, facts: dict[str, Any], path: Path) -> None:
     """Write an ONNX file, its metadata as JSON, an entry each, in `metadata_props`; needs onnx and onnxscript."""
     with _quiet():
-        graph = torch.onnx.export(
-            program, dynamo=True, verbose=False, input_names=[INPUT], output_names=list(OUTPUTS)
-        )
+        graph = torch.onnx.export(program, dynamo=True, verbose=False, input_names=[INPUT], output_names=list(OUTPUTS))
         assert graph is not None
         graph.model.metadata_props.update({name: json.dumps(value) for name, value in facts.items()})
         graph.save(path)

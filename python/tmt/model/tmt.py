@@ -186,8 +186,8 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
                     f"got {tuple(given.shape)}"
                 )
             return given, None
-        settings = self.config.settings
-        if not settings.transferability or not (self.training or settings.transfer_at_inference):
+        config: Any = self.config  # its fields one by one: torch.compile cannot follow the making of `settings`
+        if not config.transferability or not (self.training or config.transfer_at_inference):
             return None, None
         if self.source_features is not None:
             mask_features = self.source_features(pixel_values).decoder_last_hidden_state
