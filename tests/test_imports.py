@@ -16,6 +16,7 @@ DOORS = (
     "tmt.evaluate",
     "tmt.predict",
     "tmt.explain",
+    "tmt.export",
     "tmt.experiments",
     "tmt.data.__main__",
     "tmt.report.__main__",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
 
 def deformable_attention(
@@ -11,7 +12,7 @@ def deformable_attention(
 ) -> Tensor:
     """Same arguments and result as `tmt_ext.deformable_attention`; see there.
 
-    Of gathered rows: PyTorch's `grid_sample` has no forward-mode derivative.
+    Of gathered rows: PyTorch's `grid_sample` has no forward-mode derivative. For exporters it is one node.
     """
     sizes = shapes.tolist() if isinstance(shapes, Tensor) else shapes
     maps = value.transpose(1, 2).split([height * width for height, width in sizes], dim=2)  # (B, heads, H * W, D) each
@@ -24,6 +25,8 @@ def deformable_attention(
 
 def _samples(rows, height, width, locations):
     """(B, heads, Q, points, D): a level's rows (B, heads, H * W, D) at locations (B, heads, Q, points, 2)."""
+    if torch.compiler.is_exporting():
+        return _grid_samples(rows, height, width, locations)
     x, y = (locations[..., i, None] * size - 0.5 for i, size in enumerate((width, height)))
     outside = ((x <= -1) | (x >= width) | (y <= -1) | (y >= height)) & (x == x) & (y == y)
     x, y = x.masked_fill(outside, -2), y.masked_fill(outside, -2)  # a place without pixels; infinity is none
@@ -34,6 +37,13 @@ def _samples(rows, height, width, locations):
         return (1 - right) * _pixels(rows, height, width, left, y) + right * _pixels(rows, height, width, left + 1, y)
 
     return (1 - below) * line(upper) + below * line(upper + 1)
+
+
+def _grid_samples(rows, height, width, locations):
+    """As `_samples`."""
+    maps = rows.flatten(0, 1).mT.unflatten(2, (height, width))  # (B * heads, D, H, W)
+    found = grid_sample(maps, 2 * locations.flatten(0, 1) - 1, align_corners=False)  # (B * heads, D, Q, points)
+    return found.permute(0, 2, 3, 1).unflatten(0, rows.shape[:2])
 
 
 def _pixels(rows, height, width, x, y):

@@ -31,6 +31,7 @@ DOORS = [
     "tmt train --config demo --out OUT",
     "tmt.evaluate MODEL --dataset cityscapes --root ROOT",
     "tmt.predict MODEL IMAGE --out OUT",
+    "tmt.export MODEL --format torch --out OUT.pt2",
     "tmt.data check cityscapes ROOT",
     "tmt.report STUDY",
     "tmt.cli.score STUDY JOB",

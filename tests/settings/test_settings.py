@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tmt.cli import evaluate, predict
+from tmt.cli import evaluate, export, predict
 from tmt.errors import ConfigError
-from tmt.settings import Config, EvaluateConfig, PredictConfig
+from tmt.settings import Config, EvaluateConfig, ExportConfig, PredictConfig
 from tmt.settings import arguments as settings
 
 
@@ -34,6 +34,7 @@ def help_of(entry, capsys: pytest.CaptureFixture[str]) -> str:
         (settings.parse, Config),
         (evaluate.main, EvaluateConfig),
         (predict.main, PredictConfig),
+        (export.main, ExportConfig),
     ],
 )
 def test_help_explains_every_field(entry, kind: type, capsys: pytest.CaptureFixture[str]) -> None:

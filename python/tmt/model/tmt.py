@@ -214,10 +214,10 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         """pixel_values (B, 3, H, W), mask_features (B, E, H4, W4) -> T (B, H8, W8) and the regions it was judged on."""
         if given is not None:
             return given, None
-        settings = self.config.settings
-        if not settings.transferability or not (self.training or settings.transfer_at_inference):
+        config: Any = self.config  # its fields one by one: torch.compile cannot follow the making of `settings`
+        if not config.transferability or not (self.training or config.transfer_at_inference):
             return None, None
-        if settings.judges_predictions:
+        if config.estimator_kind != "domain":
             found = self.region_evidence(pixel_values)
             logits = self.estimator.judge(found.features, found.probabilities)
             return transferability_map(logits, found.labels), Regions(found.features, found.labels)

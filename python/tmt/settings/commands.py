@@ -84,6 +84,31 @@ class ExplainConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportConfig(Settings):
+    """Write a saved model as one file that runs without this package, for images of one size; compared with the model
+    before it is kept."""
+
+    model: str = setting(given="positional")
+    """Folder of a saved model, ours or a plain Mask2Former."""
+    format: Literal["torch", "onnx"] = "onnx"
+    """Kind of file: `torch`, a program of torch.export (.pt2), or `onnx` (.onnx)."""
+    out: str
+    """File to write."""
+    size: tuple[int, int] = setting((512, 1024), Range(at_least=32))
+    """Height and width of the images, in pixels."""
+    batch: int = setting(1, AT_LEAST_ONE)
+    """Images that go through the network together."""
+    dynamic: Literal["batch", "size"] | None = None
+    """What another call may have otherwise: `batch`, the number of images; `size` is refused with the reason."""
+    transferability: bool | None = None
+    """Switches the transferability off or on in inference; none: as the model was saved."""
+    images: int = setting(4, AT_LEAST_ONE)
+    """Drawn scenes on which the file's labels are compared with the model's."""
+    overwrite: bool = False
+    """Whether a file that exists is replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportConfig(Settings):
     """Make the report of a study, finished or not."""
 
