@@ -56,7 +56,8 @@ def test_readers_map_every_id_of_every_table(tmp_path, table, column):
 
 
 def test_every_table_is_read_by_a_reader():
-    assert {table for table, _ in READERS} == {path.stem for path in TABLES.glob("*.csv")}
+    others = {"camvid11", "camvid32", "idd", "idd_lite", "labelmefacade"}  # of other classes, tested with their readers
+    assert {table for table, _ in READERS} | others == {path.stem for path in TABLES.glob("*.csv")}
 
 
 def test_known_ids_end_where_the_tables_end():

@@ -220,9 +220,9 @@ def broken(folder: Path) -> Iterator[Path]:
     (folder / "empty.png").write_bytes(b"")
     (folder / "half.png").write_bytes(good.read_bytes()[:-30])
     (folder / "text.jpg").write_text("not an image")
-    Image.new("RGBA", (4, 4)).save(folder / "alpha.png")
-    Image.new("I;16", (4, 4)).save(folder / "deep.png")
-    yield from (folder / name for name in ("empty.png", "half.png", "text.jpg", "alpha.png", "deep.png"))
+    Image.new("CMYK", (4, 4)).save(folder / "print.jpg")
+    Image.new("F", (4, 4)).save(folder / "floats.tif")
+    yield from (folder / name for name in ("empty.png", "half.png", "text.jpg", "print.jpg", "floats.tif"))
 
 
 def test_images_that_cannot_be_read_are_left_out(reader: Reader, tmp_path: Path, capsys: Capture) -> None:

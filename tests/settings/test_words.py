@@ -17,7 +17,8 @@ LINES = {
     "--augment.crop 64": "augment.crop: must be 2 values, each a whole number of at least 1, got [64]",
     "--augment.crop 64,a": "augment.crop: must be 2 values, each a whole number of at least 1, got",
     "--augment.scale 1": "augment.scale: must be 2 values, each a number above 0, got [1]",
-    "--data.source gta": "data.source: must be one of cityscapes, bdd100k, mapillary, gtav, synthia, folders, got gta",
+    "--data.source gta": "data.source: must be one of cityscapes, bdd100k, mapillary, gtav, synthia, camvid, idd, "
+    "idd_lite, labelmefacade, folders, got gta",
     "--target.steps abc": "target.steps: must be a whole number of at least 1, got abc",
     "--target.steps 1.5": "target.steps: must be a whole number of at least 1, got 1.5",
     "--target.steps": "--target.steps: must be followed by a value, got none",
