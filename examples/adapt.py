@@ -2,8 +2,8 @@
 
     python examples/adapt.py DAY NIGHT OUT [SETTING=VALUE ...]
 
-DAY and NIGHT are datasets in the layout `folders` (docs/tutorials/own-dataset.md), OUT is the run's folder; settings are
-those of `python -m tmt.train`, such as target.steps=100.
+DAY and NIGHT are datasets in the layout `folders` (docs/tutorials/own-dataset.md), OUT is the run's folder; settings
+are those of `python -m tmt.train`, such as target.steps=100.
 """
 
 import sys

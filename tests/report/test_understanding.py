@@ -11,8 +11,8 @@ from scipy import stats
 from tests.report.test_html import check
 from tests.report.trained import train_study
 from tmt.data import IGNORE, normalise
+from tmt.inference.attention import attend
 from tmt.report import understanding
-from tmt.report.attention import attend
 from tmt.report.models import estimators_of, judge, target_images
 from tmt.report.qualitative import read_scenes
 from tmt.report.scores import open_study

@@ -15,7 +15,7 @@ MINUTES = 15
 def test_smoke_covers_everything() -> None:
     study = read(STUDIES / "smoke.yaml")
     assert {variant.stage for variant in study.variants} == set(STAGES)
-    own = {variant.name.removeprefix("preset_") for variant in study.variants if variant.own_base}
+    own = {variant.name.removeprefix("preset_").replace("_", "-") for variant in study.variants if variant.own_base}
     assert own | {"tiny"} == set(presets())
     for field, values in {
         "mask_rule": {"uncertain", "foreground", "none"},

@@ -160,7 +160,7 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
                 does not, or that is no rectangle at the top left; labels or a pixel_mask in a trace.
         """
         check_pixels(pixel_values, self.channels, self.dtype)
-        check_transferability(transferability, len(pixel_values))
+        check_transferability(transferability, pixel_values.shape[0])
         frame = frame_of(pixel_mask, pixel_values)
         wants = _Wants.of(self.config, output_hidden_states, output_auxiliary_logits, output_attentions)
         if frame is None:
