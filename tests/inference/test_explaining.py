@@ -47,6 +47,14 @@ def test_a_sheet_has_all_layers(model, image):
     assert sheet.tobytes() != explain(model, 255 - image).tobytes()
 
 
+def test_an_image_is_seen_at_the_height_of_training(model, image, monkeypatch):
+    monkeypatch.setattr(model.config, "image_height", 32)
+    small = np.array(Image.fromarray(image).resize((64, 32), Image.Resampling.BILINEAR))
+    seen = explain(model, image).tobytes()
+    monkeypatch.setattr(model.config, "image_height", None)
+    assert seen == explain(model, small).tobytes()
+
+
 def test_a_query_attends_only_where_it_may(model, image):
     pixels, region = normalise(image)[None], np.zeros((64, 128), bool)
     region[:32] = True

@@ -32,11 +32,20 @@ def explain(model: TMTForSemanticSegmentation, image: np.ndarray, chosen: str | 
     if not model.config.settings.infers_with_transferability:
         raise ConfigError("model: must use transferability in inference, got a model without; give one of stage tmt")
     label_set = label_set_of(model)
+    image = _at_height(image, model.config.image_height)
     view = look(model, image)
     index = _index(view, label_set, chosen)
     pixels = normalise(image, model.scaling)[None].to(model.device)
     looks = follow(model, pixels, view.prediction == index, index)
     return compose(list(_panels(image, view, looks, label_set, label_set.names[index])), COLUMNS, label_set)
+
+
+def _at_height(image: np.ndarray, height: int | None) -> np.ndarray:
+    """The image at the height that the model was trained at; None: at its own."""
+    if not height:
+        return image
+    size = (max(1, round(image.shape[1] * height / image.shape[0])), height)
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def _index(view: View, label_set: LabelSet, chosen: str | None) -> int:
