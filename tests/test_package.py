@@ -71,6 +71,7 @@ LEFT_OUT = (
     "bench/",
     "constraints.txt",
     "docs/",
+    "examples/",
     "mkdocs.yml",
     "results/",
     "tests/",
@@ -145,7 +146,8 @@ def test_libraries_of_this_build_name_no_path():
 
 
 def test_cuda_demanded_without_nvcc_fails_loudly(tmp_path):
-    cmake = shutil.which("cmake") or str(Path(sys.executable).parent / "cmake")
+    cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert cmake
     command = [cmake, "-S", str(ROOT), "-B", str(tmp_path), "-DTMT_CUDA=1", "-DCMAKE_CUDA_COMPILER=", "-G", "Ninja"]
     ninja = shutil.which("ninja") or str(Path(sys.executable).parent / "ninja")
     run = subprocess.run([*command, f"-DCMAKE_MAKE_PROGRAM={ninja}"], capture_output=True, text=True)

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoBackbone
 
 from tests.helpers.tiny_backbones import tiny
-from tmt.model.layout import PROBE, STRIDES, layout_of, maps_of, nominal_stride, reached_by
+from tmt.model.layout import PROBE, STRIDES, _layout_of, layout_of, maps_of, nominal_stride, reached_by
 from tmt.model.pyramid import Pyramid
 
 PYRAMIDS = ("swin", "swinv2", "convnext", "convnextv2", "resnet", "pvt_v2", "focalnet", "hiera", "dinov3_convnext")
@@ -109,3 +109,11 @@ def test_resized_maps_have_what_lies_at_their_place() -> None:
 @pytest.mark.parametrize(("patch", "stride"), [(7, 8), (8, 8), (10, 8), (14, 16), (16, 16), (20, 16), (28, 32)])
 def test_nominal_strides(patch: int, stride: int) -> None:
     assert nominal_stride(patch) == stride
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_what_is_unused_does_not_hang_on_who_asks_first(mode: type) -> None:
+    _layout_of.cache_clear()
+    with mode():
+        unused = layout_of(tiny("swin")).unused
+    assert unused == {"swin.layernorm.weight", "swin.layernorm.bias"}

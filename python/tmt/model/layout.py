@@ -59,6 +59,8 @@ def layout_of(config: Any) -> Layout:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)
+@torch.enable_grad()  # whoever asks first: without a graph every weight would seem unused
 def _layout_of(kind: type, saved: str) -> Layout:
     config = kind.from_dict(json.loads(saved))
     given = _Run.of(config, config.out_features)
