@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tmt.data.labels import LabelSet, default_colour
+from tmt.data.labels import with_default_colours
 from tmt.model.factory import new_model
 from tmt.settings import ModelConfig, TMTSettings
 
@@ -32,8 +32,7 @@ def main() -> None:
 
 def measure(sizes: ModelConfig) -> float:
     """GB beyond the model, with T, by a new model of these sizes."""
-    names = tuple(f"class {i}" for i in range(CLASSES))
-    label_set = LabelSet(names, np.array([default_colour(i) for i in range(CLASSES)], dtype=np.uint8))
+    label_set = with_default_colours(tuple(f"class {i}" for i in range(CLASSES)))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         new_model(sizes, TMTSettings(), seed=0, label_set=label_set).save_pretrained(folder / "model")

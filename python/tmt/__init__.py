@@ -17,7 +17,8 @@ dataset of one's own (`tmt.data.readers.folders` says what it looks like):
     options = {"id2label": classes, "transferability": False, "ignore_mismatched_sizes": True}
     model = tmt.TMTForSemanticSegmentation.from_pretrained("pretrained", **options).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    for batch in tmt.train_batches(train, tmt.Augment(crop=(64, 128)), batch_size=2, seed=0, steps=3):
+    augment = tmt.Augment(crop=(64, 128))
+    for batch in tmt.train_batches(train, augment, batch_size=2, seed=0, steps=3, scaling=model.scaling):
         mask_labels, class_labels = tmt.masks_from_labels(batch["labels"], len(classes))
         more = {"sample_seeds": batch["sample_seeds"], "labelled": batch["labels"] != tmt.IGNORE}
         outputs = model(batch["pixel_values"], mask_labels, class_labels, **more)

@@ -4,6 +4,11 @@ USER_ERROR, STATE_ERROR = 2, 3
 """Exit codes."""
 
 
+def reason_of(error: BaseException | None) -> str:
+    """What an error of another library says, for a message of ours: on one line, at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 class TMTError(Exception):
     """Base of all errors that name a file or argument, the value found and the mend."""
 

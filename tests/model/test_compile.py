@@ -2,22 +2,11 @@
 
 import pytest
 import torch
-from torch import nn
+
+from tests.helpers.logits import Logits
 
 SMALL = {"decoder_layers": 3, "encoder_layers": 1, "superpixel_iterations": 2}
 OPERATORS = {"superpixel", "pack_predicted_mask", "packed_attention", "deformable_attention"}
-
-
-class Logits(nn.Module):
-    """Both logits of a model, as tensors."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values):
-        output = self.model(pixel_values=pixel_values)
-        return output.class_queries_logits, output.masks_queries_logits
 
 
 def images(seed):

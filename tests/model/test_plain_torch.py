@@ -2,21 +2,9 @@
 
 import pytest
 import torch
-from torch import nn
 
 import tmt_ext
-
-
-class Logits(nn.Module):
-    """Both logits of a model, as tensors."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images):
-        output = self.model(pixel_values=images)
-        return output.class_queries_logits, output.masks_queries_logits
+from tests.helpers.logits import Logits
 
 
 @pytest.fixture

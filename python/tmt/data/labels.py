@@ -170,3 +170,8 @@ def default_colour(train: int) -> tuple[int, ...]:
     if train < len(PALETTE):
         return tuple(int(channel) for channel in PALETTE[train])
     return (train * 67 % 256, train * 131 % 256, train * 199 % 256)
+
+
+def with_default_colours(names: tuple[str, ...]) -> LabelSet:
+    """Classes of these names, each in its default colour."""
+    return LabelSet(names, np.array([default_colour(i) for i in range(len(names))], dtype=np.uint8))

@@ -23,20 +23,26 @@ class Resized:
 
     def __getitem__(self, index: int) -> Sample:
         sample = self.dataset[index]
-        size = (self.width(sample.label.shape), self.height)
-        image = Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR)
-        label = Image.fromarray(sample.label).resize(size, Image.Resampling.NEAREST)
-        return Sample(np.array(image), np.array(label), sample.name)
+        label = Image.fromarray(sample.label).resize(at_height(sample.label, self.height), Image.Resampling.NEAREST)
+        return Sample(resized_image(sample.image, self.height), np.array(label), sample.name)
 
     def label(self, index: int) -> np.ndarray:
         """The label as it is in its file, training ids (h, w) uint8."""
         return self.dataset.label(index)
 
-    def width(self, size: tuple[int, ...]) -> int:
-        """The width of an image of this size (height, width) once it has the height."""
-        return max(1, round(size[1] * self.height / size[0]))
-
 
 def resized(dataset: Dataset, height: int | None) -> Dataset:
     """A dataset at a height; as it is for None and 0."""
     return Resized(dataset, height) if height else dataset
+
+
+def resized_image(image: np.ndarray, height: int | None) -> np.ndarray:
+    """An image (H, W, 3) uint8 at a height, bilinear and antialiased; as it is for None and 0."""
+    if not height:
+        return image
+    return np.array(Image.fromarray(image).resize(at_height(image, height), Image.Resampling.BILINEAR))
+
+
+def at_height(pixels: np.ndarray, height: int) -> tuple[int, int]:
+    """Width and height of pixels (H, W, ...) once they have the height."""
+    return max(1, round(pixels.shape[1] * height / pixels.shape[0])), height

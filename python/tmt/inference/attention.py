@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate
 
 from tmt.model import TMTForSemanticSegmentation
 from tmt.model.decoder import LEVELS
+from tmt.model.layout import covering
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def follow(model: TMTForSemanticSegmentation, pixels: Tensor, region: np.ndarray
 def _level_size(positions: int, size: Sequence[int]) -> tuple[int, int]:
     """Height and width of a decoder level with so many positions."""
     for stride in (8, 16, 32):
-        height, width = (-(-side // stride) for side in size)
+        height, width = covering(size, stride)
         if height * width == positions:
             return height, width
     raise ValueError(f"attend: {positions} positions are no level of an image of {tuple(size)}")

@@ -3,21 +3,20 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 from PIL import Image
 
 from tmt.data import LabelSet, colourise, normalise
+from tmt.data.resized import resized_image
 from tmt.errors import ConfigError
 from tmt.inference.attention import Look, follow
 from tmt.inference.look import look
-from tmt.inference.sliding_window import enlarge
+from tmt.inference.sliding_window import enlarged
 from tmt.model import TMTForSemanticSegmentation
 from tmt.model.factory import label_set_of, listed
-from tmt.visualize.drawing import glowing, tinted
+from tmt.visualize.drawing import BLUE, glowing, tinted
 from tmt.visualize.panels import Panel, View, compose, panels_of
 
 COLUMNS = 4
-TINT = (59, 125, 216)
 LARGEST_SHARE = 0.2
 """Of the image, for the class that is chosen where none is named: a thing rather than the ground it stands on."""
 
@@ -32,20 +31,12 @@ def explain(model: TMTForSemanticSegmentation, image: np.ndarray, chosen: str | 
     if not model.config.settings.infers_with_transferability:
         raise ConfigError("model: must use transferability in inference, got a model without; give one of stage tmt")
     label_set = label_set_of(model)
-    image = _at_height(image, model.config.image_height)
+    image = resized_image(image, model.config.image_height)
     view = look(model, image)
     index = _index(view, label_set, chosen)
     pixels = normalise(image, model.scaling)[None].to(model.device)
     looks = follow(model, pixels, view.prediction == index, index)
     return compose(list(_panels(image, view, looks, label_set, label_set.names[index])), COLUMNS, label_set)
-
-
-def _at_height(image: np.ndarray, height: int | None) -> np.ndarray:
-    """The image at the height that the model was trained at; None: at its own."""
-    if not height:
-        return image
-    size = (max(1, round(image.shape[1] * height / image.shape[0])), height)
-    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def _index(view: View, label_set: LabelSet, chosen: str | None) -> int:
@@ -76,16 +67,11 @@ def _panels(image: np.ndarray, view: View, looks: Sequence[Look], label_set: Lab
         group = looks[first : first + COLUMNS]
         blank = [Panel("", np.full_like(image, 255))] * (COLUMNS - len(group))
         for one in group:
-            shown = tinted(image, _enlarged(one.allowed, size), TINT)
+            shown = tinted(image, enlarged(one.allowed, size), BLUE)
             share = 100 * one.allowed.mean()
             yield Panel(f"TMA, layer {one.layer + 1}: the {name} query may attend ({share:.0f} %)", shown)
         yield from blank
         for one in group:
             weights = one.weights / max(float(one.weights.max()), 1e-12)
-            yield Panel(f"layer {one.layer + 1}: it attends", glowing(image, _enlarged(weights, size)))
+            yield Panel(f"layer {one.layer + 1}: it attends", glowing(image, enlarged(weights, size)))
         yield from blank
-
-
-def _enlarged(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """values (h, w) float at `size`, by nearest neighbour."""
-    return enlarge(torch.from_numpy(np.ascontiguousarray(values))[None], size)[0].numpy()

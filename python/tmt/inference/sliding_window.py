@@ -16,6 +16,7 @@ from functools import partial
 from itertools import product
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -304,3 +305,8 @@ def _weighted(part: Tensor, one: Pass, rows: slice) -> Tensor:
 def enlarge(plane: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps (B, h, w) at `size` by nearest neighbour, (B, H, W) of the same dtype."""
     return interpolate(plane[:, None].double(), size=size, mode="nearest")[:, 0].to(plane.dtype)
+
+
+def enlarged(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An array (h, w) at `size` by nearest neighbour, (H, W) float64."""
+    return enlarge(torch.from_numpy(np.ascontiguousarray(values))[None].double(), size)[0].numpy()

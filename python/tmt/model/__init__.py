@@ -10,7 +10,7 @@ The way of the data, file by file:
     matcher.py        predictions and labels -> which query answers for which mask
     criterion.py      predictions and labels -> loss, at the points of point_sampling.py
     semantic.py       class and mask logits of queries -> class scores of pixels
-    tmt.py            all of it, composed
+    tmt.py            all of it, composed; output.py: what comes back
 Beside the way: configuration.py, init.py (random weights), loading.py, factory.py (models for a dataset's classes),
 groups.py (for the optimiser), processor.py and pipeline.py (transformers'),
 padding.py (batches of several sizes), class_weights.py.
@@ -31,10 +31,11 @@ from .criterion import masks_from_labels
 from .efficientnet_lite import register as register_efficientnet_lite
 from .init import initialise_from_scratch
 from .loading import load_model
+from .output import TMTOutput, present
 from .pipeline import register
 from .processor import TMTImageProcessor, image_processor
 from .semantic import Queries, semantic_scores
-from .tmt import TMTForSemanticSegmentation, TMTOutput, present
+from .tmt import TMTForSemanticSegmentation
 
 
 def _register() -> None:

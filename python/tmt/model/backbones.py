@@ -13,7 +13,7 @@ from transformers import AutoConfig, PreTrainedConfig, ResNetConfig, SwinConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
 from tmt.data.transforms import IMAGENET, Scaling
-from tmt.errors import CheckpointError, ConfigError
+from tmt.errors import CheckpointError, ConfigError, reason_of
 from tmt.model import efficientnet_lite
 from tmt.model.efficientnet_lite import EfficientNetLiteConfig, packaged_weights
 from tmt.model.hub import local_folder
@@ -96,7 +96,7 @@ def _configuration(folder: Path) -> Any:
     try:
         found = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file}: not a model's configuration: {' '.join(str(error).split())[:200]}") from error
+        raise ConfigError(f"{file}: not a model's configuration: {reason_of(error)}") from error
     if type(found) not in MODEL_FOR_BACKBONE_MAPPING:
         raise ConfigError(
             f"{file}: model_type must be one that transformers has as a backbone, such as convnext or dinov2, got "
@@ -131,8 +131,7 @@ def read_weights(folder: Path, config: Any) -> tuple[dict[str, Tensor], int]:
     try:
         backbone, info = kind.from_pretrained(folder, config=alike, dtype=torch.float32, output_loading_info=True)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{folder}: weights damaged or not of its config.json: {reason}") from error
+        raise CheckpointError(f"{folder}: weights damaged or not of its config.json: {reason_of(error)}") from error
     _check(folder, "missing", [key for key in info["missing_keys"] if not ADDED.match(key)])
     _check(folder, "unexpected", [key for key in info["unexpected_keys"] if not HEAD.match(key)])
     return backbone.state_dict(), channels

@@ -16,8 +16,8 @@ from tmt.runtime.precision import full
 
 from .acte import Regions, pooled_to
 from .configuration import TMTConfig
-from .decoder import TransformerModule, mask_logits
-from .semantic import Queries
+from .decoder import TransformerModule
+from .semantic import Queries, full_masks
 
 SMALLEST = 1e-12  # stands for a sum of scores that is 0
 
@@ -56,7 +56,7 @@ class SourcePredictor(nn.Module):
 def queries_of(transformer: nn.Module, classes: nn.Module, maps: tuple[Tensor, ...], mask_features: Tensor) -> Queries:
     """What a model predicts without T from its pixel decoder's maps and mask_features (B, E, H4, W4)."""
     decoded = transformer(maps, mask_features, None)
-    masks = mask_logits(decoded.mask_embeddings[-1], mask_features.flatten(2)).unflatten(2, mask_features.shape[-2:])
+    masks = full_masks(decoded.mask_embeddings[-1], mask_features)
     return Queries.of(full(classes(decoded.queries[-1])), masks)
 
 

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from tmt.data.labels import LabelSet, default_colour
-from tmt.errors import CheckpointError, ConfigError
+from tmt.data.labels import LabelSet, with_default_colours
+from tmt.errors import CheckpointError, ConfigError, reason_of
 from tmt.model import TMTConfig, TMTForSemanticSegmentation, initialise_from_scratch, load_model
-from tmt.model.backbones import backbone_of
+from tmt.model.backbones import Backbone, backbone_of
 from tmt.model.class_weights import ClassWeights, spelt
 from tmt.model.layout import layout_of
 from tmt.model.loading import Adapt
@@ -39,16 +39,20 @@ KIND = "kind"
 def new_model(config: ModelConfig, settings: TMTSettings, seed: int, label_set: LabelSet) -> TMTForSemanticSegmentation:
     """A model of the configured sizes and these classes with random weights, a function of `seed`."""
     seed_all(seed)
-    model = TMTForSemanticSegmentation(model_config(config, settings, label_set))
+    backbone = backbone_of(config)
+    model = TMTForSemanticSegmentation(_model_config(config, backbone, settings, label_set))
     initialise_from_scratch(model)
-    backbone_of(config).load(model.model.pixel_level_module.encoder)
+    backbone.load(model.model.pixel_level_module.encoder)
     return model
 
 
 def model_config(config: ModelConfig, settings: TMTSettings, label_set: LabelSet) -> TMTConfig:
     """The configuration of a new model; raises ConfigError for sizes that do not fit each other, or a backbone that is
     not found or cannot be used."""
-    backbone = backbone_of(config)
+    return _model_config(config, backbone_of(config), settings, label_set)
+
+
+def _model_config(config: ModelConfig, backbone: Backbone, settings: TMTSettings, label_set: LabelSet) -> TMTConfig:
     layout_of(backbone.config)
     try:
         return TMTConfig(
@@ -89,7 +93,7 @@ def label_set_of(model: TMTForSemanticSegmentation) -> LabelSet:
     saved = getattr(model.config, "palette", None)
     if saved is not None and np.shape(saved) == (len(names), 3):
         return LabelSet(names, np.array(saved, dtype=np.uint8))
-    return LabelSet(names, np.array([default_colour(i) for i in range(len(names))], dtype=np.uint8))
+    return with_default_colours(names)
 
 
 def predicts(model: TMTForSemanticSegmentation, label_set: LabelSet) -> bool:
@@ -221,9 +225,8 @@ def load_estimator(model: TMTForSemanticSegmentation, path: str | Path) -> list[
 
 
 def _no_estimator(path: str | Path, error: Exception) -> CheckpointError:
-    reason = " ".join(str(error).split())[:200]
     return CheckpointError(
-        f"{path}: cannot be used as transferability estimator: {reason}; train it with --stages estimator"
+        f"{path}: cannot be used as transferability estimator: {reason_of(error)}; train it with --stages estimator"
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoBackbone
 
-from tmt.errors import ConfigError
+from tmt.errors import ConfigError, reason_of
 
 STRIDES = (4, 8, 16, 32)
 """Of the maps that the pixel decoder takes."""
@@ -124,7 +124,7 @@ class _Run:
         try:
             backbone = _build(config, features)
         except (ImportError, KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"model.backbone: {kind} cannot be built: {_line(error)}") from error
+            raise ConfigError(f"model.backbone: {kind} cannot be built: {reason_of(error)}") from error
         failure: Exception | None = None
         for size in (PROBE, _own_size(config)):
             image = torch.empty(1, getattr(config, "num_channels", 3), *size, device="meta")
@@ -134,7 +134,7 @@ class _Run:
                 return cls(tuple(features), maps, size, size != PROBE, backbone)
             except (RuntimeError, ValueError, AssertionError) as error:
                 failure = failure or error
-        raise ConfigError(f"model.backbone: {kind} cannot be run on an image: {_line(failure)}") from failure
+        raise ConfigError(f"model.backbone: {kind} cannot be run on an image: {reason_of(failure)}") from failure
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -214,7 +214,3 @@ def _by_tiles(backbone: nn.Module, pixels: Tensor, tile: tuple[int, int]) -> lis
     tiles = tiles.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
     maps = (one.unflatten(0, (-1, rows, columns)) for one in backbone(tiles).feature_maps)
     return [one.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3) for one in maps]
-
-
-def _line(error: BaseException | None) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transformers.utils.generic import ModelOutput
 
 from .inputs import OPERATION, is_traced
+from .layout import covering
 from .pixel_decoder import LEVELS
 
 COARSE = (32, 16, 8)
@@ -52,7 +53,7 @@ class Frame(NamedTuple):
         """maps (B, ..., H / stride, W / stride), sizes rounded up -> of each part its images, without padding."""
         cut = []
         for part in self.parts:
-            height, width = _at(part.size, stride)
+            height, width = covering(part.size, stride)
             cut.append(self.pick(maps, part)[..., :height, :width])
         return cut
 
@@ -77,7 +78,7 @@ class Frame(NamedTuple):
         """given (B, H / 8, W / 8) -> as `cut`; raises ValueError for a T of another size, whose padding is unknown."""
         if given is None:
             return [None] * len(self.parts)
-        size = _at((self.real.shape[1], self.real.shape[2]), 8)
+        size = covering((self.real.shape[1], self.real.shape[2]), 8)
         if (given.shape[1], given.shape[2]) != size:
             raise ValueError(
                 f"{OPERATION}: transferability must be {size} for padded images, at an eighth of their size, "
@@ -92,7 +93,7 @@ class Frame(NamedTuple):
 
     def sizes(self, stride: int) -> Tensor:
         """Height and width (B, 2) int64 of the images' maps of a stride, without padding."""
-        pieces = [torch.tensor(_at(part.size, stride)).expand(len(part.images), 2) for part in self.parts]
+        pieces = [torch.tensor(covering(part.size, stride)).expand(len(part.images), 2) for part in self.parts]
         return self._in_order(pieces).to(self.real.device)
 
     def _field(self, name: str, pieces: Sequence[Any]) -> Any:
@@ -114,12 +115,14 @@ class Frame(NamedTuple):
 
     def _keys(self, pieces: Sequence[Tensor], stride: int) -> Tensor:
         """Weights (b, heads, N, S) over the positions of a map -> (B, heads, N, S), 0 in padding."""
-        maps = [piece.unflatten(-1, _at(part.size, stride)) for piece, part in zip(pieces, self.parts, strict=True)]
+        maps = [
+            piece.unflatten(-1, covering(part.size, stride)) for piece, part in zip(pieces, self.parts, strict=True)
+        ]
         return self._maps(maps, stride, 0).flatten(-2)
 
     def _maps(self, pieces: Sequence[Tensor], stride: int, fill: float) -> Tensor:
         """Maps (b, ..., h, w) of each part -> (B, ..., H, W), `fill` in padding."""
-        height, width = _at((self.real.shape[1], self.real.shape[2]), stride)
+        height, width = covering((self.real.shape[1], self.real.shape[2]), stride)
         return self._in_order(
             [F.pad(piece, (0, width - piece.shape[-1], 0, height - piece.shape[-2]), value=fill) for piece in pieces]
         )
@@ -181,8 +184,3 @@ def _sizes(pixel_mask: Tensor) -> list[tuple[int, int]]:
 def _last(present: Tensor) -> Tensor:
     """present (B, N) bool -> the number (B,) of the last that is, counted from 1; 0 for none."""
     return (present * torch.arange(1, present.shape[1] + 1, device=present.device)).amax(1)
-
-
-def _at(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """The size of a map of a stride, rounded up."""
-    return -(-size[0] // stride), -(-size[1] // stride)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tmt.runtime.precision import full, without_autocast
 
+from .decoder import mask_logits as logits_of
 from .decoder import resize
 
 STRIP = 1 << 22
@@ -41,6 +42,11 @@ class Queries:
         with without_autocast(self.masks):
             strip = _strip(self.masks, top, bottom, size)
             return (self.classes @ strip.sigmoid().flatten(2)).unflatten(2, strip.shape[-2:])
+
+
+def full_masks(mask_embeddings: Tensor, mask_features: Tensor) -> Tensor:
+    """mask_embeddings (B, Q, E), mask_features (B, E, H4, W4) -> mask logits (B, Q, H4, W4)."""
+    return logits_of(mask_embeddings, mask_features.flatten(2)).unflatten(2, mask_features.shape[-2:])
 
 
 def semantic_scores(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:

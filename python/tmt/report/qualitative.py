@@ -12,14 +12,14 @@ from torch import Tensor
 from tmt.data import IGNORE, LabelSet, colourise, normalise
 from tmt.data.files import Sample
 from tmt.inference.attention import attend
-from tmt.inference.sliding_window import enlarge, segment
+from tmt.inference.sliding_window import enlarge, enlarged, segment
 from tmt.model import TMTForSemanticSegmentation
 from tmt.report.models import NotThere, estimators_of, judge, target_images, target_model, tell_left_out
 from tmt.report.scores import COMPARED, arrow, estimators, seeds_of, titles
 from tmt.runtime.files import read_json, write_atomically, write_json
 from tmt.settings import InferenceConfig
 from tmt.studies import Pair, Study, Variant
-from tmt.visualize.drawing import glowing, heat, marked, outline, tinted
+from tmt.visualize.drawing import BLUE, RED, glowing, heat, marked, outline, tinted
 from tmt.visualize.panels import Panel, spread
 
 LARGEST = 320
@@ -27,7 +27,6 @@ LARGEST = 320
 SHOWN_CLASSES = ("car", "truck", "bus", "person", "road", "sidewalk", "building")
 """Classes whose query is looked at: the first of them that an image has enough of."""
 LEAST_SHARE = 0.02
-RED, BLUE = (214, 69, 61), (59, 125, 216)
 PLAIN_TINT, TMT_TINT = RED, BLUE
 """Attention masks: red for plain attention, blue for TMT, as in the paper."""
 
@@ -288,13 +287,13 @@ class _View:
             layer = f"layer {look.layer + 1}"
             yield Panel(
                 f"{name}: may attend ({100 * look.allowed.mean():.0f}\u00a0%)",
-                tinted(self.sample.image, _enlarged(look.allowed, self.size), tint), True,
+                tinted(self.sample.image, enlarged(look.allowed, self.size), tint), True,
                 f"{name}: attention mask of the query, {layer}",
             )  # fmt: skip
-            weights = _enlarged(look.weights / max(float(look.weights.max()), 1e-12), self.size)
+            weights = enlarged(look.weights / max(float(look.weights.max()), 1e-12), self.size)
             alt = f"{name}: attention map of the query, {layer}"
             yield Panel(f"{name}: attends", glowing(self.sample.image, weights), True, alt)
-            mask = tinted(self.sample.image, _enlarged(look.mask, self.size), tint)
+            mask = tinted(self.sample.image, enlarged(look.mask, self.size), tint)
             alt = f"{name}: mask that the query predicts"
             yield Panel(f"{name}: mask, IoU {100 * look.iou:.0f}\u00a0%", mask, True, alt)
 
@@ -325,7 +324,3 @@ def _purity(regions: np.ndarray, labels: np.ndarray) -> float:
     most = np.zeros(int(regions.max()) + 1, dtype=np.int64)
     np.maximum.at(most, pairs[0].astype(np.int64), counts)
     return float(most.sum() / len(labels))
-
-
-def _enlarged(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return enlarge(torch.from_numpy(np.ascontiguousarray(values))[None].double(), size)[0].numpy()

@@ -28,9 +28,8 @@ from tmt.settings import InferenceConfig
 from tmt.studies import Pair, Result, Study
 from tmt.studies.export import REPORTED
 from tmt.studies.jobs import Job
+from tmt.training.examples import LEAST_PIXELS
 
-LEAST_PIXELS = 16
-"""A region with fewer labelled pixels has no share of wrong ones worth the name."""
 BINS = 10
 KIND_TITLES = {
     "domain": "the domain",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from tmt.errors import ConfigError
+from tmt.errors import ConfigError, reason_of
 from tmt.runtime.lock import try_lock
 from tmt.studies.process import Commands, JobProcess
 
@@ -124,7 +124,7 @@ class RayCluster:
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False, **local)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(
-                f"address: no Ray cluster answers at {address} ({' '.join(str(error).split())[:200]}); start one with "
+                f"address: no Ray cluster answers at {address} ({reason_of(error)}); start one with "
                 "`ray start --head`, or leave --address out"
             ) from error
         self.slots = slots or _room(ray.cluster_resources(), cpus, gpus)

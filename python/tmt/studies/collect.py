@@ -44,8 +44,7 @@ def result_of(job: Job, seconds: float) -> Row:
 def _measured(job: Job) -> Row:
     stage = job.folder / job.stage
     done = read_record(stage / "done.json", MEND)
-    log = stage / "metrics.jsonl"
-    lines = read_lines(log) if log.is_file() else []  # a stage that has nothing to train writes none
+    lines = read_lines(stage / "metrics.jsonl")
     attention = next((line for line in reversed(lines) if "allowed_fraction" in line), {})
     curve = {line["step"]: line["evaluation"]["score"] for line in lines if "evaluation" in line}
     return {

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tmt.errors import StateError, TMTError, TrainingError
+from tmt.errors import StateError, TMTError, TrainingError, reason_of
 
 NOT_FINITE = re.compile(r"\b(nan|inf|infinite|not finite|invalid numeric entries|without overflow)\b")
 """What errors of operators, optimisers and the matcher say of numbers that they cannot take."""
@@ -45,9 +45,7 @@ def explain_overflow(name: str, module: nn.Module, step: int, where: str, kept: 
     except (RuntimeError, ValueError) as error:
         if not_finite(module.state_dict()) is None and not NOT_FINITE.search(str(error).lower()):
             raise
-        raise diverged(
-            name, module, step, f"an operation failed ({' '.join(str(error).split())[:200]})", where, kept
-        ) from error
+        raise diverged(name, module, step, f"an operation failed ({reason_of(error)})", where, kept) from error
 
 
 def diverged(name: str, module: nn.Module, step: int, what: str, where: str, kept: str) -> TrainingError:

@@ -5,6 +5,7 @@ import numpy as np
 from tmt.data.labels import IGNORE, LabelSet, colourise
 
 BORDER_COLOUR = (255, 230, 0)
+RED, BLUE = (214, 69, 61), (59, 125, 216)
 # Transferability from 0 (divergent, blue) to 1 (transferable, red); even steps of lightness up to the middle.
 HEAT = np.array([(33, 60, 140), (90, 150, 205), (235, 235, 225), (240, 150, 90), (165, 30, 40)], dtype=np.float32)
 
