@@ -46,7 +46,7 @@ def step_times() -> list[float]:
 
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    step = models.training_step(models.contestants(models.demo())[0], models.Batch.draw(8, (96, 192)))
+    step = models.training_step(models.contestants(models.preset("demo"))[0], models.Batch.draw(8, (96, 192)))
     step()
     found = []
     for _ in range(STEPS):

@@ -64,7 +64,8 @@ def _cpu_makers() -> Iterator[Callable[[], Iterator[Contest]]]:
         "Swin-T, 512x1024", models.SWIN, 1, (512, 1024), goals.MODEL_INFERENCE, goals.MODEL_TRAINING
     )
     yield lambda: whole_model("ResNet-50, 512x1024", models.RESNET50, 1, (512, 1024))
-    yield lambda: whole_model("demo preset, 8 of 96x192", models.demo(), 8, (96, 192))
+    yield lambda: whole_model("demo preset, 8 of 96x192", models.preset("demo"), 8, (96, 192))
+    yield lambda: whole_model("small-real preset, 8 of 192x256", models.preset("small-real"), 8, (192, 256))
 
 
 # ---- superpixels -----------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ SMALL = 64
 
 
 def main() -> None:
-    found = {name: measure(sizes) for name, sizes in {"Swin-T": models.SWIN, "demo": models.demo()}.items()}
+    found = {name: measure(sizes) for name, sizes in {"Swin-T": models.SWIN, "demo": models.preset("demo")}.items()}
     tables.keep_page({"environment": origin.cpu(), "GB": found}, lines(found), "large_image")
 
 

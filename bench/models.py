@@ -1,5 +1,6 @@
 """Whole models: ours against transformers' Mask2Former with the same weights, from images to logits or to a step."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,9 +23,9 @@ SWIN = ModelConfig(drop_path=0.0)
 RESNET50 = ModelConfig(backbone="resnet50")
 
 
-def demo() -> ModelConfig:
-    """The model of `--config demo`."""
-    return parse(["--config", "demo"]).model
+def preset(name: str) -> ModelConfig:
+    """The model of `--config NAME`, with random weights."""
+    return dataclasses.replace(parse(["--config", name]).model, backbone_weights="random")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 
 from bench import contended, growth, models, residency, tables
 
-SMALL = dataclasses.replace(models.demo(), points=64, queries=5)
+SMALL = dataclasses.replace(models.preset("demo"), points=64, queries=5)
 
 
 @pytest.fixture(scope="module")
