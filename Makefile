@@ -15,7 +15,7 @@ SPREAD := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfil
 SANITIZERS := address,undefined
 SANITIZED := build/sanitized
 
-.PHONY: help install demo test sanitize kernels oldest-torch cuda-torch docs wheel wheels wheels-cuda lint format bench bench-gpu clean
+.PHONY: help install demo test sanitize kernels oldest-torch cuda-torch tools docs wheel wheels wheels-cuda lint format bench bench-gpu clean
 
 help:
 	@echo "make demo     install into $(VENV), train source -> estimator -> target on synthetic streets, show the table"
@@ -27,6 +27,7 @@ help:
 	@echo "make oldest-torch  the CUDA kernels against the oldest torch;  make cuda-torch  loaded under a torch with CUDA"
 	@echo "make bench    time operators and whole models against plain PyTorch and transformers, idle and contended"
 	@echo "make bench-gpu  on a machine with a GPU: build, test, profile, sanitize, time; bench/gpu.sh 1 and 2"
+	@echo "make tools    transformers' Trainer and peft with our model"
 	@echo "make docs     the documentation as web pages, build/site/index.html"
 	@echo "make clean    remove build products (keeps $(VENV) and runs)"
 
@@ -69,6 +70,10 @@ oldest-torch: install
 
 cuda-torch: install
 	.ci/cuda-torch $(BIN)/python
+
+tools: install
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group tools
+	$(BIN)/pytest -q tests/test_other_tools.py
 
 wheel: install
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group wheel

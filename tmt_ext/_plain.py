@@ -4,7 +4,9 @@ They are those of `reference` with the kernels' dtypes: sums in float32, superpi
 """
 
 import contextlib
+import functools
 import threading
+import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -44,9 +46,20 @@ def set_plain_torch(enabled: bool) -> None:
     _everywhere = enabled
 
 
-def is_plain() -> bool:
-    """Whether the operators are plain PyTorch here."""
-    return _everywhere or (_contexts > 0 and _is_plain_here())
+def is_plain(*tensors: Tensor | None) -> bool:
+    """Whether the operators are plain PyTorch here, for these tensors: on Apple's GPUs (MPS) they always are."""
+    if _everywhere or (_contexts > 0 and _is_plain_here()):
+        return True
+    if any(tensor is not None and tensor.device.type == "mps" for tensor in tensors):
+        _tell_of_mps()
+        return True
+    return False
+
+
+@functools.cache
+def _tell_of_mps() -> None:
+    """Once a process."""
+    warnings.warn("tmt_ext: there are no kernels for MPS; its operators are plain PyTorch there, slower", stacklevel=4)
 
 
 @torch.compiler.disable(reason="torch.compile cannot read a context variable")

@@ -42,7 +42,7 @@ def superpixel(features: Tensor, cell: int, *, iterations: int = 6, kappa: float
         RuntimeError: wrong shape, dtype or value, a CUDA tensor without CUDA kernels, or a derivative that is none of
             those above.
     """
-    if _plain.is_plain():
+    if _plain.is_plain(features):
         return _plain.superpixel(features, cell, iterations, kappa)
     require_device("superpixel", features=features)
     differentiates = torch.is_grad_enabled() and features.requires_grad  # else nothing is kept for a backward
@@ -87,7 +87,7 @@ def pack_mask(
     if tested is None and transferability is None:
         raise ValueError("pack_mask: rule 'none' without transferability decides nothing; give transferability")
     logit, fallback_number = _logit(operator, mask_threshold), _number(operator, "fallback", fallback, FALLBACKS)
-    if _plain.is_plain():
+    if _plain.is_plain(mask_logits, transferability):
         options = dict(mask_threshold=mask_threshold, transfer_threshold=threshold, rule=rule, fallback=fallback)
         return _plain.pack_mask(tested, transferability, queries=number, **options)
     require_device(operator, mask_logits=mask_logits, transferability=transferability, transfer_threshold=threshold)
@@ -136,7 +136,7 @@ def pack_predicted_mask(
         raise ValueError(f"{operator}: rule must be 'uncertain' or 'foreground', got 'none'; use pack_mask")
     threshold = _threshold_tensor(operator, transfer_threshold, transferability)
     logit, fallback_number = _logit(operator, mask_threshold), _number(operator, "fallback", fallback, FALLBACKS)
-    if _plain.is_plain():
+    if _plain.is_plain(mask_embeddings):
         options = dict(mask_threshold=mask_threshold, transfer_threshold=threshold, rule=rule, fallback=fallback)
         return _plain.pack_predicted_mask(mask_embeddings, mask_features, transferability, **options)
     require_device(
@@ -174,7 +174,7 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, bits: Tensor | N
     Raises:
         RuntimeError: wrong shape, dtype or device, or a derivative that is none of those above.
     """
-    if _plain.is_plain():
+    if _plain.is_plain(query):
         return _plain.packed_attention(query, key, value, bits)
     require_device("packed_attention", query=query, key=key, value=value, bits=bits)
     return _autograd.packed_attention(query, key, value, bits)[0]
@@ -253,7 +253,7 @@ def deformable_attention(
     sizes = _flat_shapes(shapes)
     wide = torch.float64 if value.dtype == torch.float64 else torch.float32
     locations, weights = locations.to(wide), weights.to(wide)
-    if _plain.is_plain() or is_tracing():  # which records no list of sizes
+    if _plain.is_plain(value) or is_tracing():  # which records no list of sizes
         return _plain.deformable_attention(value, sizes, locations, weights)
     require_device("deformable_attention", value=value, locations=locations, weights=weights)
     return _autograd.deformable_attention(value, sizes, locations, weights)

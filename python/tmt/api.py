@@ -24,7 +24,7 @@ from tmt.errors import ConfigError, DataError
 from tmt.inference.sliding_window import WHOLE, Segmentation
 from tmt.inference.sliding_window import segment as segment_pixels
 from tmt.model import TMTForSemanticSegmentation
-from tmt.model.factory import freeze, open_model
+from tmt.model.factory import freeze, open_named
 from tmt.settings import ORDER, Config, InferenceConfig, outcome
 from tmt.settings.arguments import parse
 from tmt.training.run import train
@@ -62,8 +62,11 @@ def adapt(
 
 
 def load(folder: str | Path) -> TMTForSemanticSegmentation:
-    """A saved model for `segment`, in evaluation mode, without gradients; raises CheckpointError for none."""
-    model = open_model(folder)
+    """A saved model for `segment`, in evaluation mode, without gradients, from a folder or from a model hub.
+
+    Raises CheckpointError for a folder without one, ConfigError for a hub id, `owner/model`, that cannot be fetched.
+    """
+    model = open_named(folder)
     freeze(model)
     return model
 

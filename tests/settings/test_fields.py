@@ -82,7 +82,8 @@ def test_what_must_be_trained_again() -> None:
     names = {
         affects: {name for name, first in AFFECTS.items() if first == affects} for affects in set(AFFECTS.values())
     }
-    assert names["nothing"] == {"out", "resume", "stages", "pictures", "data.workers"}
+    free = {"out", "resume", "stages", "pictures", "track", "gradient_checkpointing", "data.workers"}
+    assert names["nothing"] == free
     regions = {f"model.{item.name}" for item in fields(RegionSettings)}
     of_estimator = {name for name in AFFECTS if name.startswith("estimator.")} | {"estimator_weights"}
     assert names["estimator"] == regions | of_estimator

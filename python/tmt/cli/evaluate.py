@@ -34,12 +34,12 @@ def evaluate(config: EvaluateConfig) -> None:
     """Evaluate, print the tables, and write files where `out` is given. Raises tmt.errors.TMTError."""
     from tmt.data.datasets import in_order
     from tmt.inference import evaluation
-    from tmt.model.factory import check_classes, freeze, label_set_of, open_model, transfer_switch
+    from tmt.model.factory import check_classes, freeze, label_set_of, open_named, transfer_switch
     from tmt.runtime.distributed import join
 
     with join(config.device) as world, world.only_one(Path(config.out)) if config.out else nullcontext():
         dataset = _open_dataset(config)
-        model = open_model(config.model, transfer_switch(config.transferability)).to(world.device)
+        model = open_named(config.model, transfer_switch(config.transferability)).to(world.device)
         dataset = in_order(dataset, label_set_of(model))
         check_classes(config.model, model, dataset.label_set)
         freeze(model)

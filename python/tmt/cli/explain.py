@@ -21,10 +21,10 @@ def draw(config: ExplainConfig) -> None:
     """Write the picture. Raises tmt.errors.TMTError for what the user can mend."""
     from tmt.data.files import read_image
     from tmt.inference.explaining import explain
-    from tmt.model.factory import freeze, open_model
+    from tmt.model.factory import freeze, open_named
     from tmt.visualize.panels import save
 
-    model = open_model(config.model)
+    model = open_named(config.model)
     freeze(model)
     save(explain(model, read_image(Path(config.image)), config.follow), Path(config.out))
     print(config.out)

@@ -39,9 +39,9 @@ def export(config: ExportConfig) -> None:
     out = Path(config.out)
     _check(config, out)
     from tmt.inference.exporting import Shape
-    from tmt.model.factory import freeze, open_model, transfer_switch
+    from tmt.model.factory import freeze, open_named, transfer_switch
 
-    model = open_model(config.model, transfer_switch(config.transferability))
+    model = open_named(config.model, transfer_switch(config.transferability))
     freeze(model)
     out.parent.mkdir(parents=True, exist_ok=True)
     share = _write(config, out, model, Shape.of(config))

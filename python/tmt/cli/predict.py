@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def predict(config: PredictConfig) -> None:
     """Segment every image that is not done. Raises tmt.errors.TMTError; an image that cannot be read is left out."""
     from tmt.inference.prediction import Origin, check_case, find_images
-    from tmt.model.factory import freeze, open_model, transfer_switch
+    from tmt.model.factory import freeze, open_named, transfer_switch
     from tmt.runtime.distributed import join
     from tmt.runtime.lock import ignores_case
 
@@ -51,7 +51,7 @@ def predict(config: PredictConfig) -> None:
     with join(config.device) as world, world.only_one(out):
         if ignores_case(out):
             check_case(inputs)
-        model = open_model(config.model, transfer_switch(config.transferability)).to(world.device)
+        model = open_named(config.model, transfer_switch(config.transferability)).to(world.device)
         _check_model(config, model)
         freeze(model)
         origin = Origin.of(config, out)

@@ -30,7 +30,8 @@ ADDED = tuple(item.name for item in fields(TMTSettings))
 
 class TMTConfig(Mask2FormerConfig):
     """Mask2Former's configuration and what TMT adds: the fields of `tmt.settings.TMTSettings`, explained there, and
-    `image_height`, the height in pixels at which the model was trained on images, None: their own.
+    `image_height`, the height in pixels at which the model was trained on images, None: their own; and `trained`, what
+    its model card says of its training, see `card.Trained`, None: nothing is known.
 
     And image_mean and image_std, of each channel for pixels in [0, 1], as the backbone was trained with; ImageNet's
     unless they are given. Every other argument is Mask2FormerConfig's.
@@ -47,6 +48,7 @@ class TMTConfig(Mask2FormerConfig):
         if kwargs.get("backbone_config") is None and kwargs.get("backbone") is None:
             kwargs["backbone_config"] = dict(SWIN_TINY)
         self.image_height: int | None = kwargs.pop("image_height", None)
+        self.trained: dict[str, Any] | None = kwargs.pop("trained", None)
         image = (kwargs.pop("image_mean", None), kwargs.pop("image_std", None))
         super().__init__(**kwargs)
         for name, default in asdict(TMTSettings()).items():

@@ -18,6 +18,7 @@ from tmt.errors import CheckpointError, ConfigError, reason_of
 from tmt.model import TMTConfig, TMTForSemanticSegmentation, initialise_from_scratch, load_model
 from tmt.model.backbones import Backbone, backbone_of
 from tmt.model.class_weights import ClassWeights, spelt
+from tmt.model.hub import is_hub_id, local_folder
 from tmt.model.layout import layout_of
 from tmt.model.loading import Adapt
 from tmt.model.weights import check_tensors
@@ -128,6 +129,11 @@ def open_model(
     model, class_weights = _open_unweighted(folder, adapt)
     check_classes(folder, model, label_set)
     return weigh_classes(model, class_weights)
+
+
+def open_named(name: str | Path, adapt: Adapt | None = None) -> TMTForSemanticSegmentation:
+    """As `open_model`, of a folder or of an id on a model hub; raises ConfigError for an id that cannot be fetched."""
+    return open_model(local_folder(str(name), "model") if is_hub_id(name) else name, adapt)
 
 
 def check_classes(folder: str | Path, model: TMTForSemanticSegmentation, label_set: LabelSet) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Mask2FormerConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelDecoder,
     Mask2FormerPixelDecoderEncoderLayer,
@@ -47,7 +48,7 @@ class DeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformableAtte
         return self.output_proj(tmt_ext.deformable_attention(value, sizes, locations, weights.unflatten(3, heads[1:])))
 
 
-class EncoderLayer(Mask2FormerPixelDecoderEncoderLayer):
+class EncoderLayer(GradientCheckpointingLayer, Mask2FormerPixelDecoderEncoderLayer):
     """Deformable attention and feed-forward, each with a residual connection and a norm behind it."""
 
     def forward(self, hidden: Tensor, positions: Tensor, references: Tensor, sizes: Sizes) -> Tensor:

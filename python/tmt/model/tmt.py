@@ -18,12 +18,14 @@ from tmt.data.transforms import Scaling
 from tmt.runtime.precision import full, without_autocast
 
 from .acte import ACTE, Regions, transferability_map
+from .card import save_card
 from .configuration import TMTConfig
 from .criterion import Judged, LossOutput, TMTLoss, check_labels, check_values, random_seeds
 from .decoder import TransformerModule
 from .estimator import ConditionalDiscriminator, new_estimator
 from .evidence import Evidence, SourcePredictor, evidence, queries_of
 from .groups import Group, parameter_groups
+from .hub import push
 from .inputs import bound_to_size, check_no_trace, check_pixels, check_transferability
 from .output import Seen, TMTOutput, Wants, output_of, present
 from .padding import Frame, frame_of
@@ -53,6 +55,7 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
 
     config: TMTConfig
     config_class = TMTConfig
+    supports_gradient_checkpointing = True
     if TYPE_CHECKING:  # as nn.Module's; what decorates transformers' hides its type
 
         def to(self, *args: Any, **kwargs: Any) -> "TMTForSemanticSegmentation": ...
@@ -282,9 +285,26 @@ class TMTForSemanticSegmentation(Mask2FormerPreTrainedModel):
         return parameter_groups(self, lr, weight_decay, backbone_multiplier, layer_decay)
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """As transformers', with an image processor beside the model, which its pipeline asks for."""
+        """As transformers', with an image processor beside the model, which its pipeline asks for, and a model card."""
         super().save_pretrained(save_directory, *args, **kwargs)
         save_processor(save_directory, self.scaling, self.config.image_height)
+        save_card(save_directory, self.config)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Upload model, image processor and model card to a model hub; `tmt.load(repo_id)` loads them.
+
+        Args:
+            repo_id: such as `me/streets-by-night`; made where it is missing.
+            kwargs: `private` and `token`; what `huggingface_hub.upload_folder` takes: `commit_message`, `revision`,
+                `create_pr`, ...
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            huggingface_hub.errors.HfHubHTTPError: the hub refuses; OSError: it cannot be reached.
+        """
+        return push(self, repo_id, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

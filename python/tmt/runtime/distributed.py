@@ -134,7 +134,11 @@ def join(device: str) -> Iterator[World]:
 def _device_kind(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: cuda asked for, but torch sees no GPU; install torch with CUDA or use --device cpu")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if device != "auto":
+        return device
+    if not torch.cuda.is_available() and torch.backends.mps.is_available():
+        tqdm.write("device: there are no kernels for MPS (Apple's GPU): training on the CPU")
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def share(batch_size: int, world: World, name: str) -> int:

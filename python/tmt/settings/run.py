@@ -11,7 +11,9 @@ from tmt.settings.training import EstimatorConfig, FitConfig, InferenceConfig, M
 
 Stage = Literal["source", "estimator", "linear", "full", "joint", "leep", "otce", "tmt"]
 Device = Literal["auto", "cpu", "cuda"]
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 ORDER: tuple[Stage, ...] = get_args(Stage)
+TRACKERS: tuple[TrackerName, ...] = get_args(TrackerName)
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class Config(Settings):
     """Seed of weights, data order, augmentation and loss points."""
     device: Device = setting("auto", affects="target")
     """Where to train; auto: CUDA when there is a GPU, else the CPU."""
+    gradient_checkpointing: bool = setting(False, affects="nothing")
+    """Compute layers of backbone, pixel decoder and decoder again in the backward pass instead of keeping what they
+    made: less memory, more time. Backbones without this in transformers, such as ResNets, keep it."""
+    track: tuple[TrackerName, ...] = setting((), affects="nothing")
+    """Trackers that get what is recorded, too, as `tensorboard,wandb` (extra [track])."""
     pictures: int = setting(4, NOT_NEGATIVE, affects="nothing")
     """Target validation images to draw at the end."""
     data: DataConfig = group(DataConfig, affects="source")

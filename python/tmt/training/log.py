@@ -1,4 +1,4 @@
-"""What a stage shows and records while it trains: a progress bar, and metrics.jsonl."""
+"""What a stage shows and records while it trains: a progress bar, metrics.jsonl, and what trackers get of it."""
 
 import json
 import sys
@@ -12,6 +12,9 @@ from tqdm import tqdm
 from tmt.errors import CheckpointError
 from tmt.runtime.files import naming, read_lines, write_text
 from tmt.training.schedule import Schedule
+from tmt.training.trackers import Tracking
+
+UNTRACKED = Tracking()
 
 
 class MetricLines:
@@ -45,11 +48,14 @@ def _step(line: dict[str, Any], path: Path) -> int:
 
 
 class StageLog:
-    """Of one stage from a step on; the main process alone shows and writes anything."""
+    """Of one stage from a step on; the main process alone shows, writes and tracks anything."""
 
-    def __init__(self, name: str, folder: Path, schedule: Schedule, step: int, main: bool):
+    def __init__(
+        self, name: str, folder: Path, schedule: Schedule, step: int, main: bool, tracking: Tracking = UNTRACKED
+    ):
         self.schedule, self.main = schedule, main
         self._lines = MetricLines(folder / "metrics.jsonl", step) if main else None
+        self._trackers = (tracking if main else UNTRACKED).open(folder, step)
         terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=schedule.steps, initial=step, desc=name, unit="step", mininterval=0.5 if terminal else 20,
@@ -63,6 +69,7 @@ class StageLog:
         self._bar.close()
         if self._lines:
             self._lines.close()
+        self._trackers.close()
 
     def step(self, step: int, images: int, values: dict[str, Any]) -> None:
         """A step that was taken on so many images over all processes, and what it measured."""
@@ -73,8 +80,10 @@ class StageLog:
         self._bar.update()
         if step % self.schedule.log_every == 0:
             self._lines.write(step=step, time=round(time.time(), 3), **values)
+            self._trackers.log(step, **values)
 
     def evaluation(self, step: int, result: object) -> None:
         """An evaluation of the weights after a step."""
         if self._lines:
             self._lines.write(step=step, evaluation=result)
+            self._trackers.log(step, evaluation=result)

@@ -19,6 +19,7 @@ from tmt.training import checkpoint
 from tmt.training.finite import check_trained, diverged, explain_overflow
 from tmt.training.log import StageLog
 from tmt.training.schedule import Schedule
+from tmt.training.trackers import Tracking
 
 
 class Loss(NamedTuple):
@@ -113,6 +114,7 @@ class Workplace:
     world: World
     stop: Stop
     seed: int
+    tracking: Tracking = Tracking()
 
     @property
     def checkpoint(self) -> Path:
@@ -127,7 +129,7 @@ def fit(task: Task, at: Workplace) -> State:
     asked to stop.
     """
     state = restore(task, at)
-    with StageLog(task.name, at.folder, task.schedule, state.step, at.world.main) as log:
+    with StageLog(task.name, at.folder, task.schedule, state.step, at.world.main, at.tracking) as log:
         try:
             evaluate_if_due(task, at, state, log)
             for phase, last in phases_from(task, state.step):

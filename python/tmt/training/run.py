@@ -1,7 +1,7 @@
 """A run: its folder and settings, its two domains, the processes it runs on, and its stages one after another."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from tmt.runtime.files import read_record, write_json, write_text
 from tmt.runtime.provenance import describe, now
 from tmt.runtime.signals import Stop, listen
 from tmt.settings import ORDER, Config, Stage, arguments, estimator_weights, source_model
+from tmt.settings.fields import flatten
 from tmt.training.checks import check_folder, check_inputs, check_settings
 from tmt.training.domains import Domains, common_classes, make_synthetic, open_given, open_synthetic
 from tmt.training.estimator import train_estimator
@@ -21,6 +22,7 @@ from tmt.training.shortage import explain_shortage
 from tmt.training.source import train_source
 from tmt.training.summary import summarise
 from tmt.training.target import fine_tune
+from tmt.training.trackers import Tracking, check_trackers
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Run:
         """Where a stage works; its folder is made where it is missing."""
         folder = self.folder / stage
         folder.mkdir(exist_ok=True)
-        return Workplace(folder, self.world, self.stop, self.config.seed)
+        tracking = Tracking(self.config.track, flatten(asdict(self.config)))
+        return Workplace(folder, self.world, self.stop, self.config.seed, tracking)
 
     def result(self, stage: str) -> dict[str, Any] | None:
         """What a finished stage left in done.json; None before that. Raises CheckpointError where it is damaged."""
@@ -86,6 +89,7 @@ def open_run(config: Config, argv: Sequence[str], world: World, stop: Stop) -> R
     """
     folder = Path(config.out)
     check_folder(config, folder)
+    check_trackers(config.track)
     domains = open_given(config, folder)
     label_set = common_classes(config, domains)
     check_settings(config, world, label_set)

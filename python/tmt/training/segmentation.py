@@ -11,9 +11,11 @@ from tmt.data import IGNORE, TrainBatch
 from tmt.inference.evaluation import EvaluationValues, evaluate
 from tmt.methods import Method, TransferMetric
 from tmt.model import TMTForSemanticSegmentation, TMTOutput, masks_from_labels, present
+from tmt.model.card import Trained
 from tmt.runtime.distributed import World
 from tmt.runtime.files import replace_folder
 from tmt.runtime.precision import autocast
+from tmt.runtime.provenance import revision
 from tmt.settings import FitConfig, InferenceConfig, outcome
 from tmt.training.domains import Domain
 from tmt.training.loop import Loss, Phase, State, Task, Workplace, fit
@@ -73,12 +75,31 @@ def segmentation_task(
     )
 
 
-def train_task(task: Task, domain: Domain, at: Workplace) -> State:
+def training_of(method: Method, task: Task, domain: Domain, at: Workplace, last: StepScores) -> Trained:
+    """What a model's card says of its training."""
+    return {
+        "method": method.title + domain.share,
+        "data": domain.name,
+        "images": len(domain.train),
+        "steps": task.schedule.steps,
+        "batch_size": task.images,
+        "seed": at.seed,
+        "revision": revision(),
+        "score": {
+            "miou": last["miou"],
+            "images": last["images"],
+            "iou": dict(zip(last["classes"], last["iou"], strict=True)),
+        },
+    }
+
+
+def train_task(method: Method, task: Task, domain: Domain, at: Workplace) -> State:
     """Train, and leave the last weights as the stage's model."""
     at.world.say(f"\n{task.name}: {len(domain.train)} training images of {domain.name}, {task.schedule.steps} steps")
     at.world.say(groups_table(task.optimizer))
     state = fit(task, at)
     if at.world.main:
+        task.module.config.trained = training_of(method, task, domain, at, cast(StepScores, state.last))
         replace_folder(outcome(at.folder.parent, task.name), task.save)
     return state
 
@@ -88,9 +109,13 @@ def schedule_of(settings: FitConfig) -> Schedule:
     return Schedule(settings.steps, settings.eval_every, settings.checkpoint_every, settings.log_every)
 
 
-def prepare(method: Method, model: TMTForSemanticSegmentation, at: Workplace) -> nn.Module:
-    """Put the model into the mode it trains in; returns what losses call, DDP's wrapper with several processes."""
+def prepare(method: Method, model: TMTForSemanticSegmentation, at: Workplace, recompute: bool = False) -> nn.Module:
+    """Put the model into the mode it trains in, with gradient checkpointing if layers are to be computed again;
+    returns what losses call, DDP's wrapper with several processes."""
     model.to(at.world.device)
+    if recompute:
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable()  # two names: the second is that of older versions of transformers 5
     method.choose_trainable(model)
     method.set_mode(model)
     return at.world.wrap(model)

@@ -27,7 +27,7 @@ def train_source(method: Method, config: Config, domains: Domains, at: Workplace
     """Train the source model from random weights or from `model.base`."""
     model = first_model(method, config, domains)
     model.config.image_height = config.data.height or None
-    state = train_task(source_task(method, model, config, domains, at), domains.source, at)
+    state = train_task(method, source_task(method, model, config, domains, at), domains.source, at)
     result = result_of(method, model, domains.source, config.source, state)
     return {**result, "target": on_target(model, config, domains, state, at)}
 
@@ -37,7 +37,7 @@ def source_task(
 ) -> Task:
     """The task of training `model` on the source domain."""
     settings, domain, world = config.source, domains.source, at.world
-    network = prepare(method, model, at)
+    network = prepare(method, model, at, config.gradient_checkpointing)
     rare = domain.rare(config, world)
     batches = stream(config, world, domain.train, settings.batch_size, domain.role, rare, scaling=model.scaling)
     loss = segmentation_loss(network, world, settings.amp, len(domains.label_set))

@@ -38,7 +38,7 @@ def fine_tune(
         for difference in load_estimator(model, estimator):
             at.world.say(f"warning: {estimator}: trained on other regions: model.{difference}")
     task = target_task(method, model, config, domains, at)
-    state = train_task(task, domains.target, at)
+    state = train_task(method, task, domains.target, at)
     result = result_of(method, model, domains.target, config.target, state)
     if isinstance(task.companion, TransferMetric):
         result["metric"] = task.companion.report(task.phases[0].steps, config.target.batch_size)
@@ -52,7 +52,7 @@ def target_task(
 ) -> Task:
     """The task of training `model` on the target domain, first on the method's metric where it has one."""
     settings, domain, world = config.target, domains.target, at.world
-    network = prepare(method, model, at)
+    network = prepare(method, model, at, config.gradient_checkpointing)
     batches = (
         half_and_half(config, domains, at, model.scaling)
         if method.keeps_source
