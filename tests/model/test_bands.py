@@ -1,14 +1,17 @@
-"""Swin's feed-forward layers in bands: the same values, and a fraction of the memory."""
+"""Swin's layers in bands: the same values, and a fraction of the memory."""
 
 from itertools import accumulate
 
 import pytest
 import torch
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoBackbone, SwinConfig
 
 from tmt.model import bands
-from tmt.model.bands import BandedMLP, compute_in_bands
+from tmt.model.bands import BandedAttention, BandedMLP, compute_in_bands
+
+pytestmark = pytest.mark.skipif(bands.MLP is nn.Module, reason="this version of transformers has other layers")
 
 SIZE = (1, 3, 196, 388)  # 49 x 97 positions of stride 4
 
@@ -43,10 +46,26 @@ def test_values_and_memory(swin, monkeypatch):
     assert peak(swin, pixels) < whole - inner
 
 
+def test_attention_alone(swin, monkeypatch):
+    """Both kinds of layers, with and without shifted windows, and several images at a time, which stay as they are."""
+    attentions = [module for module in swin.modules() if type(module) is bands.ATTENTION]
+    monkeypatch.setattr(bands, "BAND", 100)  # 6 windows of 16 positions
+    for module in attentions:
+        windows = torch.randn(20, 16, module.q_proj.in_features)
+        mask = -100.0 * (torch.rand(20, 16, 16) > 0.7)
+        with torch.no_grad():
+            expected = [module(windows)[0], module(windows, mask)[0], module(windows, mask[:10])[0]]
+            module.__class__ = BandedAttention
+            found = [module(windows)[0], module(windows, mask)[0], module(windows, mask[:10])[0]]
+        for one, other in zip(expected, found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
 def test_gradients_and_traces_see_transformers_own(swin, monkeypatch):
     monkeypatch.setattr(bands, "BAND", 10)
     compute_in_bands(swin)
-    assert sum(isinstance(module, BandedMLP) for module in swin.modules()) == 3
+    for kind in (BandedMLP, BandedAttention):
+        assert sum(isinstance(module, kind) for module in swin.modules()) == 3
     swin(torch.randn(1, 3, 64, 64)).feature_maps[1].sum().backward()
     assert all(parameter.grad is not None for name, parameter in swin.named_parameters() if ".mlp." in name)
     with torch.no_grad():

@@ -20,6 +20,8 @@ from transformers.models.mask2former.modeling_mask2former import (
 
 import tmt_ext
 
+from .bands import in_bands
+
 LEVELS = 3  # strides 32, 16, 8
 
 Sizes = tuple[tuple[int, int], ...]
@@ -55,8 +57,12 @@ class EncoderLayer(GradientCheckpointingLayer, Mask2FormerPixelDecoderEncoderLay
         """Arguments and result as `DeformableAttention.forward`."""
         attended = self._drop(self.self_attn(hidden, positions, references, sizes))
         hidden = self.self_attn_layer_norm(_add(self.self_attn.output_proj, attended, hidden))
-        fed = self._drop(self.fc2(self._drop(self._activated(hidden))))
+        fed = self._drop(in_bands(self._feed_forward, hidden))
         return self.final_layer_norm(_add(self.fc2, fed, hidden))
+
+    def _feed_forward(self, hidden: Tensor) -> Tensor:
+        """(B, S, C) -> (B, S, C)."""
+        return self.fc2(self._drop(self._activated(hidden)))
 
     def _activated(self, hidden: Tensor) -> Tensor:
         """(B, S, C) -> (B, S, F)."""
@@ -102,7 +108,8 @@ class PixelDecoder(Mask2FormerPixelDecoder):
         if not _is_product(layer):
             return layer(finest).contiguous()
         assert layer.bias is not None
-        return (layer.weight.flatten(1) @ finest.flatten(2)).add_(layer.bias[:, None]).unflatten(2, finest.shape[2:])
+        weight = layer.weight.flatten(1).expand(len(finest), -1, -1)  # `@` would make a contiguous copy of the maps
+        return torch.baddbmm(layer.bias[:, None], weight, finest.flatten(2)).unflatten(2, finest.shape[2:])
 
     def _encode(self, hidden: Tensor, sizes: Sizes) -> Tensor:
         """hidden (B, S, C) -> (B, S, C)."""
