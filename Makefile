@@ -42,7 +42,7 @@ $(VENV)/.installed: $(SOURCES)
 install: $(VENV)/.installed
 
 demo: install
-	$(BIN)/python -m tmt.train --config demo --out $(DEMO) --resume
+	$(BIN)/python -m tmt.train --config demo-imagenet --out $(DEMO) --resume
 	@echo "Table: $(DEMO)/results.md   pictures: $(DEMO)/pictures"
 
 test: lint

@@ -8,7 +8,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoBackbone, SwinConfig
 
-from tmt.model import bands
+from tmt.model import bands, pixel_decoder
 from tmt.model.bands import BandedAttention, BandedMLP, compute_in_bands
 
 pytestmark = pytest.mark.skipif(bands.MLP is nn.Module, reason="this version of transformers has other layers")
@@ -73,3 +73,17 @@ def test_gradients_and_traces_see_transformers_own(swin, monkeypatch):
         larger = torch.randn(1, 3, 96, 64)
         for one, other in zip(graph(larger)["feature_maps"], swin(larger).feature_maps, strict=True):
             torch.testing.assert_close(one, other)
+
+
+def test_pixel_decoder_in_bands_is_that_of_the_whole(build, monkeypatch):
+    """Its feed-forward layers and the sums of its feature pyramid, at sizes that no band divides."""
+    model, pixels = build(), torch.randn(2, 3, 100, 164)
+    with torch.inference_mode():
+        whole = model(pixels)
+        monkeypatch.setattr(bands, "BAND", 50)
+        monkeypatch.setattr(pixel_decoder, "BAND", 50)
+        banded = model(pixels)
+    for one in ("masks_queries_logits", "class_queries_logits"):
+        torch.testing.assert_close(getattr(banded, one), getattr(whole, one), rtol=1e-4, atol=1e-5)
+    training = model(pixels)  # with autograd, as a whole
+    torch.testing.assert_close(training.masks_queries_logits, whole.masks_queries_logits, rtol=1e-4, atol=1e-5)

@@ -12,7 +12,7 @@ from tmt.settings import arguments as settings
 INTERNALS = ("<class", "typing.", "Subtypes", "Union", "Parser key", "unicode string", "Traceback")
 
 LINES = {
-    "--config dmeo": "(demo, foreground, paper, small-real, tiny) or a YAML file, got dmeo; did you mean demo?",
+    "--config dmeo": "paper, small-real, tiny) or a YAML file, got dmeo; did you mean demo?",
     "--config .": "config: must be a preset",
     "--augment.crop 64": "augment.crop: must be 2 values, each a whole number of at least 1, got [64]",
     "--augment.crop 64,a": "augment.crop: must be 2 values, each a whole number of at least 1, got",

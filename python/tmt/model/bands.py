@@ -21,7 +21,7 @@ ATTENTION: type[Any] = modeling_swin.SwinAttention
 
 def in_bands(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """layer(x) of x (B, S, C), a function of each position by itself; without autograd a band of them at a time."""
-    if _needs_whole() or x.shape[1] <= BAND:
+    if needs_whole() or x.shape[1] <= BAND:
         return layer(x)
     made = torch.empty_like(x)
     for band, result in zip(x.split(BAND, 1), made.split(BAND, 1), strict=True):
@@ -44,7 +44,7 @@ class BandedAttention(ATTENTION):
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
         """hidden_states (B * windows, W, C), attention_mask (windows, W, W) -> (B * windows, W, C), no weights."""
-        if _needs_whole():
+        if needs_whole():
             return super().forward(hidden_states, attention_mask, **options)
         windows = max(1, BAND // hidden_states.shape[1])
         alike = attention_mask is None or len(attention_mask) == len(hidden_states)  # a mask for each window
@@ -59,7 +59,7 @@ class BandedAttention(ATTENTION):
         return made, None
 
 
-def _needs_whole() -> bool:
+def needs_whole() -> bool:
     """Whether gradients are wanted, or the calls become a graph, which has to serve other sizes too."""
     return torch.is_grad_enabled() or is_traced() or torch.compiler.is_compiling()
 

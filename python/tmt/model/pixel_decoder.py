@@ -20,7 +20,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 
 import tmt_ext
 
-from .bands import in_bands
+from .bands import BAND, in_bands, needs_whole
 
 LEVELS = 3  # strides 32, 16, 8
 
@@ -100,7 +100,9 @@ class PixelDecoder(Mask2FormerPixelDecoder):
     def _merged(self, level: int, coarse: Tensor, feature: Tensor) -> Tensor:
         """coarse (B, C, h, w), feature (B, C_i, H, W) -> their sum (B, C, H, W)."""
         lateral = _project(self.get_submodule(f"adapter_{level}"), feature)
-        return enlarge(coarse, (lateral.shape[2], lateral.shape[3])).add_(lateral)
+        if needs_whole() or coarse.device.type != "cpu":
+            return enlarge(coarse, (lateral.shape[2], lateral.shape[3])).add_(lateral)
+        return _add_enlarged(lateral, coarse)
 
     def _mask_features(self, finest: Tensor) -> Tensor:
         """finest (B, C, H, W) -> (B, E, H, W), contiguous, as those want it that read a channel at a time."""
@@ -172,6 +174,16 @@ def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
     lines = maps.permute(0, 2, 3, 1)  # (B, H, W, C)
     taller = (rows @ lines.flatten(2)).unflatten(2, lines.shape[2:])
     return (columns @ taller).permute(0, 3, 1, 2)
+
+
+def _add_enlarged(maps: Tensor, coarse: Tensor) -> Tensor:
+    """maps (B, C, H, W) with `enlarge(coarse)` added in place, some rows at a time; without autograd."""
+    weights, columns = (_line_weights(n, m, maps) for n, m in zip(coarse.shape[2:], maps.shape[2:], strict=True))
+    lines, target = coarse.permute(0, 2, 3, 1), maps.permute(0, 2, 3, 1)  # (B, h, w, C), (B, H, W, C)
+    count = max(1, BAND // maps.shape[3])
+    for rows, into in zip(weights.split(count), target.split(count, 1), strict=True):
+        into.add_(columns @ (rows @ lines.flatten(2)).unflatten(2, lines.shape[2:]))
+    return maps
 
 
 def _line_weights(count: int, wanted: int, like: Tensor) -> Tensor:
