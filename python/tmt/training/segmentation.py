@@ -99,7 +99,8 @@ def train_task(method: Method, task: Task, domain: Domain, at: Workplace) -> Sta
     at.world.say(groups_table(task.optimizer))
     state = fit(task, at)
     if at.world.main:
-        task.module.config.trained = training_of(method, task, domain, at, cast(StepScores, state.last))
+        model = cast(TMTForSemanticSegmentation, task.module)
+        model.config.trained = dict(training_of(method, task, domain, at, cast(StepScores, state.last)))
         replace_folder(outcome(at.folder.parent, task.name), task.save)
     return state
 
