@@ -126,7 +126,7 @@ def main() -> None:
         if only in point.axis:
             rows.append({"axis": point.axis, "amount": point.amount, "ms": measure(point)})
             print(rows[-1], flush=True)
-    record = {"environment": {**origin.cpu(), "threads": "2 where nothing else is said"}, "rows": rows}
+    record = {"environment": {**origin.cpu(), "threads": "1 and 2"}, "rows": rows}
     if only:
         print(tables.page(record, lines(rows)))
         return

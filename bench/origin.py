@@ -43,10 +43,16 @@ def origin() -> dict[str, str]:
 
 
 def _revision() -> str:
-    """The checkout's commit, with + where files differ from it; nothing outside a checkout or without git."""
-    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    """The checkout's commit, with + where files but results differ from it; nothing without a checkout or git."""
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":(top)", ":(top,exclude)bench/results")
+    return f"{commit}+" if commit and changed else commit
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
     try:
         found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
-    except FileNotFoundError:  # no git
+    except FileNotFoundError:
         return ""
     return found.stdout.strip()

@@ -1,13 +1,23 @@
 """Puts the results into docs/performance.md and README.md and draws docs/kernels.png: python -m bench.publish, after
-python -m bench."""
+make bench."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from . import picture, tables
+from . import contended, growth, large_image, picture, residency, tables
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results/cpu-avx512-2-threads.json"
+FURTHER: dict[str, tuple[str, Callable[[dict], list[str]]]] = {
+    "While another process keeps a core busy": ("contended", lambda record: contended.lines(record["ms"])),
+    "How cost grows": ("growth", lambda record: growth.lines(record["rows"])),
+    "A large image": ("large_image", lambda record: large_image.lines(record["GB"])),
+    "Superpixels that the cache holds, and others": ("residency", lambda record: residency.lines(record["rows"])),
+}
+"""Pages beside the table, by their headings: the file of their figures, and what they say."""
+CURVES = "growth.png"
 README, PAGE = HERE.parent / "README.md", HERE.parent / "docs/performance.md"
 BEGIN, END = "<!-- from bench/results, by bench.publish -->\n", "<!-- end -->\n"
 HEADLINES = {
@@ -31,6 +41,17 @@ def section(record: dict[str, object]) -> str:
     return "\n".join(
         [origin(record), "", *tables.digest(record["rows"]), "", *tables.verdict_lines(record["rows"]), ""]
     )
+
+
+def further() -> str:
+    """What docs/performance.md says of the other pages."""
+    text = []
+    for heading, (name, lines) in FURTHER.items():
+        record = json.loads((RESULTS.parent / f"{name}.json").read_text())
+        text += [f"## {heading}", "", origin(record), "", *lines(record), ""]
+        if name == "growth":
+            text += [f"![Milliseconds over pixels, images, threads, queries and regions]({CURVES})", ""]
+    return "\n".join(text)
 
 
 def summary(record: dict[str, object]) -> str:
@@ -65,10 +86,16 @@ def replaced(page: str, text: str) -> str:
     return before + BEGIN + text + END + rest.partition(END)[2]
 
 
+def texts(record: dict[str, object]) -> dict[Path, str]:
+    """What each page says between the marks."""
+    return {PAGE: f"{section(record)}\n{further()}", README: summary(record)}
+
+
 def main() -> None:
     record = json.loads(RESULTS.read_text())
-    for page, text in ((PAGE, section(record)), (README, summary(record))):
+    for page, text in texts(record).items():
         page.write_text(replaced(page.read_text(), text))
+    shutil.copyfile(RESULTS.parent / CURVES, PAGE.parent / CURVES)
     picture.draw(record)
 
 

@@ -113,7 +113,7 @@ def test_training_steps_reach_the_same_weights_and_every_feature():
 
 def test_pages_quote_the_committed_results():
     record = json.loads(publish.RESULTS.read_text())
-    for page, text in ((publish.PAGE, publish.section(record)), (publish.README, publish.summary(record))):
+    for page, text in publish.texts(record).items():
         assert text in page.read_text() and publish.replaced(page.read_text(), text) == page.read_text()
     speeds = [row["ms"] for row in record["rows"] if row["title"].startswith("model Swin-T")]
     times = [ms["transformers"]["median"] / ms["tmt"]["median"] for ms in speeds]

@@ -110,7 +110,7 @@ class PixelDecoder(Mask2FormerPixelDecoder):
         if not _is_product(layer):
             return layer(finest).contiguous()
         assert layer.bias is not None
-        weight = layer.weight.flatten(1).expand(len(finest), -1, -1)  # `@` would make a contiguous copy of the maps
+        weight = layer.weight.flatten(1).expand(finest.shape[0], -1, -1)  # `@` would make a contiguous copy of the maps
         return torch.baddbmm(layer.bias[:, None], weight, finest.flatten(2)).unflatten(2, finest.shape[2:])
 
     def _encode(self, hidden: Tensor, sizes: Sizes) -> Tensor:
