@@ -73,7 +73,7 @@ cuda-torch: install
 
 tools: install
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group tools
-	$(BIN)/pytest -q tests/test_other_tools.py
+	$(BIN)/python -m pytest -q tests/test_other_tools.py
 
 wheel: install
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group wheel
