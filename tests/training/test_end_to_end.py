@@ -38,6 +38,10 @@ def test_last_and_best_are_both_kept(finished: Path) -> None:
         for kind in ("model", "best"):
             model = tmt.TMTForSemanticSegmentation.from_pretrained(finished / stage / kind)
             assert model.config.transferability == (stage == "tmt")
+            trained = (
+                model.config.trained
+            )  # of the best weights nothing is said, least of all the source model's scores
+            assert trained is None if kind == "best" else trained["score"]["miou"] == result["last"]["miou"]
 
 
 def test_run_is_on_record(finished: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.helpers import runs
 from tmt.errors import ConfigError
 from tmt.training import trackers
-from tmt.training.trackers import Tracking, check_trackers
+from tmt.training.trackers import Trackers, Tracking, check_trackers
 
 SETTINGS = {"seed": 3, "model.hidden": 32, "target.images": None}
 
@@ -30,7 +30,7 @@ def stage(tmp_path: Path) -> Path:
 
 def track(names: tuple, folder: Path, steps: range) -> None:
     """A stage that logs some steps, then is evaluated; resumed where it does not begin at 1."""
-    opened = Tracking(names, SETTINGS).open(folder, steps.start - 1)
+    opened = Trackers(Tracking(names, SETTINGS), folder, steps.start - 1)
     for step in steps:
         opened.log(step, loss=1 / step, allowed_fraction=[0.5, 0.25], lr=1e-3, note="no number")
     opened.log(steps[-1], evaluation={"miou": 50.0 + steps[-1], "iou": [40.0, None], "classes": ["a", "b"]})

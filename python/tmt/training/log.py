@@ -12,7 +12,7 @@ from tqdm import tqdm
 from tmt.errors import CheckpointError
 from tmt.runtime.files import naming, read_lines, write_text
 from tmt.training.schedule import Schedule
-from tmt.training.trackers import Tracking
+from tmt.training.trackers import Trackers, Tracking
 
 UNTRACKED = Tracking()
 
@@ -55,7 +55,7 @@ class StageLog:
     ):
         self.schedule, self.main = schedule, main
         self._lines = MetricLines(folder / "metrics.jsonl", step) if main else None
-        self._trackers = (tracking if main else UNTRACKED).open(folder, step)
+        self._trackers = Trackers(tracking if main else UNTRACKED, folder, step)
         terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=schedule.steps, initial=step, desc=name, unit="step", mininterval=0.5 if terminal else 20,

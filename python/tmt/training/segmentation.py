@@ -114,12 +114,18 @@ def prepare(method: Method, model: TMTForSemanticSegmentation, at: Workplace, re
     """Put the model into the mode it trains in, with gradient checkpointing if layers are to be computed again;
     returns what losses call, DDP's wrapper with several processes."""
     model.to(at.world.device)
+    model.config.trained = None  # what it starts from was; its own is known in the end
     if recompute:
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable()  # two names: the second is that of older versions of transformers 5
+        checkpoint_layers(model)
     method.choose_trainable(model)
     method.set_mode(model)
     return at.world.wrap(model)
+
+
+def checkpoint_layers(model: TMTForSemanticSegmentation) -> None:
+    """Turn on gradient checkpointing, under the name that it has in this version of transformers 5."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
 
 
 def segmentation_loss(network: nn.Module, world: World, amp: bool, classes: int) -> LossOf:

@@ -19,7 +19,6 @@ from tqdm import tqdm
 from tmt.errors import ConfigError, reason_of
 from tmt.settings import TRACKERS, TrackerName
 
-PACKAGES: dict[TrackerName, str] = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 PROJECT = "tmt"
 """What runs are filed under where the environment does not say."""
 
@@ -126,13 +125,10 @@ class Tracking:
     names: tuple[TrackerName, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def open(self, folder: Path, step: int) -> "Trackers":
-        """The trackers of the stage in `folder`, of which `step` steps are done."""
-        return Trackers(self, folder, step)
-
 
 class Trackers:
-    """The trackers of one stage. One that fails says why, once, and is left out from then on."""
+    """The trackers of the stage in `folder`, of which `step` steps are done. One that fails says why, once, and is left
+    out from then on."""
 
     def __init__(self, tracking: Tracking, folder: Path, step: int):
         self._open: dict[TrackerName, Tracker] = {}
@@ -163,7 +159,7 @@ def check_trackers(names: tuple[TrackerName, ...]) -> None:
     if len(set(names)) < len(names):
         raise ConfigError(f"track: must name each tracker once, got {', '.join(names)}; choose from {TRACKERS}")
     for name in names:
-        if find_spec(PACKAGES[name]) is None:
+        if find_spec(name) is None:  # named as its package
             raise ConfigError(
                 f"track: {name} is not installed; pip install 'transferable-mask-transformer[track]', or leave it out"
             )
