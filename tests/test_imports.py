@@ -7,7 +7,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "python" / "tmt"
 ORDER = (
     "errors", "settings", "runtime", "data", "synthetic", "visualize", "model", "methods", "inference", "training",
-    "studies", "report", "api", "cli",
+    "studies", "report", "labelling", "api", "cli",
 )  # fmt: skip
 DOORS = (
     "tmt",
@@ -16,6 +16,7 @@ DOORS = (
     "tmt.evaluate",
     "tmt.predict",
     "tmt.explain",
+    "tmt.label",
     "tmt.export",
     "tmt.experiments",
     "tmt.data.__main__",

@@ -13,6 +13,7 @@ COMMANDS = Choice(
         "evaluate": "score a saved model on a dataset",
         "predict": "segment images with a saved model",
         "explain": "draw superpixels, T and attention of an image",
+        "label": "choose the regions that a person should label next",
         "export": "write a saved model as a torch or ONNX file",
         "data": "draw synthetic scenes, check datasets",
         "study": "run the many trainings behind a table or figure",

@@ -42,13 +42,14 @@ class Input:
     """Below each kind's folder, with folders and `.png`."""
 
 
-def find_images(paths: Sequence[str], out: Path) -> list[Input]:
+def find_images(paths: Sequence[str], out: Path, kinds: Sequence[str] = KINDS) -> list[Input]:
     """The images that `paths` name: files, folders to their bottom, or patterns; each once, sorted by name.
 
-    What lies in `out` from before is not an image. Names are relative to the deepest folder that holds all paths.
+    What lies in folders of these `kinds` in `out` from before is not an image. Names are relative to the deepest folder
+    that holds all paths.
     Raises DataError for a path that names none.
     """
-    own = (*(os.path.abspath(out / kind) + os.sep for kind in KINDS), os.path.abspath(out / ORIGIN))
+    own = (*(os.path.abspath(out / kind) + os.sep for kind in kinds), os.path.abspath(out / ORIGIN))
     places = [place for path in paths for place in _places(path)]
     found = {image for place in places for image in _images(place, own)}
     base = os.path.commonpath([place if place.is_dir() else place.parent for place in places])

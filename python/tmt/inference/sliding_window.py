@@ -2,10 +2,10 @@
 
 Evaluation in training, `tmt.evaluate`, `tmt.predict` and pictures all come here. There is never a (K, H, W) map of
 scores. A pass leaves its queries' mask logits, Q x h/4 x w/4 float32 of the h x w pixels that the network saw; of them
-scores are formed band by band of rows, and of a band only labels and confidence stay. In memory, beside what the
-network takes for one pass, are the mask logits of the passes that cover rows of one band (of a whole image, all scales
-and directions; of windows, about two rows of them, however high it is) and a few times the scores of one strip of
-`semantic.STRIP` mask values. One pass over a whole image leaves Q / 16 numbers a pixel, where a map of scores has K.
+scores are formed band by band of rows, and of a band only labels, confidence and entropy stay. In memory, beside what
+the network takes for one pass, are the mask logits of the passes that cover rows of one band (of a whole image, all
+scales and directions; of windows, about two rows of them, however high it is) and a few times the scores of one strip
+of `semantic.STRIP` mask values. One pass over a whole image leaves Q / 16 numbers a pixel, where a map of scores has K.
 """
 
 import math
@@ -23,6 +23,7 @@ from torch.nn.functional import interpolate
 
 from tmt.errors import TMTError
 from tmt.model import Queries, TMTForSemanticSegmentation, TMTOutput, present
+from tmt.model.evidence import normalised, normalised_entropy
 from tmt.runtime.precision import autocast
 from tmt.settings import InferenceConfig
 
@@ -74,6 +75,8 @@ class Segmentation:
     """(H, W) float32 in [0, 1], mean over passes, where asked for and the model has one."""
     regions: Tensor | None = None
     """(H, W) int64, region of each pixel; of one pass over the whole image only."""
+    entropy: Tensor | None = None
+    """(H, W) float32 in [0, 1], of the class scores, 1 where all classes are alike, where asked for."""
 
 
 def segment(
@@ -83,9 +86,10 @@ def segment(
     maps: bool = False,
     confidence: bool = False,
     name: str = "the image",
+    entropy: bool = False,
 ) -> Segmentation:
     """Apply a segmentation model in evaluation mode to an image, pixels (1, 3, H, W); see `segment_batch`."""
-    return segment_batch(model, pixels, (name,), inference, maps, confidence)[0]
+    return segment_batch(model, pixels, (name,), inference, maps, confidence, entropy)[0]
 
 
 @torch.no_grad()
@@ -96,6 +100,7 @@ def segment_batch(
     inference: InferenceConfig = WHOLE,
     maps: bool = False,
     confidence: bool = False,
+    entropy: bool = False,
 ) -> list[Segmentation]:
     """Apply a segmentation model in evaluation mode to images of one size, which go through the network together.
 
@@ -106,6 +111,7 @@ def segment_batch(
             T too.
         maps: whether transferability and regions are wanted.
         confidence: whether that is wanted.
+        entropy: whether that is wanted.
 
     Raises:
         TMTError: scores that are not finite, of which the largest would mean nothing; a GPU's memory that is too small.
@@ -114,15 +120,19 @@ def segment_batch(
     inference = at_height(inference, model.config.image_height, size[0])
     seen = _Seen(model, pixels, names, inference, maps, plan(size, inference))
     prediction = torch.empty(len(pixels), *size, dtype=torch.int64, device=pixels.device)
-    sure = torch.empty(len(pixels), *size, device=pixels.device) if confidence else None
+    sure, unsure = (
+        torch.empty(len(pixels), *size, device=pixels.device) if on else None for on in (confidence, entropy)
+    )
     for top, bottom, judged in seen.bands():
         for image, name in enumerate(names):
             scores = _scores(judged, image, top, bottom, size[1], partial(_check_finite, name, inference.amp))
             prediction[image, top:bottom] = scores.argmax(0)
             if sure is not None:
                 sure[image, top:bottom] = scores.amax(0) / scores.sum(0).clamp(min=torch.finfo(torch.float32).tiny)
+            if unsure is not None:
+                unsure[image, top:bottom] = normalised_entropy(normalised(scores[None])[0], 0)
     behaviour = torch.stack([seen.behaviour[i] for i in range(len(seen.passes))]).mean(0)
-    optional = (_each(part, len(names)) for part in (sure, seen.transferability, seen.regions))
+    optional = (_each(part, len(names)) for part in (sure, seen.transferability, seen.regions, unsure))
     return [Segmentation(*parts) for parts in zip(prediction, behaviour, *optional, strict=True)]
 
 

@@ -3,7 +3,6 @@
 `EstimatorKind` in tmt.settings names them. All give logits whose sigmoid is 1 - T, so that T = 1 - sigmoid(logit).
 """
 
-import math
 from typing import Any
 
 import torch
@@ -11,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tmt.settings import EstimatorKind, RegionSettings
+
+from .evidence import normalised_entropy
 
 SMALLEST_SHARE = 1e-3
 """Added to how often a class is predicted in a domain, so that one seen in a single domain has a finite ratio."""
@@ -99,8 +100,7 @@ class EntropyEstimator(RegionEstimator):
 
     def forward(self, region_features: Tensor, probabilities: Tensor) -> Tensor:
         """probabilities (B, K, h, w) -> logits (B, h, w) of the normalised entropy."""
-        entropy = torch.special.entr(probabilities).sum(1) / math.log(max(2, probabilities.shape[1]))
-        return torch.logit(entropy, eps=SURE)
+        return torch.logit(normalised_entropy(probabilities, 1), eps=SURE)
 
 
 class ErrorEstimator(RegionEstimator):

@@ -5,6 +5,7 @@ was saved with. T is then a fixed function of the image, the same in training, i
 the copy's weights and one more pass of it, without gradient, an image.
 """
 
+import math
 from copy import deepcopy
 from dataclasses import replace
 from typing import NamedTuple
@@ -73,6 +74,11 @@ def evidence(regions: Regions, queries: Queries | None) -> Evidence:
 def normalised(scores: Tensor) -> Tensor:
     """Class scores (B, K, ...), at least 0, divided by their sum over classes."""
     return scores / scores.sum(1, keepdim=True).clamp(min=SMALLEST)
+
+
+def normalised_entropy(shares: Tensor, dim: int) -> Tensor:
+    """The entropy of shares that add up to 1 along `dim`, as a part of that of equal ones: in [0, 1]."""
+    return torch.special.entr(shares).sum(dim) / math.log(max(2, shares.shape[dim]))
 
 
 def region_means(planes: Tensor, regions: Regions) -> Tensor:

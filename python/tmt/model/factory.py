@@ -184,15 +184,32 @@ def save_estimator(estimator: nn.Module, regions: RegionSettings, path: Path, ki
 
 def kind_of_estimator(path: str | Path) -> EstimatorKind:
     """The kind of the estimator in a file. Raises CheckpointError where it is no estimator's, or of no known kind."""
-    try:
-        with safe_open(path, "pt") as file:
-            kind: Any = (file.metadata() or {}).get(KIND, "domain")
-    except (OSError, SafetensorError) as error:
-        raise _no_estimator(path, error) from error
+    kind: Any = _marks(path).get(KIND, "domain")
     if kind not in get_args(EstimatorKind):
         known = ", ".join(get_args(EstimatorKind))
         raise CheckpointError(f"{path}: estimator must be of a kind of this version ({known}), got {kind}")
     return kind
+
+
+def _marks(path: str | Path) -> dict[str, str]:
+    """The metadata of an estimator's file."""
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise _no_estimator(path, error) from error
+
+
+def open_with_estimator(name: str | Path, path: str | Path) -> TMTForSemanticSegmentation:
+    """A saved model with the estimator that was trained on its features, for `region_evidence`; it predicts without T.
+
+    Regions are those that the estimator was trained on. Raises what `open_named` and `load_estimator` raise.
+    """
+    given = {REGIONS: "{}"} | _marks(path)
+    judged = {"estimator_kind": kind_of_estimator(path), **json.loads(given[REGIONS])}
+    model = open_named(name, lambda saved: replace(saved, transferability=False, **judged))
+    load_estimator(model, path)
+    return model
 
 
 def _open_unweighted(folder: str | Path, adapt: Adapt | None) -> tuple[TMTForSemanticSegmentation, ClassWeights]:

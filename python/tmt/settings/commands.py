@@ -10,6 +10,8 @@ from tmt.settings.training import InferenceConfig
 
 Kind = Literal["labels", "overlay", "transferability", "confidence"]
 Keep = Literal["all", "models", "nothing"]
+RegionScore = Literal["random", "entropy", "ripu", "divergence", "conditional", "conditional_entropy"]
+Score = Literal[RegionScore, "images"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,60 @@ class ExportConfig(Settings):
     """Drawn scenes on which the file's labels are compared with the model's."""
     overwrite: bool = False
     """Whether a file that exists is replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig(InferenceConfig):
+    """Choose the regions of images that a person should label next, or, in a simulation, reveal their labels."""
+
+    model: str = setting(given="positional")
+    """Folder of a saved model, ours or a plain Mask2Former."""
+    data: str = setting(given="positional")
+    """Folder of images, searched to its bottom; with --dataset, the folder of that dataset."""
+    budget: str
+    """How much is labelled: a share of all pixels, such as 2.2%, or a number of regions (with `images`, of images)."""
+    score: Score = "entropy"
+    """What is labelled first, by the mean over a region: `random`; `entropy` of the class scores; `ripu`, entropy times
+    that of the classes predicted in the region; `divergence`, 1 - T; `conditional`, 1 - T of an estimator of that kind;
+    `conditional_entropy`, that times entropy; `images`, whole images."""
+    images_by: RegionScore = "entropy"
+    """With `images`: the score whose mean over an image counts."""
+    estimator: str | None = None
+    """File of an estimator that was trained on the model's features, for scores that need T; none: the model's own."""
+    out: str
+    """Folder for picks.csv, picks.json, index.html, masks and overlays; made where it is missing."""
+    dataset: DatasetName | None = None
+    """Layout of `data` as a dataset; none: a folder of images."""
+    split: str = "train"
+    """With --dataset: its split whose images are looked at."""
+    images: str | None = None
+    """With --dataset: text file that names the images to look at, NAME or SPLIT/NAME a line; none: the whole split."""
+    classes: str | None = None
+    """With --dataset: class map of the dataset's classes, a CSV file or one of the package's; none: its own classes."""
+    reveal: bool = False
+    """Whether to reveal the labels that the dataset has where they were picked: `dataset` in `out` is then a dataset of
+    the layout `folders`, to be trained on."""
+    labelled: str | None = None
+    """Folder of label maps from before, named as the images, 255 where there is no label: regions with a label are not
+    picked again, and --reveal keeps theirs."""
+    cell: int | None = setting(None, Range(at_least=2))
+    """Side in pixels of the squares that superpixels begin as; none: 1/32 of an image's height, at least 8."""
+    seed: int = setting(0, NOT_NEGATIVE)
+    """Seed of the score `random`."""
+    overwrite: bool = False
+    """Whether picks that are in `out` are replaced."""
+    device: Device = "auto"
+    """Where to compute; auto: CUDA when there is a GPU, else the CPU."""
+
+    @property
+    def picks_images(self) -> bool:
+        """Whether images are picked as a whole."""
+        return self.score == "images"
+
+    @property
+    def region_score(self) -> RegionScore:
+        """The score of a region that counts, of whole images by its mean."""
+        return self.images_by if self.score == "images" else self.score
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,97 @@
+"""What a model says of every image's regions, kept on disk so that a stopped command goes on and another budget is
+chosen at once."""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from tmt.errors import DataError
+from tmt.inference.prediction import weights_digest
+from tmt.labelling.images import ToLabel
+from tmt.labelling.scores import NEEDS_ESTIMATOR, Seen, regions_of, see
+from tmt.model import TMTForSemanticSegmentation
+from tmt.model.hub import is_hub_id, local_folder
+from tmt.runtime.distributed import World
+from tmt.runtime.files import write_atomically
+from tmt.settings import InferenceConfig, LabelConfig, values_of
+
+OF = "of"
+"""Entry of a file's metadata: what its numbers hang on."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A model, how it is applied, and where what it says is kept."""
+
+    model: TMTForSemanticSegmentation
+    inference: InferenceConfig
+    cell: int | None
+    judged: bool
+    """Whether T is wanted."""
+    mark: str
+    """Of the model, the estimator and the settings."""
+    folder: Path
+
+    @classmethod
+    def of(cls, config: LabelConfig, model: TMTForSemanticSegmentation) -> "Scoring":
+        """The scoring of a command, by a model in evaluation mode."""
+        judged = config.region_score in NEEDS_ESTIMATOR
+        folder = local_folder(config.model, "model") if is_hub_id(config.model) else Path(config.model)
+        inference = InferenceConfig(**values_of(config, InferenceConfig))
+        parts = [weights_digest(folder), asdict(inference), config.cell]
+        if judged and config.estimator is not None:
+            parts.append(sha256(Path(config.estimator).read_bytes()).hexdigest())
+        mark = sha256(json.dumps(parts).encode()).hexdigest()
+        return cls(model, inference, config.cell, judged, mark, Path(config.out) / "scores")
+
+    def run(self, images: list[ToLabel], world: World) -> None:
+        """See what has not been seen; the images are divided among the processes. Raises TMTError for an image that
+        cannot be read or judged."""
+        todo = [one for one in images[world.rank :: world.size] if self.read(one) is None]
+        with tqdm(todo, "look", unit="image", disable=not world.main) as bar:
+            for image in bar:
+                pixels = image.read()
+                seen = see(self.model, pixels, regions_of(pixels, self.cell), self.inference, self.judged)
+                path = self._file(image)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                numbers = {name: value for name, value in asdict(seen).items() if value is not None}
+                write_atomically(path, partial(_save, numbers, {OF: self._mark(image)}))
+
+    def read(self, image: ToLabel) -> Seen | None:
+        """What was seen of an image; None where that is of another model, image or setting, or not there."""
+        try:
+            with safe_open(self._file(image), "numpy") as file:
+                if (file.metadata() or {}).get(OF) != self._mark(image):
+                    return None
+                kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        except (OSError, SafetensorError):
+            return None
+        if self.judged and "divergence" not in kept:
+            return None
+        return Seen(**kept)
+
+    def seen(self, image: ToLabel) -> Seen:
+        """What `run` saw of an image; raises DataError where the image has changed since."""
+        found = self.read(image)
+        if found is None:
+            raise DataError(f"{image.path}: must not change while regions are chosen; run the command again")
+        return found
+
+    def _file(self, image: ToLabel) -> Path:
+        return self.folder / f"{image.name}.safetensors"
+
+    def _mark(self, image: ToLabel) -> str:
+        """Of the image file as well."""
+        found = image.path.stat()
+        return f"{self.mark} {image.path.name} {found.st_size} {found.st_mtime_ns}"
+
+
+def _save(numbers: dict[str, np.ndarray], marks: dict[str, str], path: Path) -> None:
+    save_file({name: np.ascontiguousarray(value) for name, value in numbers.items()}, path, metadata=marks)
