@@ -69,15 +69,19 @@ def list_dataset(
     version: str | None = None,
     classes: str | None = None,
     images: str | None = None,
+    labelled: bool = True,
 ) -> Listing:
     """Where `open_dataset` of the same arguments looks for its files, whether they are there or not.
 
+    Without `labelled` only the images count: no class map is read, and of `folders` no label and no table of classes.
     Raises DataError for another name, and where it cannot be known: a folder, list or table that is missing or wrong.
     """
-    options = _options(_require(dataset, "list_dataset"), mapping, version)
+    options: tuple = _options(_require(dataset, "list_dataset"), mapping, version)
     _, listing = _LAYOUTS[dataset]
+    if dataset == "folders":
+        options = (labelled,)
     found = listing(root, split, *options) if images is None else _chosen(listing, root, split, options, images)
-    return found if classes is None else _mapped(dataset, found, classes)
+    return found if classes is None or not labelled else _mapped(dataset, found, classes)
 
 
 def in_order(dataset: Dataset, label_set: LabelSet) -> Dataset:
@@ -92,9 +96,7 @@ def _require(dataset: str, what: str) -> str:
     return dataset
 
 
-def _chosen(
-    listing: Callable[..., Listing], root: str | Path, split: str, options: tuple[str | None, ...], images: str
-) -> Listing:
+def _chosen(listing: Callable[..., Listing], root: str | Path, split: str, options: tuple, images: str) -> Listing:
     return chosen(Path(images), split, lambda other: listing(root, other, *options))
 
 

@@ -162,6 +162,7 @@ def train_batches(
     rare: RareClasses | None = None,
     device: torch.device | str | None = None,
     scaling: Scaling = IMAGENET,
+    labelled: bool = True,
 ) -> Iterator[TrainBatch]:
     """The batches of steps `start_step` .. `steps` - 1, of which process `rank` gets a contiguous 1 / `world_size`.
 
@@ -170,7 +171,8 @@ def train_batches(
     Pixels and labels are on `device`, None being the CPU; 8-bit numbers go there and are scaled there, an eighth of the
     bytes in the memory that loader processes share.
     With `rare` there are no epochs: each position draws a class, then one of its images and a crop that shows it.
-    Raises DataError if the dataset is empty or without any label, or the batch cannot be split evenly.
+    Raises DataError if the dataset is empty, or without any label unless `labelled` is False, or the batch cannot be
+    split evenly.
     """
     if not len(dataset):
         raise DataError("train_batches: dataset must hold samples, got none")
@@ -178,7 +180,8 @@ def train_batches(
         raise DataError(
             f"train_batches: batch_size must be a positive multiple of the {world_size} processes, got {batch_size}"
         )
-    require_classes(dataset, "train_batches")
+    if labelled:
+        require_classes(dataset, "train_batches")
     loader = DataLoader(
         TrainSamples(dataset, augment, seed, rare),
         batch_size=None,  # TrainSamples collates

@@ -9,6 +9,7 @@ from tmt.data.class_maps import read_class_map
 from tmt.data.datasets import list_dataset, open_dataset
 from tmt.data.files import Dataset, Listing
 from tmt.data.labels import CITYSCAPES19, LabelSet
+from tmt.data.unlabelled import Unlabelled
 from tmt.settings import DataConfig
 
 
@@ -39,9 +40,13 @@ class DatasetSpec:
         """The reader of a split. Raises what `open_dataset` raises."""
         return open_dataset(self.name, self.root, split, **self._options(split))
 
-    def list(self, split: str) -> Listing:
+    def list(self, split: str, labelled: bool = True) -> Listing:
         """Where `open` looks for its files. Raises what `list_dataset` raises."""
-        return list_dataset(self.name, self.root, split, **self._options(split))
+        return list_dataset(self.name, self.root, split, labelled=labelled, **self._options(split))
+
+    def open_unlabelled(self, split: str, label_set: LabelSet) -> Dataset:
+        """The images of a split alone, as if nobody had labelled them, to get labels of these classes."""
+        return Unlabelled(self.list(split, labelled=False), label_set)
 
     def drawn_classes(self) -> LabelSet:
         """The classes of synthetic scenes, drawn or not. Raises DataError for a class map that cannot be used."""

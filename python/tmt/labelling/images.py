@@ -44,7 +44,7 @@ def images_of_folder(folder: str, out: Path) -> list[ToLabel]:
 
 def images_of_dataset(spec: DatasetSpec, split: str) -> list[ToLabel]:
     """The images of a dataset's split, in its order, whether they have labels or not."""
-    listing = spec.list(split)
+    listing = spec.list(split, labelled=False)
     pairs = zip(listing.names, listing.images, strict=True)
     return [ToLabel(name, path, i) for i, (name, path) in enumerate(pairs)]
 

@@ -44,7 +44,7 @@ class Revealing:
                     _put(folder, "train", image.name, image.path, label)
         try:
             val = in_order(self.spec.open("val"), self.label_set)
-            images = self.spec.list("val").images
+            images = self.spec.list("val", labelled=False).images
         except DataError as error:
             warnings.warn(f"the dataset of revealed labels has no split val: {error}", stacklevel=2)
             return

@@ -192,4 +192,4 @@ def overlay(image: np.ndarray, regions: np.ndarray, mask: np.ndarray) -> np.ndar
     small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
     numbers = Image.fromarray(np.where(mask, regions + 1, 0).astype(np.int32))
     shown = np.asarray(numbers.resize(size, Image.Resampling.NEAREST))
-    return outline(np.where(shown[..., None] > 0, small, small // 4 + 180).astype(np.uint8), shown)
+    return outline(np.where(shown[..., None] > 0, small, small // 3 + 150).astype(np.uint8), shown)

@@ -21,6 +21,8 @@ def check(config: Config) -> None:
     if low > high:
         raise ConfigError(f"augment.scale: must be (smallest, largest), got ({low}, {high})")
     _check_data(config.data)
+    if not config.data.target_labelled:
+        _check_unlabelled(config)
     if config.data.source_root is None:
         _check_synthetic(config)
     check_inference(config.evaluation, "evaluation.")
@@ -34,6 +36,26 @@ def _check_data(data: DataConfig) -> None:
             f"{data.target_root}; with neither, synthetic scenes are used for both"
         )
     check_mapillary((data.source, data.target), data.mapillary_mapping, data.mapillary_version, "data.")
+
+
+def _check_unlabelled(config: Config) -> None:
+    if config.data.target_root is None:
+        raise ConfigError("data.target_labelled: synthetic scenes have labels, got false; give --data.target_root")
+    if needing := [stage for stage in config.stages if stage not in ("source", "estimator")]:
+        raise ConfigError(
+            f"stages: {needing[0]} needs labels of the target, got data.target_labelled=false; label some regions "
+            "(python -m tmt.label), or train source and estimator only"
+        )
+    if "estimator" in config.stages and config.estimator.kind == "error":
+        raise ConfigError(
+            "estimator.kind: error needs labels of the target, got data.target_labelled=false; use domain, conditional "
+            "or entropy"
+        )
+    if "estimator" in config.stages and config.estimator.counted == "labelled":
+        raise ConfigError(
+            "estimator.counted: must be image where the target has no labels, got labelled with "
+            "data.target_labelled=false; add --estimator.counted image"
+        )
 
 
 def _check_synthetic(config: Config) -> None:

@@ -56,6 +56,9 @@ class DataConfig(Settings):
     """Text file that names the target images to train on; none: the split `train`."""
     target_val_list: str | None = setting(None)
     """Text file that names the target images to evaluate on; none: the split `val`."""
+    target_labelled: bool = setting(True)
+    """Whether the target's images have labels; false: its images alone are read, and stages that need no label of the
+    target can be trained: source, and estimator of another kind than error with estimator.counted=image."""
     height: int | None = setting(None, NOT_NEGATIVE)
     """Height in pixels at which the network sees every image, as wide as its form asks, in training and evaluation;
     none or 0: its own. Scores are at the labels' size all the same, and the trained model remembers the height."""

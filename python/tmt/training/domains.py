@@ -31,6 +31,8 @@ class Domain:
     """Images of the whole training split."""
     counts: Path
     """The file that keeps how often each class is in each training image, once that has been counted."""
+    labelled: bool = True
+    """Whether anybody labelled its images."""
 
     @property
     def share(self) -> str:
@@ -84,19 +86,23 @@ def _open(
     config: Config, role: str, root: str | Path, fit: FitConfig, folder: Path, order: LabelSet | None = None
 ) -> Domain:
     """A domain, its classes in the order of those of `order` where they are the same."""
-    spec = DatasetSpec.of(config.data, role, root)
-    train, val = (spec.open(split) for split in ("train", "val"))
-    if order is not None:
-        train, val = in_order(train, order), in_order(val, order)
+    spec, labelled = DatasetSpec.of(config.data, role, root), role == "source" or config.data.target_labelled
+    if labelled:
+        train, val = (spec.open(split) for split in ("train", "val"))
+        if order is not None:
+            train, val = in_order(train, order), in_order(val, order)
+    else:
+        assert order is not None  # the source's classes
+        train, val = (spec.open_unlabelled(split, order) for split in ("train", "val"))
     available = len(train)
     kind = " (synthetic)" if read_manifest(Path(root) / MANIFEST) is not None else ""
     check_subset(role, fit.images, available, str(root))
     if fit.images is not None and fit.images < available:
         train = Subset(train, fit.images, derive(config.seed, "subset", role))
-    for split, part in (("train", train), ("val", val)):
+    for split, part in (("train", train), ("val", val)) if labelled else ():
         require_classes(part, f"{root}, split {split}")
-    train = resized(train, config.data.height)
-    return Domain(role, f"{role} {spec.name}{kind}", train, val, available, folder / f"class_counts-{role}.json")
+    train, counts = resized(train, config.data.height), folder / f"class_counts-{role}.json"
+    return Domain(role, f"{role} {spec.name}{kind}", train, val, available, counts, labelled)
 
 
 def common_classes(config: Config, domains: Domains | None) -> LabelSet:

@@ -158,8 +158,9 @@ def estimator_task(
 ) -> Task:
     """The task of training an estimator on the regions of `model`."""
     settings, world = config.estimator, at.world
+    labelled = settings.kind == "error" or settings.counted == "labelled"
     streams = [
-        stream(config, world, part, settings.batch_size, f"estimator-{role}", scaling=model.scaling)
+        stream(config, world, part, settings.batch_size, f"estimator-{role}", scaling=model.scaling, labelled=labelled)
         for role, part in zip(parts.roles, parts.train, strict=True)
     ]
     network = world.wrap(estimator)

@@ -29,7 +29,7 @@ def train_source(method: Method, config: Config, domains: Domains, at: Workplace
     model.config.image_height = config.data.height or None
     state = train_task(method, source_task(method, model, config, domains, at), domains.source, at)
     result = result_of(method, model, domains.source, config.source, state)
-    return {**result, "target": on_target(model, config, domains, state, at)}
+    return {**result, "target": on_target(model, config, domains, state, at)} if domains.target.labelled else result
 
 
 def source_task(

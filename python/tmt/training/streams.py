@@ -25,12 +25,14 @@ class Stream:
     workers: int
     rare: RareClasses | None = None
     scaling: Scaling = IMAGENET
+    labelled: bool = True
+    """Whether the labels are used."""
 
     def __call__(self, first: int, last: int) -> Iterator[TrainBatch]:
         """The batches of the steps `first` .. `last` - 1."""
         return train_batches(
             self.dataset, self.augment, self.batch_size, self.seed, first, last, self.world.rank, self.world.size,
-            self.workers, self.rare, scaling=self.scaling,
+            self.workers, self.rare, scaling=self.scaling, labelled=self.labelled,
         )  # fmt: skip
 
 
@@ -43,11 +45,13 @@ def stream(
     rare: RareClasses | None = None,
     *,
     scaling: Scaling,
+    labelled: bool = True,
 ) -> Stream:
     """A stream by a run's settings, scaled as the model wants it; streams of one name and dataset give every method the
     same images."""
     seed = derive(config.seed, "data", name)
-    return Stream(dataset, augmentation(config.augment), batch_size, seed, world, config.data.workers, rare, scaling)
+    augment, workers = augmentation(config.augment), config.data.workers
+    return Stream(dataset, augment, batch_size, seed, world, workers, rare, scaling, labelled)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ def _draw(titles: dict[str, str], config: Config, domains: Domains, at: Workplac
             raise at.stop.interruption("while drawing pictures")
         sample = images[index]
         views = {title: look(model, sample.image, config.evaluation) for title, model in loaded.items()}
-        drawn = panels.panels_of(sample.image, sample.label, views, domains.label_set)
+        label = sample.label if domains.target.labelled else None
+        drawn = panels.panels_of(sample.image, label, views, domains.label_set)
         sheet = panels.compose(drawn, columns=4, label_set=domains.label_set)
         panels.save(sheet, at.folder / "pictures" / f"{sample.name}.png")
 

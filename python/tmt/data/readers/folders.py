@@ -106,22 +106,24 @@ def _by_colour(pixels: np.ndarray, path: Path, table: ColourTable | DataError | 
     )
 
 
-def listing(root: str | Path, split: str) -> Listing:
+def listing(root: str | Path, split: str, labelled: bool = True) -> Listing:
     """The split's files, sorted by name. Raises DataError for a missing folder, a wrong table, an empty split, and two
-    images of one name."""
+    images of one name; without `labelled` neither labels nor table need be there."""
     root = Path(root)
-    for folder in (root / "images" / split, root / "labels" / split):
-        if not split or not folder.is_dir():
+    folder, masks = root / "images" / split, root / "labels" / split
+    for needed in (folder, masks) if labelled else (folder,):
+        if not split or not needed.is_dir():
             raise DataError(
-                f"folders: folder {folder} must exist, got no such folder; the layout is images/<split>, "
+                f"folders: folder {needed} must exist, got no such folder; the layout is images/<split>, "
                 "labels/<split> and classes.csv"
             )
-    folder, masks = root / "images" / split, root / "labels" / split
-    classes = read_classes(root / "classes.csv")
     kinds = ", ".join(IMAGE_SUFFIXES)
     images = require_some(walk_images(folder), f"folders: {folder} must hold {kinds}", "add images")
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in images]
     labels = [masks / f"{name}.png" for name in names]
+    if not labelled:
+        return Listing(names, images, labels, _no_label, image_mend="restore it")
+    classes = read_classes(root / "classes.csv")
     return Listing(
         names,
         images,
@@ -132,6 +134,10 @@ def listing(root: str | Path, split: str) -> Listing:
         ids=classes.table,
         strays=tuple(sorted(set(walk_files(masks, (".png",))) - set(labels))),
     )
+
+
+def _no_label(path: Path) -> np.ndarray:
+    raise DataError(f"{path}: must not be read, the images are said to have no labels; say that they have some")
 
 
 class Folders(Pairs):
