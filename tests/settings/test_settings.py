@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tmt.cli import evaluate, export, predict
+from tmt.cli import evaluate, export, label, predict
 from tmt.errors import ConfigError
-from tmt.settings import Config, EvaluateConfig, ExportConfig, PredictConfig
+from tmt.settings import Config, EvaluateConfig, ExportConfig, LabelConfig, PredictConfig
 from tmt.settings import arguments as settings
 
 
@@ -35,6 +35,7 @@ def help_of(entry, capsys: pytest.CaptureFixture[str]) -> str:
         (evaluate.main, EvaluateConfig),
         (predict.main, PredictConfig),
         (export.main, ExportConfig),
+        (label.main, LabelConfig),
     ],
 )
 def test_help_explains_every_field(entry, kind: type, capsys: pytest.CaptureFixture[str]) -> None:
