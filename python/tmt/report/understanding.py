@@ -1,7 +1,7 @@
 """Does T point at what fails? 1 - T of a region against the source model's share of wrong pixels there.
 
-`correlate` works on any plain model with a trained discriminator; `of_study` applies it to every pair of a study and
-keeps what it finds, so that the page can be made again without the models.
+`region_failures` and `correlation_of` work on any plain model with a trained discriminator; `of_study` applies them to
+every pair of a study and keeps what it finds, so that the page can be made again without the models.
 """
 
 import math
@@ -77,6 +77,7 @@ def region_failures(
     dataset: Dataset,
     inference: InferenceConfig = WHOLE,
     least_pixels: int = LEAST_PIXELS,
+    predictions: dict[int, np.ndarray] | None = None,
 ) -> RegionFailures:
     """Judge every region of a dataset's images, and count the pixels that the model gets wrong there.
 
@@ -86,13 +87,18 @@ def region_failures(
         dataset: labelled images of the target domain.
         inference: how images are segmented; T is judged in the same windows.
         least_pixels: regions with fewer labelled pixels are left out.
+        predictions: what the same source model predicts, (H, W) uint8 by image, filled where it is empty: estimators of
+            one source model share it.
     """
+    known = {} if predictions is None else predictions
     parts: list[tuple[np.ndarray, np.ndarray, int]] = []
     images = resized(dataset, model.config.image_height)
     for index in range(len(images)):
         sample = images[index]
         pixels = normalise(sample.image, model.scaling)[None].to(model.device)
-        prediction = segment(model, pixels, inference).prediction.cpu()
+        if index not in known:
+            known[index] = segment(model, pixels, inference).prediction.byte().cpu().numpy()
+        prediction = torch.from_numpy(known[index])
         truth = torch.from_numpy(sample.label.astype(np.int64))
         height, width = sample.label.shape
         for one in plan((height, width), replace(inference, scales=(1.0,), flip=False)):
@@ -147,13 +153,6 @@ def _within(found: RegionFailures, image: int) -> float:
 def _bins(found: RegionFailures) -> tuple[tuple[float, float, int], ...]:
     parts = np.array_split(np.argsort(found.novelty, kind="stable"), BINS)
     return tuple((float(found.novelty[p].mean()), float(found.error[p].mean()), len(p)) for p in parts if len(p))
-
-
-def correlate(
-    model: TMTForSemanticSegmentation, dataset: Dataset, inference: InferenceConfig = WHOLE, resamples: int = 1000
-) -> Correlation:
-    """`region_failures` and their correlation: see there for the arguments."""
-    return correlation_of(region_failures(model, dataset, inference), resamples)
 
 
 @dataclass(frozen=True)
@@ -223,7 +222,7 @@ def _find(study: Study, pair: Pair, seed: int, kept: dict) -> Iterator[Finding]:
 
     Every kind of estimator that the study has; where it compares several, on regions of half the width as well.
     """
-    kinds = kinds_of(study, pair, seed)
+    kinds, predictions = kinds_of(study, pair, seed), {}
     for kind in kinds:
         jobs = estimators_of(study, pair, seed, kind)
         for stride, regions in product((8, 4) if len(kinds) > 1 else (8,), ("superpixel", "grid")):
@@ -231,7 +230,7 @@ def _find(study: Study, pair: Pair, seed: int, kept: dict) -> Iterator[Finding]:
             job = jobs[trained_on]
             mark = (*_source_mark(study, pair, seed), job.id, _estimator_mark(study.finished[job.id]))
             one = Finding(*pair, seed, regions, trained_on, mark, _NONE, kind, stride)
-            yield kept.get(_key(one)) or replace(one, correlation=_compute(study, job, regions, stride))
+            yield kept.get(_key(one)) or replace(one, correlation=_compute(study, job, regions, stride, predictions))
 
 
 def _estimator_mark(result: Result) -> object:
@@ -239,9 +238,10 @@ def _estimator_mark(result: Result) -> object:
     return measured.get("accuracy", measured.get("score"))
 
 
-def _compute(study: Study, job: Job, regions: str, stride: int) -> Correlation:
+def _compute(study: Study, job: Job, regions: str, stride: int, predictions: dict[int, np.ndarray]) -> Correlation:
     images = target_images(study, job)
-    return correlate(judge(study, job, images.label_set, regions, stride), images, job.config.evaluation)
+    model = judge(study, job, images.label_set, regions, stride)
+    return correlation_of(region_failures(model, images, job.config.evaluation, predictions=predictions))
 
 
 _NONE = Correlation(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, 0, 0, ())
