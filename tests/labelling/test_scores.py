@@ -80,6 +80,20 @@ def test_t_of_windows_is_their_mean(model: TMTForSemanticSegmentation) -> None:
     assert seen.divergence is not None and seen.divergence[0] == pytest.approx(1 - expected.mean(), abs=1e-5)
 
 
+def test_t_is_judged_at_the_height_of_training(
+    model: TMTForSemanticSegmentation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, whole = picture(2), np.zeros((64, 96), dtype=np.int64)
+    monkeypatch.setattr(model.config, "image_height", 32)
+    seen = see(model, image, whole, InferenceConfig(), judged=True)
+    small = torch.nn.functional.interpolate(
+        normalise(image, model.scaling)[None], size=(32, 48), mode="bilinear", antialias=True
+    )
+    found = model.region_evidence(small)
+    t = transferability_map(model.estimator.judge(found.features), found.labels).mean()
+    assert seen.divergence is not None and seen.divergence[0] == pytest.approx(1 - float(t), abs=1e-5)
+
+
 def test_random_hangs_on_the_image_alone(model: TMTForSemanticSegmentation) -> None:
     seen = see(model, picture(), quarters(), InferenceConfig(), judged=False)
     first = score("random", seen, "a", 0)
@@ -103,6 +117,7 @@ def candidates() -> list[Candidate]:
         ("15 %", [(0, 2), (0, 0)]),
         ("34.9%", [(0, 2), (0, 0)]),
         ("35%", [(0, 2), (0, 0), (1, 1)]),
+        ("35.00%", [(0, 2), (0, 0), (1, 1)]),
         ("100%", [(0, 2), (0, 0), (1, 1), (0, 5)]),
     ],
 )

@@ -268,14 +268,19 @@ def _spans(axis: int, length: int, scale: float, inference: InferenceConfig) -> 
     return [Span(start, start + window, 1 / covered[start : start + window]) for start in starts]
 
 
-def _apply(model: nn.Module, pixels: Tensor, one: Pass, amp: bool) -> TMTOutput:
-    """The model's outputs for one pass over pixels (B, 3, H, W)."""
+def part_of(pixels: Tensor, one: Pass) -> Tensor:
+    """What the network sees of pixels (B, 3, H, W) in one pass."""
     part = pixels[..., one.rows.slice, one.columns.slice]
     if one.size != one.extent:  # antialiased, as training images are resized
         part = interpolate(part, size=one.size, mode="bilinear", align_corners=False, antialias=True)
+    return _flip(part, one)
+
+
+def _apply(model: nn.Module, pixels: Tensor, one: Pass, amp: bool) -> TMTOutput:
+    """The model's outputs for one pass over pixels (B, 3, H, W)."""
     try:
         with autocast(pixels.device, amp):
-            return model(pixel_values=_flip(part, one))
+            return model(pixel_values=part_of(pixels, one))
     except torch.OutOfMemoryError as error:
         height, width = pixels.shape[-2:]
         raise TMTError(

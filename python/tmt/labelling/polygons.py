@@ -8,19 +8,18 @@ Point = tuple[int, int]
 """Column and row of a pixel's corner."""
 
 
-def polygon(mask: np.ndarray) -> list[int]:
+def polygon(mask: np.ndarray, left: int = 0, top: int = 0) -> list[int]:
     """The outline of a connected region.
 
     Args:
         mask: (H, W) bool, one piece, its pixels joined by their sides.
+        left, top: column and row of the mask's first pixel in the image.
 
     Returns:
         x, y, x, y, ...: corners of pixels, (0, 0) the image's top left. By the even-odd rule the polygon holds exactly
         the mask's pixels; a hole hangs on the outline by a bridge, which is gone along twice.
     """
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    top, left = int(rows[0]), int(columns[0])
-    outline, *holes = sorted(_loops(mask[top : rows[-1] + 1, left : columns[-1] + 1]), key=_area, reverse=True)
+    outline, *holes = sorted(_loops(mask), key=_area, reverse=True)
     start, points = outline[0], outline
     for hole in holes:
         points = [*points, start, *hole, hole[0]]

@@ -61,6 +61,11 @@ class Revealing:
         if not picked:
             return label
         mask = np.asarray(Image.open(mask_file(self.out, image.name))) != IGNORE
+        if mask.shape != truth.shape:
+            raise DataError(
+                f"{image.path}: must be labelled as it is seen upright, {mask.shape}, got a label of {truth.shape}; "
+                "turn the picture itself and drop the EXIF tag"
+            )
         return np.where(mask, truth, label)
 
 

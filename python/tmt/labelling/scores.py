@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tmt.data import normalise
-from tmt.inference.sliding_window import enlarge, plan, segment
+from tmt.inference.sliding_window import at_height, enlarge, part_of, plan, segment
 from tmt.labelling.regions import default_cell, superpixels
 from tmt.model import TMTForSemanticSegmentation, present
 from tmt.model.acte import transferability_map
@@ -70,11 +70,11 @@ def _means(plane: np.ndarray, regions: np.ndarray, count: np.ndarray) -> np.ndar
 
 
 def _transferability(model: TMTForSemanticSegmentation, pixels: Tensor, inference: InferenceConfig) -> np.ndarray:
-    """pixels (1, 3, H, W) -> T (H, W) of each pixel, mean over the windows that see it."""
+    """pixels (1, 3, H, W) -> T (H, W) of each pixel, mean over the windows that see it, at the model's own height."""
     size = (pixels.shape[-2], pixels.shape[-1])
-    total = np.zeros(size)
-    for one in plan(size, replace(inference, scales=(1.0,), flip=False)):
-        found = model.region_evidence(pixels[(..., one.rows.slice, one.columns.slice)])
+    total, once = np.zeros(size), replace(inference, scales=(1.0,), flip=False)
+    for one in plan(size, at_height(once, model.config.image_height, size[0])):
+        found = model.region_evidence(part_of(pixels, one))
         logits = model.estimator.judge(found.features, found.probabilities)
         part = enlarge(transferability_map(logits, found.labels), one.extent)[0].cpu().numpy()
         total[one.rows.slice, one.columns.slice] += part * np.outer(one.rows.share, one.columns.share)

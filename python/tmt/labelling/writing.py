@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import find_objects
 from tqdm import tqdm
 
 from tmt.data import IGNORE, LabelSet
@@ -84,10 +85,11 @@ class Writer:
         """The masks and overlays of an earlier choice that has images of other names."""
         if (self.out / LIST).is_file():
             with (self.out / LIST).open(encoding="utf-8", newline="") as file:
-                former = {row["image"] for row in csv.DictReader(file)}
+                former = {row.get("image") or "" for row in csv.DictReader(file)}
             for name in former - names:
-                mask_file(self.out, name).unlink(missing_ok=True)
-                overlay_file(self.out, name).unlink(missing_ok=True)
+                for path, kind in ((mask_file(self.out, name), "masks"), (overlay_file(self.out, name), "overlays")):
+                    if path.resolve().is_relative_to((self.out / kind).resolve()):  # whatever the list has become
+                        path.unlink(missing_ok=True)
 
     def _write_image(self, image: ToLabel, picks: list[Pick]) -> tuple[list[Outlined], tuple[int, int]]:
         """Write an image's mask and overlay; its regions, and its height and width."""
@@ -99,7 +101,8 @@ class Writer:
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn = Image.fromarray(overlay(pixels, regions, mask))
         write_atomically(path, partial(drawn.save, format="JPEG", quality=85))
-        return [_outlined(pick, regions == pick.region) for pick in picks], (mask.shape[0], mask.shape[1])
+        boxes = find_objects(regions + 1)
+        return [_outlined(pick, regions, boxes[pick.region]) for pick in picks], (mask.shape[0], mask.shape[1])
 
     def _summary(self, picks: Picks) -> dict[str, str]:
         config, images = self.picking.config, self.picking.images
@@ -176,10 +179,11 @@ class Writer:
         )
 
 
-def _outlined(pick: Pick, mask: np.ndarray) -> Outlined:
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    x, y, right, bottom = (int(value) for value in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
-    return Outlined(pick, (x, y, right - x, bottom - y), polygon(mask))
+def _outlined(pick: Pick, regions: np.ndarray, box: tuple[slice, slice]) -> Outlined:
+    rows, columns = box
+    x, y = int(columns.start), int(rows.start)
+    outline_of = polygon(regions[box] == pick.region, x, y)
+    return Outlined(pick, (x, y, int(columns.stop) - x, int(rows.stop) - y), outline_of)
 
 
 def overlay(image: np.ndarray, regions: np.ndarray, mask: np.ndarray) -> np.ndarray:
