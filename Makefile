@@ -55,7 +55,8 @@ sanitize: install
 	TMT_SANITIZE=$(SANITIZERS) TMT_CUDA=0 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet --upgrade \
 		--no-deps --no-build-isolation --target $(SANITIZED) .
 	TMT_SANITIZE=$(SANITIZERS) LD_PRELOAD="$$(g++ -print-file-name=libasan.so):$$(g++ -print-file-name=libubsan.so)" \
-		ASAN_OPTIONS=detect_leaks=0 TMT_FUZZ_CASES=50 PYTHONPATH=$(SANITIZED) $(BIN)/pytest tests/ops \
+		ASAN_OPTIONS=detect_leaks=0 TMT_FUZZ_CASES=50 PYTHONPATH=$(SANITIZED) GOMP_SPINCOUNT=2000 \
+		$(BIN)/pytest -n $(WORKERS) --dist loadfile tests/ops \
 		--ignore tests/ops/test_cuda_superpixel.py --ignore tests/ops/test_cuda_planted_faults.py \
 		--ignore tests/ops/test_cuda_emulation.py --ignore tests/ops/test_kernel_traffic.py
 
