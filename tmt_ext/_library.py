@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import sys
 from pathlib import Path
 
 import torch
@@ -17,9 +18,22 @@ def load():
     try:
         extension = importlib.import_module("tmt_ext._C")
     except ImportError as error:
-        raise ImportError(f"tmt_ext: the compiled extension cannot be loaded ({error}); {MEND}") from error
+        raise ImportError(f"tmt_ext: the compiled extension cannot be loaded ({error}); {_mend()}") from error
     if torch.version.cuda is not None and extension.build_info()["cuda_version"]:
         _load_cuda()
+
+
+def _mend():
+    """What to do without an extension; in the project's folder its sources may hide an installed one."""
+    here = Path(__file__).parent
+    if (here.parent / "csrc").is_dir() and any(
+        Path(place or ".").resolve() != here.parent and any(Path(place, "tmt_ext").glob("_C.*")) for place in sys.path
+    ):
+        return (
+            f"python found the sources in {here.parent} before the installed package: use the command `tmt` (`tmt "
+            "train` for `python -m tmt.train`), or work in another folder"
+        )
+    return MEND
 
 
 def _load_cuda():

@@ -86,6 +86,7 @@ def test_labels_that_come_back_are_trained_on(unlabelled: Path) -> None:
     [
         (["--stages=source,full"], "stages: full needs labels of the target"),
         (["--stages=estimator", "--estimator.kind=error"], "estimator.kind: error needs labels of the target"),
+        (["--stages=source", "--data.target_classes=nothere.csv"], "data.target_classes: is for labels of the target"),
         (["--stages=estimator", "--estimator.counted=labelled"], "estimator.counted: must be image"),
         (["--stages=source", "--data.target_root=null", "--data.source_root=null"], "synthetic scenes have labels"),
     ],

@@ -106,7 +106,7 @@ def test_missing_and_doubled_files_are_named(tree):
     with pytest.raises(DataError, match="labels/train/b/two.png: file must exist"):
         Folders(tree)
     (tree / "classes.csv").unlink()
-    with pytest.raises(DataError, match="classes.csv: file must exist"):
+    with pytest.raises(DataError, match="classes.csv: table of classes must exist"):
         Folders(tree)
 
 

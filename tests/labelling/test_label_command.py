@@ -15,10 +15,12 @@ from tests.helpers.runs import TINY_MODEL
 from tmt.cli.label import main
 from tmt.data import CITYSCAPES19, open_dataset
 from tmt.labelling import scoring
+from tmt.labelling.writing import overlay
 from tmt.model.estimator import new_estimator
 from tmt.model.factory import new_model, save_estimator
 from tmt.settings import EstimatorKind, RegionSettings, TMTSettings, values_of
 from tmt.settings.arguments import parse
+from tmt.visualize.drawing import BORDER_COLOUR
 
 Capture = pytest.CaptureFixture[str]
 
@@ -105,7 +107,7 @@ def test_all_that_is_written_says_the_same(places: Path, tmp_path: Path, capsys:
         name = paths[identity].removesuffix(".png")
         assert (mask_of(tmp_path, name) == mask).all()
         shown = np.asarray(Image.open(tmp_path / "overlays" / f"{name}.jpg"))
-        assert shown.shape == (scenes.HEIGHT, scenes.WIDTH, 3) and shown[~mask].mean() > 150
+        assert shown.shape == (6 * scenes.HEIGHT, 6 * scenes.WIDTH, 3)
     page = (tmp_path / "index.html").read_text()
     assert all(f"overlays/{path.removesuffix('.png')}.jpg" in page for path in paths.values())
     assert "http" not in page and f"{picked} of {total}" in page
@@ -225,6 +227,8 @@ def test_scores_that_need_an_estimator(
         (["--budget=5", "--estimator={}/domain.safetensors"], "estimator: is for the scores divergence"),
         (["--budget=5", "--score=divergence", "--estimator={}/none"], "cannot be used as transferability estimator"),
         (["--budget=5", "--labelled={}/data"], "must hold label maps named as the images"),
+        (["--budget=5", "--labelled={}/none"], "must be a folder of label maps, got no such folder"),
+        (["--budget=" + "9" * 5000], "budget: must be a share of all pixels"),
         (["--budget=5", "--score=best"], "score: must be one of random, entropy, ripu"),
     ],
 )
@@ -242,3 +246,137 @@ def test_folders_and_labels_that_cannot_be_used(places: Path, tmp_path: Path, ca
     Image.fromarray(np.zeros((5, 5), np.uint8)).save(tmp_path / "labels" / name)
     assert call(places, tmp_path / "out", "--budget=5", f"--labelled={tmp_path / 'labels'}") == 2
     assert "label must have the image's size (48, 96), got (5, 5)" in error_of(capsys)
+
+
+def test_what_is_not_ours_is_never_replaced(places: Path, tmp_path: Path, capsys: Capture) -> None:
+    for name in ("masks/x.png", "dataset/x.png", "index.html", "picks.csv"):
+        out = tmp_path / name.replace("/", " ")
+        (out / name).parent.mkdir(parents=True)
+        (out / name).write_text("mine")
+        assert call(places, out, "--budget=5", "--overwrite=true") == 2
+        assert "exists and was not made by this command" in error_of(capsys)
+        assert [path for path in out.rglob("*") if path.is_file()] == [out / name]
+    out = tmp_path / "out"
+    assert dataset_call(places, out, "--budget=5", "--reveal=true") == 0
+    data = out / "dataset"
+    assert call(places, out, "--budget=5", "--overwrite=true", "--dataset=folders", data=data) == 2
+    assert "must not be replaced while it is read" in error_of(capsys)
+    labels = f"--labelled={data / 'labels' / 'train'}"
+    assert dataset_call(places, out, "--budget=5", "--overwrite=true", "--reveal=true", labels) == 2
+    assert "must not be replaced while it is read" in error_of(capsys)
+    (tmp_path / "important.png").write_text("mine")
+    rows = (out / "picks.csv").read_text()
+    (out / "picks.csv").write_text(rows.replace(rows_of(out)[0]["image"], "../../important"))
+    assert call(places, out, "--budget=5", "--overwrite=true") == 0
+    assert (tmp_path / "important.png").read_text() == "mine" and not data.exists()
+
+
+@pytest.mark.parametrize("where", ["dataset/labels/train", "index.html"])
+def test_a_choice_that_failed_half_way_is_made_again(
+    where: str, places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of an interrupted choice stays, and the same command goes on."""
+
+    def fail(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tmt.labelling.revealing._put" if "dataset" in where else "tmt.labelling.writing.page", fail)
+        assert dataset_call(places, tmp_path, "--budget=100%", "--reveal=true", "--score=random") == 130
+    assert len(list(tmp_path.glob("masks/**/*.png"))) == 4 and not (tmp_path / "picks.csv").exists()
+    assert dataset_call(places, tmp_path, "--budget=1", "--reveal=true", "--score=random") == 0
+    assert len(list(tmp_path.glob("masks/**/*.png"))) == len(rows_of(tmp_path)) == 1
+    assert len(open_dataset("folders", tmp_path / "dataset", "train")) == 1
+
+
+def test_its_own_pictures_are_no_images(places: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for i, path in enumerate(sorted(images_of(places).rglob("*.png"))):
+        (images / f"{i}.png").write_bytes(path.read_bytes())
+    (tmp_path / "link").symlink_to(images)
+    for out in (images / "picks", images / "more", tmp_path / "link" / "third", images):
+        assert call(places, out, "--budget=100%", "--score=random", data=images) == 0
+        assert {row["image"] for row in rows_of(out)} == {"0", "1", "2", "3"}
+
+
+def test_earlier_labels_are_read_by_the_table_of_their_dataset(places: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Ids of a dataset of one's own: not those of training, and with an ignored one of its own."""
+    name = next(images_of(places).rglob("*.png")).relative_to(images_of(places))
+    path = tmp_path / "own" / "labels" / "train" / name
+    path.parent.mkdir(parents=True)
+    known = np.full((scenes.HEIGHT, scenes.WIDTH), 99, np.uint8)
+    known[:, :40] = 33
+    Image.fromarray(known).save(path)
+    labels = f"--labelled={tmp_path / 'own' / 'labels' / 'train'}"
+    assert call(places, tmp_path / "refused", "--budget=100%", labels) == 2
+    assert "label must hold training ids 0..18 or 255, got 33" in error_of(capsys)
+    rows = [f"{i + 25},{'tarmac' if i == 0 else one},{i}" for i, one in enumerate(CITYSCAPES19.names)]
+    table = tmp_path / "own" / "classes.csv"
+    table.write_text("\n".join(["id,name,train_id", *rows]) + "\n")
+    assert call(places, tmp_path / "refused", "--budget=100%", labels) == 2
+    assert "must have the model's classes" in error_of(capsys)
+    rows = [f"{i + 25},{one},{i}" for i, one in reversed(list(enumerate(CITYSCAPES19.names)))]
+    table.write_text("\n".join(["id,name,train_id", *rows, "99,nobody knows,255"]) + "\n")
+    assert call(places, tmp_path / "out", "--budget=100%", labels) == 0
+    mask = mask_of(tmp_path / "out", name.with_suffix("").as_posix())
+    assert not mask[:, :40].any() and mask[:, 60:].all()
+
+
+def test_a_dataset_without_val_and_one_whose_val_is_broken(places: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert dataset_call(places, tmp_path / "first", "--budget=5", "--reveal=true") == 0
+    data = tmp_path / "first" / "dataset"
+    more = ("--dataset=folders", "--budget=5", "--reveal=true")
+    next((data / "labels" / "val").rglob("*.png")).unlink()
+    assert call(places, tmp_path / "second", *more, data=data) == 2
+    assert "file must exist" in error_of(capsys)
+    (data / "images" / "val").rename(tmp_path / "elsewhere")
+    with pytest.warns(UserWarning, match="the dataset has no split val"):
+        assert call(places, tmp_path / "second", *more, data=data) == 0
+    assert not (tmp_path / "second" / "dataset" / "images" / "val").exists()
+
+
+def test_names_and_images_that_cannot_be_used(places: Path, tmp_path: Path, capsys: Capture) -> None:
+    Image.new("RGB", (60, 40)).save(tmp_path / f"{'a' * 240}.png")
+    assert call(places, tmp_path / "out", "--budget=1", data=tmp_path) == 2
+    assert "name must have at most 200 bytes, got 240" in error_of(capsys)
+    small = tmp_path / "small"
+    small.mkdir()
+    Image.new("RGB", (20, 20)).save(small / "a.png")
+    assert call(places, tmp_path / "out", "--budget=1", data=small) == 2
+    assert "small/a.png: image must be larger, got 20x20 pixels" in error_of(capsys)
+
+
+def test_a_turned_picture_is_labelled_as_its_label_lies(places: Path, tmp_path: Path) -> None:
+    image, label = scenes.draw("target", 7)
+    for kind in ("images", "labels"):
+        (tmp_path / "data" / kind / "train").mkdir(parents=True)
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    Image.fromarray(image).save(tmp_path / "data" / "images" / "train" / "a.jpg", exif=tags, quality=95)
+    train_ids = np.zeros_like(label)
+    Image.fromarray(train_ids).save(tmp_path / "data" / "labels" / "train" / "a.png")
+    rows = [f"{i},{one},{i}" for i, one in enumerate(CITYSCAPES19.names)]
+    (tmp_path / "data" / "classes.csv").write_text("\n".join(["id,name,train_id", *rows]) + "\n")
+    more = ("--dataset=folders", "--budget=20%", "--reveal=true")
+    with pytest.warns(UserWarning):
+        assert call(places, tmp_path / "out", *more, data=tmp_path / "data") == 0
+    assert mask_of(tmp_path / "out", "a").shape == label.shape
+    with pytest.warns(UserWarning, match="taken as stored"):
+        (sample,) = (open_dataset("folders", tmp_path / "out" / "dataset", "train")[0],)
+    assert ((sample.label == 0) == mask_of(tmp_path / "out", "a")).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [((40, 100), (240, 600)), ((700, 500), (700, 500)), ((30, 5000), (6, 1024))]
+)
+def test_an_overlay_shows_the_picks_and_little_else(size: tuple[int, int], shown: tuple[int, int]) -> None:
+    """Picks in their own colours within a border, the rest pale; small images are enlarged, large ones shrunk."""
+    image = np.full((*size, 3), 40, np.uint8)
+    regions = np.zeros(size, dtype=np.int64)
+    regions[:, size[1] // 2 :] = 1
+    drawn = overlay(image, regions, regions == 1)
+    assert drawn.shape == (*shown, 3)
+    left, right = drawn[:, : shown[1] // 2 - 2], drawn[:, shown[1] // 2 + 2 :]
+    assert (left == 40 // 3 + 150).all() and (right == 40).all()
+    assert (drawn[:, shown[1] // 2] == BORDER_COLOUR).all()

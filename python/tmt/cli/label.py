@@ -13,6 +13,7 @@ where it was stopped.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,9 @@ from tmt.settings import LabelConfig
 from tmt.settings.arguments import parse_command
 
 if TYPE_CHECKING:
+    from tmt.data import LabelSet
     from tmt.data.spec import DatasetSpec
+    from tmt.labelling.place import Place
     from tmt.labelling.revealing import Revealing
     from tmt.model import TMTForSemanticSegmentation
 
@@ -38,51 +41,65 @@ def label(config: LabelConfig) -> None:
     from tmt.labelling.choice import Budget
     from tmt.labelling.images import Earlier, images_of_dataset, images_of_folder
     from tmt.labelling.picking import Picking
+    from tmt.labelling.place import Place
     from tmt.labelling.scoring import Scoring
-    from tmt.labelling.writing import Writer, check_free
+    from tmt.labelling.writing import Writer
     from tmt.model.factory import freeze, label_set_of
     from tmt.runtime.distributed import join
 
-    out, budget = Path(config.out), Budget.of(config.budget)
+    place, budget = Place(Path(config.out)), Budget.of(config.budget)
     _check(config)
-    with join(config.device) as world, world.only_one(out):
-        check_free(out, config.overwrite)
-        spec = _spec(config)
-        images = images_of_folder(config.data, out) if spec is None else images_of_dataset(spec, config.split)
-        earlier = Earlier.of(config.labelled, images)
+    with join(config.device) as world, world.only_one(place.out):
+        place.check(config.overwrite, [path for path in (config.data, config.labelled) if path is not None])
         model = _open_model(config).to(world.device)
         freeze(model)
-        revealing = None if spec is None or not config.reveal else _revealing(config, spec, model)
+        label_set = label_set_of(model)
+        revealing = _revealing(config, place, label_set) if config.reveal else None
+        if config.dataset is None:
+            images = images_of_folder(config.data)
+        else:
+            images = images_of_dataset(_spec(config), config.split, revealing.dataset if revealing else None)
+        picking = Picking(config, images, Earlier.of(config.labelled, images, label_set))
+        world.barrier()  # no process may look at the folder after another one has begun to fill it
+        if world.main:
+            place.claim()
         scoring = Scoring.of(config, model)
         scoring.run(images, world)
-        world.barrier()  # the first process chooses among what all have seen
-        if world.main:
-            picking = Picking(config, images, earlier)
-            picks = picking.run(scoring, budget)
-            summary = Writer(out, picking, label_set_of(model)).write(picks)
-            if revealing is not None:
-                revealing.write(picking, picks)
-            print(f"{summary['picked']}, {summary['pixels']} pixels\n{out / 'index.html'}")
+        if world.main:  # chooses among what all have seen
+            reveal = partial(revealing.write, picking) if revealing else None
+            summary = Writer(place, picking, label_set).write(picking.run(scoring, budget), reveal)
+            print(f"{summary['picked']}, {summary['pixels']} pixels\n{place.out / 'index.html'}")
 
 
-def _spec(config: LabelConfig) -> "DatasetSpec | None":
+def _spec(config: LabelConfig) -> "DatasetSpec":
     """The dataset that the images are of."""
     from tmt.data.spec import DatasetSpec
 
-    if config.dataset is None:
-        return None
+    assert config.dataset is not None
     return DatasetSpec(config.dataset, config.data, classes=config.classes, images={config.split: config.images})
 
 
-def _revealing(config: LabelConfig, spec: "DatasetSpec", model: "TMTForSemanticSegmentation") -> "Revealing":
+def _revealing(config: LabelConfig, place: "Place", label_set: "LabelSet") -> "Revealing":
     """Raises what opening the dataset raises, and ConfigError for other classes than the model's."""
-    from tmt.data.datasets import in_order
-    from tmt.labelling.revealing import Revealing
-    from tmt.model.factory import check_classes, label_set_of
+    import warnings
 
-    dataset = in_order(spec.open(config.split), label_set_of(model))
-    check_classes(config.model, model, dataset.label_set)
-    return Revealing(Path(config.out), spec, dataset, label_set_of(model))
+    from tmt.data.datasets import in_order
+    from tmt.errors import DataError
+    from tmt.labelling.revealing import Revealing
+
+    spec = _spec(config)
+    dataset = in_order(spec.open(config.split), label_set)
+    if dataset.label_set.names != label_set.names:
+        raise ConfigError(
+            f"reveal: the dataset must have the model's classes {', '.join(label_set.names)}, got "
+            f"{', '.join(dataset.label_set.names)}; bring them together with --classes"
+        )
+    try:
+        files = spec.list("val", labelled=False).images
+    except DataError as error:
+        warnings.warn(f"reveal: the dataset has no split val, so the revealed one has none: {error}", stacklevel=2)
+        return Revealing(place, None, dataset, label_set)
+    return Revealing(place, (in_order(spec.open("val"), label_set), files), dataset, label_set)
 
 
 def _check(config: LabelConfig) -> None:

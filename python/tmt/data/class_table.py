@@ -49,6 +49,11 @@ class Row:
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
     """The rows of a table. Raises DataError for a file that cannot be read, is no CSV, or lacks one of the columns."""
+    if not path.exists():
+        raise DataError(
+            f"{path}: table of classes must exist, got no such file; write it, with a line "
+            f"{','.join(columns)} and one for each id or class"
+        )
     try:
         text = read_bytes(path, "table of classes").decode("utf-8-sig")
         lines = list(csv.DictReader(io.StringIO(text)))

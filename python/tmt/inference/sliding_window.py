@@ -193,7 +193,16 @@ class _Seen:
 
     def _judge(self, index: int) -> _Judged:
         one = self.passes[index]
-        outputs = _apply(self.model, self.pixels, one, self.inference.amp)
+        try:
+            outputs = _apply(self.model, self.pixels, one, self.inference.amp)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            height, width = one.size
+            raise TMTError(
+                f"{self.names[0]}: image must be larger, got {height}x{width} pixels as the model sees it, a single "
+                "position of its coarsest map; enlarge it"
+            ) from error
         statistics = [present(outputs.allowed_fraction), present(outputs.fallback_rate)]
         self.behaviour[index] = torch.stack(statistics, 1).double().cpu()
         if outputs.transferability is not None:

@@ -20,11 +20,11 @@ class Budget:
     @classmethod
     def of(cls, text: str) -> "Budget":
         """From a setting: `2.2%` of all pixels, or `500` regions. Raises ConfigError for anything else."""
-        if match := re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*%", text.strip()):
+        if match := re.fullmatch(r"(\d{1,3}(?:\.\d*)?|\.\d+)\s*%", text.strip()):
             share = float(match[1]) / 100
             if 0 < share <= 1:
                 return cls(share=share)
-        elif text.strip().isdecimal() and int(text) > 0:
+        elif re.fullmatch(r"\d{1,12}", text.strip()) and int(text) > 0:
             return cls(count=int(text))
         raise ConfigError(f"budget: must be a share of all pixels such as 2.2%, or a number of regions, got {text}")
 

@@ -3,7 +3,6 @@
 import csv
 import os
 import shutil
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +11,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from tmt.data import IGNORE, Dataset, LabelSet
-from tmt.data.datasets import in_order
-from tmt.data.spec import DatasetSpec
-from tmt.errors import DataError
 from tmt.labelling.images import Earlier, ToLabel
 from tmt.labelling.picking import Picking, Picks
-from tmt.labelling.writing import mask_file
+from tmt.labelling.place import Place
 from tmt.runtime.files import replace_folder
 
 
@@ -25,15 +21,16 @@ from tmt.runtime.files import replace_folder
 class Revealing:
     """Writes the folder `dataset`, in the layout `folders`."""
 
-    out: Path
-    spec: DatasetSpec
+    place: Place
+    val: tuple[Dataset, list[Path]] | None
+    """The split `val` and its images' files; None where there is none."""
     dataset: Dataset
     """The split that was picked from, its classes in the order of `label_set`."""
     label_set: LabelSet
 
     def write(self, picking: Picking, picks: Picks) -> None:
         """The images with picks or earlier labels, as split `train`; the split `val`, where there is one, as it is."""
-        replace_folder(self.out / "dataset", lambda folder: self._fill(folder, picking, picks))
+        replace_folder(self.place.out / "dataset", lambda folder: self._fill(folder, picking, picks))
 
     def _fill(self, folder: Path, picking: Picking, picks: Picks) -> None:
         _write_classes(folder, self.label_set)
@@ -42,16 +39,12 @@ class Revealing:
                 if index in picks.of or picking.earlier.has(image):
                     label = self._label(image, index in picks.of, picking.earlier)
                     _put(folder, "train", image.name, image.path, label)
-        try:
-            val = in_order(self.spec.open("val"), self.label_set)
-            images = self.spec.list("val", labelled=False).images
-        except DataError as error:
-            warnings.warn(f"the dataset of revealed labels has no split val: {error}", stacklevel=2)
-            return
-        with tqdm(images, "val", unit="image") as bar:
-            for index, path in enumerate(bar):
-                sample = val[index]
-                _put(folder, "val", sample.name, path, sample.label)
+        if self.val is not None:
+            dataset, files = self.val
+            with tqdm(files, "val", unit="image") as bar:
+                for index, path in enumerate(bar):
+                    sample = dataset[index]
+                    _put(folder, "val", sample.name, path, sample.label)
 
     def _label(self, image: ToLabel, picked: bool, earlier: Earlier) -> np.ndarray:
         """(H, W) uint8: the dataset's labels where they were picked, earlier ones, 255 elsewhere."""
@@ -60,12 +53,7 @@ class Revealing:
         label = np.full_like(truth, IGNORE) if former is None else former
         if not picked:
             return label
-        mask = np.asarray(Image.open(mask_file(self.out, image.name))) != IGNORE
-        if mask.shape != truth.shape:
-            raise DataError(
-                f"{image.path}: must be labelled as it is seen upright, {mask.shape}, got a label of {truth.shape}; "
-                "turn the picture itself and drop the EXIF tag"
-            )
+        mask = np.asarray(Image.open(self.place.mask(image.name))) != IGNORE
         return np.where(mask, truth, label)
 
 

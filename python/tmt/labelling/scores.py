@@ -41,15 +41,20 @@ class Seen:
 
 @torch.no_grad()
 def see(
-    model: TMTForSemanticSegmentation, image: np.ndarray, regions: np.ndarray, inference: InferenceConfig, judged: bool
+    model: TMTForSemanticSegmentation,
+    image: np.ndarray,
+    regions: np.ndarray,
+    inference: InferenceConfig,
+    judged: bool,
+    name: str = "the image",
 ) -> Seen:
     """Apply a model in evaluation mode to an image (H, W, 3) uint8, and sum up what it says of its regions (H, W).
 
-    `judged`: whether T is wanted, of the model's estimator, window by window. Raises TMTError for scores that are not
-    finite.
+    `judged`: whether T is wanted, of the model's estimator, window by window. Raises TMTError, with the image's name,
+    for scores that are not finite and an image that is too small.
     """
     pixels = normalise(image, model.scaling)[None].to(model.device)
-    found = segment(model, pixels, inference, entropy=True)
+    found = segment(model, pixels, inference, name=name, entropy=True)
     prediction, classes = found.prediction.cpu().numpy(), model.config.num_labels or 1
     count = np.bincount(regions.ravel())
     of_class = np.bincount((regions * classes + prediction).ravel(), minlength=len(count) * classes)

@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from tmt.errors import DataError
+from tmt.errors import DataError, TMTError
 from tmt.inference.prediction import weights_digest
 from tmt.labelling.images import ToLabel
+from tmt.labelling.place import Place
 from tmt.labelling.scores import NEEDS_ESTIMATOR, Seen, regions_of, see
 from tmt.model import TMTForSemanticSegmentation
 from tmt.model.hub import is_hub_id, local_folder
@@ -37,7 +38,7 @@ class Scoring:
     """Whether T is wanted."""
     mark: str
     """Of the model, the estimator and the settings."""
-    folder: Path
+    place: Place
 
     @classmethod
     def of(cls, config: LabelConfig, model: TMTForSemanticSegmentation) -> "Scoring":
@@ -49,25 +50,34 @@ class Scoring:
         if judged and config.estimator is not None:
             parts.append(sha256(Path(config.estimator).read_bytes()).hexdigest())
         mark = sha256(json.dumps(parts).encode()).hexdigest()
-        return cls(model, inference, config.cell, judged, mark, Path(config.out) / "scores")
+        return cls(model, inference, config.cell, judged, mark, Place(Path(config.out)))
 
     def run(self, images: list[ToLabel], world: World) -> None:
         """See what has not been seen; the images are divided among the processes. Raises TMTError for an image that
         cannot be read or judged."""
         todo = [one for one in images[world.rank :: world.size] if self.read(one) is None]
-        with tqdm(todo, "look", unit="image", disable=not world.main) as bar:
-            for image in bar:
-                pixels = image.read()
-                seen = see(self.model, pixels, regions_of(pixels, self.cell), self.inference, self.judged)
-                path = self._file(image)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                numbers = {name: value for name, value in asdict(seen).items() if value is not None}
-                write_atomically(path, partial(_save, numbers, {OF: self._mark(image)}))
+        failed: TMTError | None = None
+        try:
+            with tqdm(todo, "look", unit="image", disable=not world.main) as bar:
+                for image in bar:
+                    self._see(image)
+        except TMTError as error:
+            failed = error
+        if world.any(failed is not None):  # none may wait for one that has given up
+            raise failed or DataError("an image could not be read or judged by another process, see above; mend it")
+
+    def _see(self, image: ToLabel) -> None:
+        pixels = image.read()
+        seen = see(self.model, pixels, regions_of(pixels, self.cell), self.inference, self.judged, str(image.path))
+        path = self.place.scores(image.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        numbers = {name: value for name, value in asdict(seen).items() if value is not None}
+        write_atomically(path, partial(_save, numbers, {OF: self._mark(image)}))
 
     def read(self, image: ToLabel) -> Seen | None:
         """What was seen of an image; None where that is of another model, image or setting, or not there."""
         try:
-            with safe_open(self._file(image), "numpy") as file:
+            with safe_open(self.place.scores(image.name), "numpy") as file:
                 if (file.metadata() or {}).get(OF) != self._mark(image):
                     return None
                 kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
@@ -83,9 +93,6 @@ class Scoring:
         if found is None:
             raise DataError(f"{image.path}: must not change while regions are chosen; run the command again")
         return found
-
-    def _file(self, image: ToLabel) -> Path:
-        return self.folder / f"{image.name}.safetensors"
 
     def _mark(self, image: ToLabel) -> str:
         """Of the image file as well."""

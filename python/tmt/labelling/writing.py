@@ -4,7 +4,7 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,35 +17,20 @@ from scipy.ndimage import find_objects
 from tqdm import tqdm
 
 from tmt.data import IGNORE, LabelSet
-from tmt.errors import ConfigError
 from tmt.labelling.images import ToLabel
 from tmt.labelling.picking import Pick, Picking, Picks
+from tmt.labelling.place import LIST, Place
 from tmt.labelling.polygons import polygon
 from tmt.report.html import facts, page, section, text
 from tmt.runtime.files import write_atomically, write_json, write_text
 from tmt.visualize.drawing import outline
 from tmt.visualize.panels import save
 
-LIST = "picks.csv"
 HEADER = ("rank", "image", "region", "x", "y", "width", "height", "pixels", "predicted", "score")
 WIDEST = 1024
-"""Pixels of an overlay."""
-
-
-def check_free(out: Path, overwrite: bool) -> None:
-    """Raises ConfigError where `out` holds picks that are not to be replaced."""
-    if (out / LIST).exists() and not overwrite:
-        raise ConfigError(f"out: {out} holds picks already, got {out / LIST}; choose another --out, or --overwrite")
-
-
-def mask_file(out: Path, name: str) -> Path:
-    """Where the mask of an image is: a PNG, 0 where to label and 255 elsewhere."""
-    return out / "masks" / f"{name}.png"
-
-
-def overlay_file(out: Path, name: str) -> Path:
-    """Where an image is drawn with its picks."""
-    return out / "overlays" / f"{name}.jpg"
+"""Pixels of an overlay's longer side."""
+LEAST = 640
+"""Pixels of an overlay's width, below which small images are enlarged."""
 
 
 @dataclass(frozen=True)
@@ -60,44 +45,37 @@ class Outlined:
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes what was picked into a folder."""
+    """Writes what was picked."""
 
-    out: Path
+    place: Place
     picking: Picking
     label_set: LabelSet
 
-    def write(self, picks: Picks) -> dict[str, str]:
-        """Write all; what was done, by name. The list comes last: where it is, all is there."""
-        self._remove_former({self.picking.images[index].name for index in picks.of})
+    def write(self, picks: Picks, revealing: Callable[[Picks], None] | None) -> dict[str, str]:
+        """Write all, in the place of an earlier choice; what was done, by name. `revealing` leaves the labels that were
+        picked, where somebody has them."""
+        self.place.clear()
         outlined, sizes = {}, {}
         with tqdm(picks.of.items(), "write", unit="image") as bar:
             for index, own in bar:
                 outlined[index], sizes[index] = self._write_image(self.picking.images[index], own)
+        if revealing is not None:
+            revealing(picks)
         summary = self._summary(picks)
-        write_json(self.out / "picks.json", self._coco(outlined, sizes))
-        write_text(self.out / "index.html", self._page(picks, summary))
+        write_json(self.place.out / "picks.json", self._coco(outlined, sizes))
+        write_text(self.place.out / "index.html", self._page(picks, summary))
         lines = io.StringIO()
         csv.writer(lines, lineterminator="\n").writerows([HEADER, *sorted(self._rows(outlined))])
-        write_text(self.out / LIST, lines.getvalue())
+        write_text(self.place.out / LIST, lines.getvalue())
         return summary
-
-    def _remove_former(self, names: set[str]) -> None:
-        """The masks and overlays of an earlier choice that has images of other names."""
-        if (self.out / LIST).is_file():
-            with (self.out / LIST).open(encoding="utf-8", newline="") as file:
-                former = {row.get("image") or "" for row in csv.DictReader(file)}
-            for name in former - names:
-                for path, kind in ((mask_file(self.out, name), "masks"), (overlay_file(self.out, name), "overlays")):
-                    if path.resolve().is_relative_to((self.out / kind).resolve()):  # whatever the list has become
-                        path.unlink(missing_ok=True)
 
     def _write_image(self, image: ToLabel, picks: list[Pick]) -> tuple[list[Outlined], tuple[int, int]]:
         """Write an image's mask and overlay; its regions, and its height and width."""
         pixels = image.read()
         regions = self.picking.regions(pixels)
         mask = np.isin(regions, [pick.region for pick in picks])
-        save(Image.fromarray(np.where(mask, 0, IGNORE).astype(np.uint8)), mask_file(self.out, image.name))
-        path = overlay_file(self.out, image.name)
+        save(Image.fromarray(np.where(mask, 0, IGNORE).astype(np.uint8)), self.place.mask(image.name))
+        path = self.place.overlay(image.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn = Image.fromarray(overlay(pixels, regions, mask))
         write_atomically(path, partial(drawn.save, format="JPEG", quality=85))
@@ -171,7 +149,7 @@ class Writer:
         )
 
     def _figure(self, name: str, picks: list[Pick]) -> str:
-        address = text(quote(overlay_file(self.out, name).relative_to(self.out).as_posix()))
+        address = text(quote(self.place.overlay(name).relative_to(self.place.out).as_posix()))
         what = text(f"{name}: {len(picks)} to label, the best of rank {picks[0].rank}")
         return (
             f'<figure><a href="{address}"><img loading="lazy" src="{address}" alt="{what}"></a>'
@@ -189,10 +167,11 @@ def _outlined(pick: Pick, regions: np.ndarray, box: tuple[slice, slice]) -> Outl
 def overlay(image: np.ndarray, regions: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """What is to be labelled in its own colours with a border around each region, the rest pale.
 
-    image (H, W, 3) uint8, regions (H, W), mask (H, W) bool -> (h, w, 3) uint8, at most `WIDEST` pixels wide.
+    image (H, W, 3) uint8, regions (H, W), mask (H, W) bool -> (h, w, 3) uint8, its longer side at most `WIDEST`.
     """
     height, width = mask.shape
-    size = (min(width, WIDEST), max(1, round(height * min(width, WIDEST) / width)))
+    factor = min(max(1, LEAST // width), WIDEST / max(height, width))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
     small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
     numbers = Image.fromarray(np.where(mask, regions + 1, 0).astype(np.int32))
     shown = np.asarray(numbers.resize(size, Image.Resampling.NEAREST))

@@ -25,7 +25,7 @@ RULES = {
 LIMITS = """- The scores are of the validation images named above and of no others. Another place, camera, season
   or hour is another domain: measure there before the map is relied on.
 - Every pixel gets one of the classes above; what is none of them is called something nevertheless.
-- `confidence` is not calibrated. T says how unlike the source a region looks, or what its kind says; it is no
+- `confidence` is not calibrated. T says how like the source a region looks, or what its kind says; it is no
   probability of an error.
 - Trained weights carry the terms of the images that they were trained on, which this card does not know."""
 USE = """```python

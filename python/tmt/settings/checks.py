@@ -41,6 +41,11 @@ def _check_data(data: DataConfig) -> None:
 def _check_unlabelled(config: Config) -> None:
     if config.data.target_root is None:
         raise ConfigError("data.target_labelled: synthetic scenes have labels, got false; give --data.target_root")
+    if config.data.target_classes is not None:
+        raise ConfigError(
+            f"data.target_classes: is for labels of the target, got {config.data.target_classes} with "
+            "data.target_labelled=false; leave it out"
+        )
     if needing := [stage for stage in config.stages if stage not in ("source", "estimator")]:
         raise ConfigError(
             f"stages: {needing[0]} needs labels of the target, got data.target_labelled=false; label some regions "

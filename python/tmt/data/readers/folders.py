@@ -2,8 +2,8 @@
 
 `classes.csv` has a row for each id that a label may hold: `id`, 0 to 255, `name` and `train_id`, 255 or nothing for an
 id that is ignored; rows may share a training id, whose class is then called after the first of them. Training ids are 0
-to K - 1, with K at most 254. The columns `red`, `green` and `blue` may give the ids' colours, with which labels may be
-RGB pictures as well.
+to K - 1, with K at most 254. The id 255 means "no label" where it has no row. The columns `red`, `green` and `blue` may
+give the ids' colours, with which labels may be RGB pictures as well.
 """
 
 from dataclasses import dataclass
@@ -52,6 +52,7 @@ def read_classes(path: Path) -> Classes:
         if known[key]:
             raise DataError(f"{row.where}: id must be in one line only, got {key} again; remove one of the two")
         known[key], table[key] = True, train
+    known[IGNORE] = True
     coloured = [(row.colour, train, row.where) for row, train in zip(rows, found, strict=True) if row.has_colour]
     return Classes(label_set, table, known, _colours([(c, train, where) for c, train, where in coloured if c]))
 
