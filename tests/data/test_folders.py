@@ -42,6 +42,14 @@ def test_ids_become_train_ids_and_names_keep_their_folders(tree):
     np.testing.assert_array_equal(dataset[2].image, picture())
 
 
+@pytest.mark.parametrize("row", ["", "255,snow,3\n"])
+def test_255_is_no_label_unless_the_table_says_otherwise(tree, row):
+    put(tree / "classes.csv", TABLE + row)
+    put(tree / "labels/train/b/two.png", png(np.where(IDS == 10, np.uint8(255), IDS), 8, 0))
+    expected = np.where(EXPECTED == 0, 3 if row else IGNORE, EXPECTED)
+    np.testing.assert_array_equal(open_dataset("folders", tree, "train")[2].label, expected)
+
+
 def test_palette_labels_count_by_index(tree):
     put(tree / "labels/train/UPPER.png", palette_label(IDS))
     np.testing.assert_array_equal(Folders(tree)[0].label, EXPECTED)
