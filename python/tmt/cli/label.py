@@ -63,7 +63,7 @@ def label(config: LabelConfig) -> None:
         world.barrier()  # no process may look at the folder after another one has begun to fill it
         if world.main:
             place.claim()
-        scoring = Scoring.of(config, model)
+        scoring = Scoring.of(config, model, place)
         scoring.run(images, world)
         if world.main:  # chooses among what all have seen
             reveal = partial(revealing.write, picking) if revealing else None

@@ -76,10 +76,8 @@ def list_dataset(
     Without `labelled` only the images count: no class map is read, and of `folders` no label and no table of classes.
     Raises DataError for another name, and where it cannot be known: a folder, list or table that is missing or wrong.
     """
-    options: tuple = _options(_require(dataset, "list_dataset"), mapping, version)
-    _, listing = _LAYOUTS[dataset]
-    if dataset == "folders":
-        options = (labelled,)
+    _, listing = _LAYOUTS[_require(dataset, "list_dataset")]
+    options = (labelled,) if dataset == "folders" else _options(dataset, mapping, version)
     found = listing(root, split, *options) if images is None else _chosen(listing, root, split, options, images)
     return found if classes is None or not labelled else _mapped(dataset, found, classes)
 

@@ -21,7 +21,7 @@ from tmt.data.files import read_image, walk_images
 from tmt.errors import ConfigError, DataError
 from tmt.inference.sliding_window import Segmentation, segment_batch
 from tmt.model import TMTForSemanticSegmentation, present
-from tmt.model.factory import label_set_of
+from tmt.model.factory import label_set_of, model_folder
 from tmt.runtime.files import read_json, write_json
 from tmt.settings import InferenceConfig, PredictConfig
 from tmt.visualize.drawing import heat, overlay
@@ -119,7 +119,7 @@ class Origin:
     def of(cls, config: PredictConfig, out: Path) -> "Origin":
         """The origin of a command."""
         kept = {name: value for name, value in asdict(config).items() if name not in FREE}
-        settings: dict[str, Any] = {"weights": weights_digest(Path(config.model)), **kept}
+        settings: dict[str, Any] = {"weights": weights_digest(model_folder(config.model)), **kept}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
         return cls(out, config.save, config.overwrite, plain)
 

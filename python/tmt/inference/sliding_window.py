@@ -193,16 +193,7 @@ class _Seen:
 
     def _judge(self, index: int) -> _Judged:
         one = self.passes[index]
-        try:
-            outputs = _apply(self.model, self.pixels, one, self.inference.amp)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            height, width = one.size
-            raise TMTError(
-                f"{self.names[0]}: image must be larger, got {height}x{width} pixels as the model sees it, a single "
-                "position of its coarsest map; enlarge it"
-            ) from error
+        outputs = _apply(self.model, self.pixels, one, self.inference.amp, self.names[0])
         statistics = [present(outputs.allowed_fraction), present(outputs.fallback_rate)]
         self.behaviour[index] = torch.stack(statistics, 1).double().cpu()
         if outputs.transferability is not None:
@@ -285,11 +276,19 @@ def part_of(pixels: Tensor, one: Pass) -> Tensor:
     return _flip(part, one)
 
 
-def _apply(model: nn.Module, pixels: Tensor, one: Pass, amp: bool) -> TMTOutput:
-    """The model's outputs for one pass over pixels (B, 3, H, W)."""
+def _apply(model: nn.Module, pixels: Tensor, one: Pass, amp: bool, name: str) -> TMTOutput:
+    """The model's outputs for one pass over pixels (B, 3, H, W), the first of them of the image `name`."""
     try:
         with autocast(pixels.device, amp):
             return model(pixel_values=part_of(pixels, one))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # of a norm, where the coarsest map is one position
+            raise
+        height, width = one.size
+        raise TMTError(
+            f"{name}: image must be larger, got {height}x{width} pixels as the model sees it, a single position of its "
+            "coarsest map; enlarge it"
+        ) from error
     except torch.OutOfMemoryError as error:
         height, width = pixels.shape[-2:]
         raise TMTError(

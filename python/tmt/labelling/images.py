@@ -1,13 +1,15 @@
 """The images to choose from, and the labels that some have already."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from tmt.data import IGNORE, Dataset, LabelSet
-from tmt.data.files import read_ids, read_image
+from tmt.data.class_maps import reordered
+from tmt.data.files import Listing, read_ids, read_image
 from tmt.data.readers.folders import Classes, read_classes, read_label
 from tmt.data.spec import DatasetSpec
 from tmt.errors import DataError
@@ -74,8 +76,8 @@ class Earlier:
     folder: Path | None
     label_set: LabelSet
     """The model's classes, of which training ids are."""
-    classes: Classes | None = None
-    """The table of the dataset that the folder is of; None: the maps hold training ids."""
+    read_by_table: Callable[[Path], np.ndarray] | None = None
+    """Reads training ids by the table of the dataset that the folder is of; None: the maps hold them."""
 
     @classmethod
     def of(cls, folder: str | None, images: Sequence[ToLabel], label_set: LabelSet) -> "Earlier":
@@ -96,7 +98,7 @@ class Earlier:
                 f"{table}: must have the model's classes {', '.join(label_set.names)}, got "
                 f"{', '.join(classes.label_set.names)}; give labels of the same classes"
             )
-        earlier = cls(Path(folder), label_set, classes)
+        earlier = cls(Path(folder), label_set, None if classes is None else _reader(classes, label_set))
         if not any(earlier.has(one) for one in images):
             raise DataError(
                 f"{folder}: must hold label maps named as the images, such as {images[0].name}.png, got none; check "
@@ -117,7 +119,7 @@ class Earlier:
         if not self.has(image):
             return None
         path = self._file(image)
-        label = self._read_ids(path) if self.classes is None else self._read_by(self.classes, path)
+        label = (self.read_by_table or self._read_ids)(path)
         if label.shape != size:
             raise DataError(f"{path}: label must have the image's size {size}, got {label.shape}; is it of that image?")
         return label
@@ -131,11 +133,6 @@ class Earlier:
             )
         return label
 
-    def _read_by(self, classes: Classes, path: Path) -> np.ndarray:
-        places = np.full(256, IGNORE, np.uint8)
-        places[: len(classes.label_set)] = [self.label_set.names.index(name) for name in classes.label_set.names]
-        return places[read_label(path, classes)]
-
     def touched(self, image: ToLabel, regions: np.ndarray) -> np.ndarray:
         """(R,) bool, the regions (H, W) of an image in which a pixel has a label."""
         label = self.read(image, regions.shape)
@@ -143,3 +140,9 @@ class Earlier:
         if label is not None:
             touched[np.unique(regions[label != IGNORE])] = True
         return touched
+
+
+def _reader(classes: Classes, label_set: LabelSet) -> Callable[[Path], np.ndarray]:
+    """Reads label maps by a table, as training ids of the same classes in the order of `label_set`."""
+    listing = Listing([], [], [], partial(read_label, classes=classes), label_set=classes.label_set)
+    return reordered(listing, label_set.names).read_label

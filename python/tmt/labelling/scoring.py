@@ -18,10 +18,10 @@ from tmt.labelling.images import ToLabel
 from tmt.labelling.place import Place
 from tmt.labelling.scores import NEEDS_ESTIMATOR, Seen, regions_of, see
 from tmt.model import TMTForSemanticSegmentation
-from tmt.model.hub import is_hub_id, local_folder
+from tmt.model.factory import model_folder
 from tmt.runtime.distributed import World
 from tmt.runtime.files import write_atomically
-from tmt.settings import InferenceConfig, LabelConfig, values_of
+from tmt.settings import InferenceConfig, LabelConfig, part_of
 
 OF = "of"
 """Entry of a file's metadata: what its numbers hang on."""
@@ -41,16 +41,15 @@ class Scoring:
     place: Place
 
     @classmethod
-    def of(cls, config: LabelConfig, model: TMTForSemanticSegmentation) -> "Scoring":
+    def of(cls, config: LabelConfig, model: TMTForSemanticSegmentation, place: Place) -> "Scoring":
         """The scoring of a command, by a model in evaluation mode."""
         judged = config.region_score in NEEDS_ESTIMATOR
-        folder = local_folder(config.model, "model") if is_hub_id(config.model) else Path(config.model)
-        inference = InferenceConfig(**values_of(config, InferenceConfig))
-        parts = [weights_digest(folder), asdict(inference), config.cell]
+        inference = part_of(config, InferenceConfig)
+        parts = [weights_digest(model_folder(config.model)), asdict(inference), config.cell]
         if judged and config.estimator is not None:
             parts.append(sha256(Path(config.estimator).read_bytes()).hexdigest())
         mark = sha256(json.dumps(parts).encode()).hexdigest()
-        return cls(model, inference, config.cell, judged, mark, Place(Path(config.out)))
+        return cls(model, inference, config.cell, judged, mark, place)
 
     def run(self, images: list[ToLabel], world: World) -> None:
         """See what has not been seen; the images are divided among the processes. Raises TMTError for an image that

@@ -133,7 +133,12 @@ def open_model(
 
 def open_named(name: str | Path, adapt: Adapt | None = None) -> TMTForSemanticSegmentation:
     """As `open_model`, of a folder or of an id on a model hub; raises ConfigError for an id that cannot be fetched."""
-    return open_model(local_folder(str(name), "model") if is_hub_id(name) else name, adapt)
+    return open_model(model_folder(name), adapt)
+
+
+def model_folder(name: str | Path) -> Path:
+    """The folder of a model's name, of a hub id the local copy's; raises ConfigError for one that cannot be fetched."""
+    return local_folder(str(name), "model") if is_hub_id(name) else Path(name)
 
 
 def check_classes(folder: str | Path, model: TMTForSemanticSegmentation, label_set: LabelSet) -> None:
