@@ -19,6 +19,7 @@ from tmt.cli import predict
 from tmt.data import CITYSCAPES19, LabelSet, colourise
 from tmt.inference.prediction import find_images
 from tmt.model import factory as models
+from tmt.model import hub
 from tmt.settings import TMTSettings
 
 Capture = pytest.CaptureFixture[str]
@@ -342,3 +343,12 @@ def test_killed_and_called_again(finished: Path, tmp_path: Path, target_root: Pa
     made = [read(path) for path in sorted((tmp_path / "out" / "labels").iterdir())]
     assert len(made) == 40 and all(np.array_equal(label, made[0]) for label in made)
     assert len(list((tmp_path / "out" / "overlay").iterdir())) == 40
+
+
+def test_a_model_of_the_hub_is_known_by_its_weights(
+    reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(tmp_path / "model"))
+    image, out = put(tmp_path / "a.png"), f"--out={tmp_path / 'out'}"
+    assert predict.main(["me/night", str(image), out, "--device=cpu"]) == 0
+    assert predict.main([str(tmp_path / "model"), str(image), out, "--device=cpu"]) == 0  # the same weights go on

@@ -24,7 +24,6 @@ from tmt.settings import LabelConfig
 from tmt.settings.arguments import parse_command
 
 if TYPE_CHECKING:
-    from tmt.data import LabelSet
     from tmt.data.spec import DatasetSpec
     from tmt.labelling.place import Place
     from tmt.labelling.revealing import Revealing
@@ -53,8 +52,8 @@ def label(config: LabelConfig) -> None:
         place.check(config.overwrite, [path for path in (config.data, config.labelled) if path is not None])
         model = _open_model(config).to(world.device)
         freeze(model)
+        revealing = _revealing(config, place, model) if config.reveal else None
         label_set = label_set_of(model)
-        revealing = _revealing(config, place, label_set) if config.reveal else None
         if config.dataset is None:
             images = images_of_folder(config.data)
         else:
@@ -79,21 +78,19 @@ def _spec(config: LabelConfig) -> "DatasetSpec":
     return DatasetSpec(config.dataset, config.data, classes=config.classes, images={config.split: config.images})
 
 
-def _revealing(config: LabelConfig, place: "Place", label_set: "LabelSet") -> "Revealing":
+def _revealing(config: LabelConfig, place: "Place", model: "TMTForSemanticSegmentation") -> "Revealing":
     """Raises what opening the dataset raises, and ConfigError for other classes than the model's."""
     import warnings
 
     from tmt.data.datasets import in_order
     from tmt.errors import DataError
     from tmt.labelling.revealing import Revealing
+    from tmt.model.factory import check_classes, label_set_of
 
     spec = _spec(config)
-    dataset = in_order(spec.open(config.split), label_set)
-    if dataset.label_set.names != label_set.names:
-        raise ConfigError(
-            f"reveal: the dataset must have the model's classes {', '.join(label_set.names)}, got "
-            f"{', '.join(dataset.label_set.names)}; bring them together with --classes"
-        )
+    dataset = in_order(spec.open(config.split), label_set_of(model))
+    check_classes(config.model, model, dataset.label_set)
+    label_set = dataset.label_set
     try:
         files = spec.list("val", labelled=False).images
     except DataError as error:
