@@ -8,9 +8,10 @@ SOURCES := $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/* cmake/* tmt_ext/*.py) CMake
 CXX_FILES := $(wildcard csrc/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/*/*/*.cpp csrc/*/*/*.cu csrc/*/*/*.cuh cmake/*.cpp \
 	tests/cuda_emulation/*.* tests/cuda_emulation/*/*/*.*)
 
-# Processes that share the tests, by file; each computes in one thread, or they would wait for each other.
+# Processes that share the tests, by file, in the order of tests/conftest.py; each computes in one thread, or they would wait
+# for each other.
 WORKERS ?= 2
-SPREAD := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+SPREAD := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 SANITIZERS := address,undefined
 SANITIZED := build/sanitized

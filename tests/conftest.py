@@ -1,10 +1,18 @@
-"""Data and a finished run that tests of several folders share."""
+"""Data and a finished run that tests of several folders share, and which files go first."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import runs, scenes
+
+LONG = ("test_smoke.py", "test_docs.py", "test_package.py")
+"""Files of few tests that take minutes: were they last, one of the processes that share the tests would wait for them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, all others in their order."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session")

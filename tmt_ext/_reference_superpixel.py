@@ -17,7 +17,7 @@ OWN_FIRST = [4, 0, 1, 2, 3, 5, 6, 7, 8]  # whom ties go to: the pixel's own cell
 def superpixel(features: Tensor, cell: int, *, iterations: int = 6, kappa: float = 1 / 0.07) -> SuperpixelOutput:
     """Same arguments and result as `tmt_ext.superpixel`; see there."""
     batch, channels, height, width = features.shape
-    rows, columns = -(-height // cell), -(-width // cell)
+    rows, columns = cells(height, cell), cells(width, cell)
     regions, exists = neighbour_regions(height, width, cell, features.device)  # (9, H*W) both
     pixels = features.flatten(2)  # (B, C, H*W)
     directions = normalise(pixels)
@@ -38,12 +38,17 @@ def superpixel(features: Tensor, cell: int, *, iterations: int = 6, kappa: float
     )
 
 
+def cells(length: int, cell: int) -> int:
+    """How many cells cover a line; of no negative number, which ONNX would round towards zero."""
+    return (length + cell - 1) // cell
+
+
 def neighbour_regions(height: int, width: int, cell: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Region index of each pixel's nine neighbours, row-major from (-1, -1), and whether it exists: both (9, H*W).
 
     The index of a neighbour that does not exist is that of some region that does.
     """
-    rows, columns = -(-height // cell), -(-width // cell)
+    rows, columns = cells(height, cell), cells(width, cell)
     offsets = torch.arange(-1, 2, device=device)
     y = (torch.arange(height, device=device) // cell).view(1, 1, -1, 1) + offsets.view(3, 1, 1, 1)  # (3, 1, H, 1)
     x = (torch.arange(width, device=device) // cell).view(1, 1, 1, -1) + offsets.view(1, 3, 1, 1)  # (1, 3, 1, W)

@@ -2,6 +2,7 @@
 
     python -m tmt.export runs/demo/tmt/model --format onnx --out street.onnx --size 96,192
     python -m tmt.export MODEL --format torch --out street.pt2 --size 512,1024 --dynamic batch
+    python -m tmt.export MODEL --out street.onnx --size 512,1024 --dynamic size
 
 The file takes pixel_values, (B, 3, H, W) float32, normalised, and gives class_queries_logits (B, Q, K + 1),
 masks_queries_logits (B, Q, H / 4, W / 4) and prediction (B, H, W) int64, the labels of tmt.predict. Mean and deviation
@@ -53,10 +54,7 @@ def _check(config: ExportConfig, out: Path) -> None:
     from tmt.runtime.files import check_writable
 
     if config.dynamic == "size":
-        raise ConfigError(
-            "dynamic: must be batch or left out, got size: where positions lie in their maps follows from the image's "
-            "size and becomes constants of the file; export one file for each --size"
-        )
+        _check_free(config.size)
     if out.suffix != ENDINGS[config.format]:
         raise ConfigError(f"out: must end with {ENDINGS[config.format]} for --format {config.format}, got {out}")
     if missing := [name for name in NEEDED[config.format] if find_spec(name) is None]:
@@ -68,6 +66,17 @@ def _check(config: ExportConfig, out: Path) -> None:
         mend = "choose another --out" if out.is_dir() else "choose another --out, or --overwrite it"
         raise ConfigError(f"out: {out} exists; {mend}")
     check_writable(out.parent)
+
+
+def _check_free(size: tuple[int, int]) -> None:
+    """Raise ConfigError for a size that a file of any size does not take."""
+    from tmt.inference.exporting import LARGEST, SMALLEST, STEP
+
+    if any(side % STEP or not SMALLEST <= side <= LARGEST for side in size):
+        raise ConfigError(
+            f"size: must be multiples of {STEP} from {SMALLEST} to {LARGEST} where it is free, got "
+            f"{size[0]} {size[1]}; use others, or leave --dynamic out"
+        )
 
 
 def _write(config: ExportConfig, out: Path, model: "TMTForSemanticSegmentation", shape: "Shape") -> float:

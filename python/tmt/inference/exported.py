@@ -39,12 +39,13 @@ def run_onnx(path: Path) -> Run:
 def batches(shape: Shape, images: int, scaling: Scaling) -> Iterator[Tensor]:
     """At least so many drawn scenes of all domains in turn, (B, 3, H, W); where B is free, a last one alone, too."""
     domains = sorted(DOMAINS)
-    full = math.ceil(images / shape.batch)
+    full = math.ceil(images / (shape.batch * len(shape.sizes)))
     first = 0
-    for count in [shape.batch] * full + [1] * shape.free:
-        scenes = [render(domains[i % len(domains)], 0, i, shape.size)[0] for i in range(first, first + count)]
-        yield torch.stack([normalise(scene, scaling) for scene in scenes])
-        first += count
+    for size in shape.sizes:
+        for count in [shape.batch] * full + [1] * (shape.free == "batch"):
+            scenes = [render(domains[i % len(domains)], 0, i, size)[0] for i in range(first, first + count)]
+            yield torch.stack([normalise(scene, scaling) for scene in scenes])
+            first += count
 
 
 @torch.no_grad()

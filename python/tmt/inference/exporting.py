@@ -1,33 +1,42 @@
 """A model as one file that runs without this package: a program of `torch.export`, or an ONNX graph.
 
-Both are traced from the operators' plain PyTorch form (`tmt_ext.plain_torch`), at one size of the images.
+Both are traced from the operators' plain PyTorch form (`tmt_ext.plain_torch`), with images of one size or of any.
 """
 
 import json
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config
+from transformers import PreTrainedConfig
 
 import tmt_ext
 from tmt import __version__
+from tmt.errors import TMTError, reason_of
 from tmt.model import Queries, TMTForSemanticSegmentation, present
 from tmt.model.factory import label_set_of
+from tmt.model.free_size import free_size
 from tmt.settings import ExportConfig
 
+symbols: Any = _config
 INPUT = "pixel_values"
 OUTPUTS = ("class_queries_logits", "masks_queries_logits", "prediction")
 METADATA = "tmt.json"
 """The file within a torch program's file that holds its metadata."""
 MOST = 1024
 """Images in a batch, at most, where their number is free: exporters want a bound."""
+STEP = 32
+"""Where the size is free, height and width are multiples of this."""
+SMALLEST, LARGEST = 2 * STEP, 128 * STEP
+"""Of a height or width that is free; one of `STEP` alone would be taken for fixed."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +44,28 @@ class Shape:
     """What a file takes: (B, 3, H, W) float32."""
 
     size: tuple[int, int]
-    """H, W."""
+    """H, W; where they are free, those that the file is traced with."""
     batch: int
-    """B; where `free`, the number of images that it is traced and checked with."""
-    free: bool
+    """B; where it is free, the number of images that the file is traced and checked with."""
+    free: Literal["batch", "size"] | None = None
 
     @classmethod
     def of(cls, config: ExportConfig) -> "Shape":
         """The shape of a command; a batch that is free is traced with two images, as one would be taken for fixed."""
-        free = config.dynamic == "batch"
-        return cls(config.size, max(2, config.batch) if free else config.batch, free)
+        batch = max(2, config.batch) if config.dynamic == "batch" else config.batch
+        return cls(config.size, batch, config.dynamic)
+
+    @property
+    def any_size(self) -> bool:
+        """Whether H and W are free."""
+        return self.free == "size"
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Of the images that a file is checked with: where H and W are free, also turned, and a little larger."""
+        height, width = self.size
+        larger = (min(height + STEP, LARGEST), min(width + STEP, LARGEST))
+        return tuple(dict.fromkeys([self.size, (width, height), larger])) if self.any_size else (self.size,)
 
     def example(self, channels: int) -> Tensor:
         """Images to trace with, (B, channels, H, W) float32."""
@@ -53,22 +74,34 @@ class Shape:
     @property
     def dynamic(self) -> dict[str, Any] | None:
         """Free dimensions as `torch.export` wants them."""
-        return {INPUT: {0: Dim("batch", min=1, max=MOST)}} if self.free else None
+        if self.free is None:
+            return None
+        if self.free == "batch":
+            return {INPUT: {0: Dim("batch", min=1, max=MOST)}}
+        rows, columns = (Dim(name, min=SMALLEST // STEP, max=LARGEST // STEP) for name in ("rows", "columns"))
+        return {INPUT: {2: STEP * rows, 3: STEP * columns}}
 
 
 class Segmenting(nn.Module):
     """A model from pixels to tensors under the names of `OUTPUTS`."""
 
-    def __init__(self, model: TMTForSemanticSegmentation):
+    def __init__(self, model: TMTForSemanticSegmentation, any_size: bool = False):
         super().__init__()
         self.model = model
+        self.any_size = any_size
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """pixel_values (B, 3, H, W) -> logits (B, Q, K + 1) and (B, Q, H / 4, W / 4), and labels (B, H, W) int64."""
-        outputs = self.model(pixel_values=pixel_values)
+        pixels = _in_steps(pixel_values) if self.any_size else pixel_values
+        outputs = self.model(pixel_values=pixels)
         logits = present(outputs.class_queries_logits), present(outputs.masks_queries_logits)
-        height, width = pixel_values.shape[-2:]
-        return *logits, label_map(Queries.of(*logits), (height, width))
+        queries, size = Queries.of(*logits), (pixels.shape[2], pixels.shape[3])
+        return *logits, queries.scores(0, size[0], size).argmax(1) if self.any_size else label_map(queries, size)
+
+
+def _in_steps(pixels: Tensor) -> Tensor:
+    """pixels (B, C, H, W) as they are: but tracing sees multiples of `STEP`, so that no map's size is rounded."""
+    return pixels.unflatten(3, (-1, STEP)).unflatten(2, (-1, STEP)).flatten(2, 3).flatten(3, 4)
 
 
 def label_map(queries: Queries, size: tuple[int, int]) -> Tensor:
@@ -80,26 +113,50 @@ def label_map(queries: Queries, size: tuple[int, int]) -> Tensor:
 
 @torch.no_grad()
 def trace(model: TMTForSemanticSegmentation, shape: Shape) -> ExportedProgram:
-    """The program of a frozen model on the CPU, without operators of ours."""
-    with tmt_ext.plain_torch(), _quiet():
-        return torch.export.export(
-            Segmenting(model).eval(), (shape.example(model.channels),), dynamic_shapes=shape.dynamic
-        )
+    """The program of a frozen model on the CPU, without operators of ours.
+
+    Raises TMTError where the size shall be free and the backbone fixes it.
+    """
+    program, backbone = Segmenting(model, shape.any_size).eval(), cast(PreTrainedConfig, model.config.backbone_config)
+    with tmt_ext.plain_torch(), _quiet(), ExitStack() as stack:
+        if not shape.any_size:
+            return torch.export.export(program, (shape.example(model.channels),), dynamic_shapes=shape.dynamic)
+        stack.enter_context(free_size(model))
+        stack.enter_context(symbols.patch(backed_size_oblivious=True))  # nor may it ask whether a map has one row
+        try:
+            traced = torch.export.export(program, (shape.example(model.channels),), dynamic_shapes=shape.dynamic)
+            _try_sizes(traced, shape, model.channels)
+        except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
+            raise TMTError(
+                f"dynamic: the backbone {backbone.model_type} cannot be recorded for every size "
+                f"({reason_of(error)}); leave --dynamic out and export a file for each --size"
+            ) from error
+    return traced
+
+
+def _try_sizes(program: ExportedProgram, shape: Shape, channels: int) -> None:
+    """Raise AssertionError for a height or width that a program refuses, as it was traced with others."""
+    guards: Any = getattr(program.module(), "_guards_fn", None)  # asked alone: to run all of it would take minutes
+    for side in range(SMALLEST, LARGEST + 1, STEP) if guards else ():
+        for size in ((side, shape.size[1]), (shape.size[0], side)):
+            guards(torch.empty(shape.batch, channels, *size, device="meta"))
 
 
 def metadata(model: TMTForSemanticSegmentation, shape: Shape) -> dict[str, Any]:
     """What a file says of itself.
 
     mean, deviation: of the channels of pixels 0..255, for `(pixel - mean) / deviation`; classes: the names of the
-    labels; size: (H, W); batch: the number of images, none where it is free; transferability: whether T is in it.
+    labels; size: (H, W), none where they are free; multiple: what H and W must be a multiple of then, else none; batch:
+    the number of images, none where it is free; transferability: whether T is in it.
     """
     mean, deviation = model.scaling.of_8_bit()
     return {
         "mean": mean.tolist(),
         "deviation": deviation.tolist(),
         "classes": list(label_set_of(model).names),
-        "size": list(shape.size),
-        "batch": None if shape.free else shape.batch,
+        "size": None if shape.any_size else list(shape.size),
+        "multiple": STEP if shape.any_size else None,
+        "batch": None if shape.free == "batch" else shape.batch,
         "transferability": model.config.settings.infers_with_transferability,
         "version": __version__,
     }

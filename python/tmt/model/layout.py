@@ -182,7 +182,7 @@ def reached_by(results: Sequence[Tensor]) -> set[int]:
 
 def covering(size: Sequence[int], stride: int) -> tuple[int, int]:
     """Height and width of a map at a stride that covers an image of this size."""
-    return -(-size[0] // stride), -(-size[1] // stride)
+    return (size[0] + stride - 1) // stride, (size[1] + stride - 1) // stride  # ONNX rounds towards zero
 
 
 def maps_of(backbone: nn.Module, layout: Layout, pixels: Tensor) -> tuple[Tensor, ...]:

@@ -45,7 +45,7 @@ class DeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformableAtte
         value = self.value_proj(hidden).unflatten(2, (self.n_heads, -1))
         weights = softmax(self.attention_weights(asking).unflatten(2, (self.n_heads, -1)))
         offsets = self.sampling_offsets(asking).unflatten(2, (*heads, 2))
-        pixel = offsets.new_tensor([[1 / width, 1 / height] for height, width in sizes])[:, None]  # (levels, 1, 2)
+        pixel = 1 / _sides(sizes, offsets)[:, None]  # (levels, 1, 2)
         locations = torch.addcmul(references[:, None, None, None], offsets, pixel)
         return self.output_proj(tmt_ext.deformable_attention(value, sizes, locations, weights.unflatten(3, heads[1:])))
 
@@ -128,6 +128,12 @@ class PixelDecoder(Mask2FormerPixelDecoder):
             for size, level in zip(sizes, self.level_embed, strict=True)
         ]
         return torch.cat(found, 1)
+
+
+def _sides(sizes: Sizes, like: Tensor) -> Tensor:
+    """Width and height of each level (levels, 2), of numbers that an export may not know yet."""
+    sides = [torch.scalar_tensor(side, dtype=like.dtype, device=like.device) for size in sizes for side in size[::-1]]
+    return torch.stack(sides).unflatten(0, (-1, 2))
 
 
 def _add(layer: nn.Module, made: Tensor, hidden: Tensor) -> Tensor:

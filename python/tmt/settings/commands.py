@@ -87,8 +87,7 @@ class ExplainConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig(Settings):
-    """Write a saved model as one file that runs without this package, for images of one size; compared with the model
-    before it is kept."""
+    """Write a saved model as one file that runs without this package; compared with the model before it is kept."""
 
     model: str = setting(given="positional")
     """Folder of a saved model, ours or a plain Mask2Former."""
@@ -101,7 +100,8 @@ class ExportConfig(Settings):
     batch: int = setting(1, AT_LEAST_ONE)
     """Images that go through the network together."""
     dynamic: Literal["batch", "size"] | None = None
-    """What another call may have otherwise: `batch`, the number of images; `size` is refused with the reason."""
+    """What another call may have otherwise: `batch`, the number of images, or `size`, height and width, then each a
+    multiple of 32 from 64 to 4096; some backbones decide by the size and are refused."""
     transferability: bool | None = None
     """Switches the transferability off or on in inference; none: as the model was saved."""
     images: int = setting(4, AT_LEAST_ONE)
