@@ -7,7 +7,7 @@ import pytest
 from tests.helpers import runs, scenes
 
 LONG = ("test_smoke.py", "test_docs.py", "test_package.py")
-"""Files of few tests that take minutes: were they last, one of the processes that share the tests would wait for them."""
+"""Files of few tests that take minutes: with them last, one of the processes that share the tests would wait."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

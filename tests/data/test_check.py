@@ -251,3 +251,33 @@ def test_own_datasets_are_checked_too(tmp_path):
     put(tmp_path / "labels" / "night" / "y.png", png(np.full((20, 40), IGNORE, np.uint8), 8, 0))
     (fault,) = check_dataset("folders", tmp_path, progress=False).faults
     assert "night/y.png: label must have an image" in fault
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_that_nobody_labelled(tmp_path, capsys, workers):
+    for name in ("a", "b", "c"):
+        put(tmp_path / "set/images/train" / f"{name}.png", picture())
+    arguments = ["check", "folders", str(tmp_path / "set"), "--out", str(tmp_path / "out"), "--workers", str(workers)]
+    assert main(arguments) == 1  # labels and a table are asked for
+    assert not (tmp_path / "out/contact.png").exists()
+    capsys.readouterr()
+    assert main([*arguments, "--labelled=false"]) == 0
+    output = capsys.readouterr().out
+    assert "train: 3 images (3 of 20 x 40)" in output and "%" not in output and "road" not in output
+    assert output.count("warning: ") == 2 and "image is the same file as" in output
+    assert json.loads((tmp_path / "out/report.json").read_text())["splits"]["train"]["images"] == 3
+    with Image.open(tmp_path / "out/contact.png") as file:
+        assert file.height > 150
+    (tmp_path / "set/images/train/b.png").write_bytes(b"no picture")
+    assert main([*arguments, "--labelled=false"]) == 1
+    (fault,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fault: ")]
+    assert "b.png" in fault
+
+
+def test_labels_that_are_there_are_not_asked(made, tmp_path):
+    root = shutil.copytree(made["synthia"], tmp_path / "synthia")
+    for path in root.glob("GT/LABELS/*.png"):
+        path.unlink()
+    assert check_dataset("synthia", root, progress=False).faults
+    report = check_dataset("synthia", root, labelled=False, progress=False)
+    assert report.faults == [] and report.splits["val"].images == 3

@@ -77,23 +77,23 @@ def check(config: CheckConfig) -> int:
     with only_one(out):
         report = check_dataset(
             spec.name, spec.root, config.splits, workers=workers, partial=config.partial, mapping=spec.mapping,
-            version=spec.version, classes=spec.classes,
+            version=spec.version, classes=spec.classes, labelled=config.labelled,
         )  # fmt: skip
-        print_report(report)
-        write_report(report, spec, out)
+        print_report(report, config.labelled)
+        write_report(report, spec, out, config.labelled)
     verdict = f"{len(report.faults)} faults" if report.faults else "clean"
     print(f"{report.dataset} {report.root}: {verdict}, {len(report.warnings)} warnings; see {out}")
     return 1 if report.faults else 0
 
 
-def write_report(report: "Report", spec: "DatasetSpec", out: Path) -> None:
+def write_report(report: "Report", spec: "DatasetSpec", out: Path, labelled: bool) -> None:
     """Write report.json and contact.png. Raises DataError."""
     from tmt.visualize.contact_sheet import contact_sheet
 
     try:
         out.mkdir(parents=True, exist_ok=True)
         report.write(out / "report.json")
-        if rows := [row for split in report.splits for row in labelled_rows(spec, split)]:
+        if rows := [row for split in report.splits for row in sample_rows(spec, split, labelled)]:
             contact_sheet(rows, 320, 160).save(out / "contact.png")
     except OSError as error:
         raise DataError(f"check: out {out} must be a writable folder, got {error.strerror}; choose another") from error
@@ -104,21 +104,22 @@ def default_workers() -> int:
     return 0 if processors() == 1 else min(16, processors())
 
 
-def labelled_rows(spec: "DatasetSpec", split: str, each: int = 8) -> "list[tuple[str, list[np.ndarray]]]":
-    """Up to `each` images of a split, two a row, each beside itself under its labels' colours; none where it cannot be
-    read."""
+def sample_rows(spec: "DatasetSpec", split: str, labelled: bool, each: int = 8) -> "list[tuple[str, list[np.ndarray]]]":
+    """Up to `each` images of a split, two a row, each beside itself under its labels' colours, if any; none where it
+    cannot be read."""
     from tmt.data.check import some_samples
     from tmt.visualize.drawing import overlay
 
     try:
-        listing = spec.list(split)
+        listing = spec.list(split, labelled)
     except DataError:
         return []
-    rows, samples = [], list(some_samples(listing, each))
+    rows, samples = [], list(some_samples(listing, each, labelled))
     for i in range(0, len(samples), 2):
         shown = samples[i : i + 2]
-        pictures = [(s.image, overlay(s.image, s.label, listing.label_set, OPACITY)) for s in shown]
-        rows.append((f"{split}: {', '.join(s.name for s in shown)}", [one for two in pictures for one in two]))
+        drawn = [[overlay(s.image, s.label, listing.label_set, OPACITY)] if labelled else [] for s in shown]
+        pictures = [one for s, more in zip(shown, drawn, strict=True) for one in (s.image, *more)]
+        rows.append((f"{split}: {', '.join(s.name for s in shown)}", pictures))
     return rows
 
 
@@ -136,15 +137,15 @@ def domains_picture(scenes: int, first: int, distance: float) -> "Image.Image":
     return contact_sheet(rows, 192, 96).quantize(255, dither=Image.Dither.NONE)
 
 
-def print_report(report: "Report") -> None:
-    """Classes of each split as a table, then warnings and faults, one a line."""
+def print_report(report: "Report", labelled: bool) -> None:
+    """Classes of each split as a table, if it has labels, then warnings and faults, one a line."""
     from tmt.data.labels import IGNORE
 
     for split, content in report.splits.items():
         total = max(1, sum(content.classes.values()) + content.ignored)
         sizes = ", ".join(f"{count} of {size}" for size, count in list(content.sizes.items())[:3])
         print(f"{split}: {content.images} images ({sizes}{', …' if len(content.sizes) > 3 else ''})")
-        for name, count in [*content.classes.items(), (f"ignored ({IGNORE})", content.ignored)]:
+        for name, count in [*content.classes.items(), (f"ignored ({IGNORE})", content.ignored)] if labelled else ():
             share = count / total
             print(f"  {name:<16} {100 * share:7.3f} %  {'#' * round(50 * share)}")
     for kind, lines in (("warning", report.warnings), ("fault", report.faults)):

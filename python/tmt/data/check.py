@@ -20,6 +20,7 @@ from tmt.data.labels import IGNORE
 from tmt.data.manifest import MANIFEST, Recipe, read_manifest
 from tmt.data.rare import raised
 from tmt.data.spec import DatasetSpec
+from tmt.data.unlabelled import read_unlabelled
 from tmt.errors import DataError
 
 # Images with a published label, by split; SYNTHIA has no official splits, only a number of images.
@@ -84,12 +85,13 @@ class Examination(TorchDataset):
 
     listing: Listing
     indices: Sequence[int]
+    labelled: bool
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, place: int) -> Examined:
-        return examine(self.listing, self.indices[place])
+        return examine(self.listing, self.indices[place], self.labelled)
 
 
 @readable()
@@ -101,15 +103,16 @@ def check_dataset(
     mapping: str = "strict",
     version: str | None = None,
     classes: str | None = None,
+    labelled: bool = True,
     workers: int = 0,
     partial: bool = False,
     progress: bool = True,
 ) -> Report:
     """Looks at every file of a dataset: `splits`, or all that should have labels.
 
-    `classes` is a class map; `partial` allows other numbers of images than the published ones; `workers` processes
-    decode. Raises DataError only for a name that is no dataset and a root that may not be looked into;
-    everything else becomes a line of the report.
+    `classes` is a class map; without `labelled` images alone are looked at; `partial` allows other numbers of images
+    than the published ones; `workers` processes decode. Raises DataError only for a name that is no dataset and a root
+    that may not be looked into; everything else becomes a line of the report.
     """
     if dataset not in EXPECTED:
         raise DataError(f"check: dataset must be one of {', '.join(EXPECTED)}, got {dataset!r}")
@@ -120,7 +123,7 @@ def check_dataset(
     seen: dict[Path, str] = {}
     digests: dict[Path, bytes | None] = {}
     for split in splits or splits_of(dataset, root, recipe):
-        listing = _list(report, DatasetSpec(dataset, root, mapping, version, classes), split)
+        listing = _list(report, DatasetSpec(dataset, root, mapping, version, classes), split, labelled)
         if listing is None:
             continue
         report.faults += [
@@ -129,19 +132,19 @@ def check_dataset(
             if image in seen
         ]
         seen |= dict.fromkeys(listing.images, split)
-        digests |= _check_split(report, split, listing, recipe, workers, progress)
+        digests |= _check_split(report, split, listing, labelled, recipe, workers, progress)
     report.warnings += same_pictures(digests)
     if not partial and not splits:
         report.faults += wrong_counts(report, recipe)
     return report
 
 
-def _list(report: Report, spec: DatasetSpec, split: str) -> Listing | None:
+def _list(report: Report, spec: DatasetSpec, split: str, labelled: bool) -> Listing | None:
     """The files of a split; None, and a fault, where it cannot be listed. What it leaves out becomes warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            listing = spec.list(split)
+            listing = spec.list(split, labelled)
         except DataError as error:
             report.faults.append(str(error))
             return None
@@ -171,53 +174,50 @@ def wrong_counts(report: Report, recipe: Recipe | None) -> Iterator[str]:
 
 
 def _check_split(
-    report: Report, split: str, listing: Listing, recipe: Recipe | None, workers: int, progress: bool
+    report: Report, split: str, listing: Listing, labelled: bool, recipe: Recipe | None, workers: int, progress: bool
 ) -> dict[Path, bytes | None]:
     """Adds what is wrong with one split, and what it holds; returns the digests of its readable images."""
     lost = {path: "image" for path in missing_files(listing.images)}
-    lost |= {path: "label" for path in missing_files(listing.labels)}
+    lost |= {path: "label" for path in missing_files(listing.labels if labelled else [])}
     mends = {"image": listing.image_mend, "label": listing.label_mend}
     report.faults += [f"{path}: {kind} must exist, got no such file; {mends[kind]}" for path, kind in lost.items()]
-    report.faults += [
-        f"{path}: label must have an image, got none; restore it, or remove this" for path in listing.strays
-    ]
+    strays = listing.strays if labelled else ()
+    report.faults += [f"{path}: label must have an image, got none; restore it, or remove this" for path in strays]
     pairs = zip(listing.images, listing.labels, strict=True)
     whole = [i for i, (image, label) in enumerate(pairs) if image not in lost and label not in lost]
-    found = list(_examine_all(listing, whole, split, workers, progress))
+    found = list(_examine_all(Examination(listing, whole, labelled), split, workers, progress))
     report.faults += [result.fault for result in found if result.fault]
     report.warnings += dict.fromkeys(text for result in found for text in result.warnings)
-    report.warnings += odd_palettes([listing.labels[i] for i in whole], found)
     if recipe:
         report.faults += wrong_sizes([listing.images[i] for i in whole], found, recipe.size)
     report.splits[split] = _summary(listing, found)
-    report.faults += no_classes(report.root, split, report.splits[split])
-    report.warnings += one_class(report.root, split, report.splits[split])
+    if labelled:
+        report.warnings += odd_palettes([listing.labels[i] for i in whole], found)
+        report.faults += no_classes(report.root, split, report.splits[split])
+        report.warnings += one_class(report.root, split, report.splits[split])
     return {listing.images[i]: result.digest for i, result in zip(whole, found, strict=True) if not result.fault}
 
 
-def _examine_all(
-    listing: Listing, indices: Sequence[int], split: str, workers: int, progress: bool
-) -> Iterator[Examined]:
-    loader = DataLoader(
-        Examination(listing, indices), batch_size=None, num_workers=workers, generator=torch.Generator()
-    )
-    for result in tqdm(loader, f"checking {split}", unit="pair", disable=not progress):
+def _examine_all(pairs: Examination, split: str, workers: int, progress: bool) -> Iterator[Examined]:
+    loader = DataLoader(pairs, batch_size=None, num_workers=workers, generator=torch.Generator())
+    unit = "pair" if pairs.labelled else "image"
+    for result in tqdm(loader, f"checking {split}", unit=unit, disable=not progress):
         yield raised(result)
 
 
-def examine(listing: Listing, index: int) -> Examined:
-    """Reads one pair whole; never raises DataError."""
+def examine(listing: Listing, index: int, labelled: bool = True) -> Examined:
+    """Reads one pair, or an image without a label, whole; never raises DataError."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            sample = read_sample(listing, index)
-            palette = label_palette(listing.labels[index])
+            sample = read_sample(listing, index) if labelled else read_unlabelled(listing, index)
+            palette = label_palette(listing.labels[index]) if labelled else None
             digest = hashlib.blake2b(read_bytes(listing.images[index]), digest_size=16).digest()
         except DataError as error:
             return Examined(fault=str(error))
     counts = np.bincount(sample.label.ravel(), minlength=256)
     texts = [str(warning.message) for warning in caught]
-    if counts[IGNORE] == sample.label.size:
+    if labelled and counts[IGNORE] == sample.label.size:
         texts.append(f"{listing.labels[index]}: no pixel has a class, all are ignored")
     return Examined(counts, sample.image.shape[:2], palette, digest, None, tuple(texts))
 
@@ -282,12 +282,13 @@ def _summary(listing: Listing, found: Iterable[Examined]) -> SplitReport:
     return SplitReport(len(listing.images), classes, int(counts[IGNORE]), dict(sizes.most_common()))
 
 
-def some_samples(listing: Listing, count: int) -> Iterator[Sample]:
-    """Up to `count` samples spread evenly over a listing, those that can be read."""
+def some_samples(listing: Listing, count: int, labelled: bool = True) -> Iterator[Sample]:
+    """Up to `count` samples spread evenly over a listing, those that can be read; without labels, images alone."""
+    read = read_sample if labelled else read_unlabelled
     for index in np.unique(np.linspace(0, len(listing.images) - 1, count).astype(int)):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                yield read_sample(listing, int(index))
+                yield read(listing, int(index))
         except DataError:
             continue

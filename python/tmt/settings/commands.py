@@ -215,6 +215,8 @@ class CheckConfig(Settings):
     classes: str | None = None
     """Class map: a CSV file of the dataset's classes and the coarser ones that they become, or one of the package's;
     none: its own classes."""
+    labelled: bool = True
+    """Whether its images have labels; false: images alone are looked at, as data.target_labelled=false reads them."""
     partial: bool = False
     """Whether other numbers of images than were published are no fault."""
     workers: int | None = setting(None, NOT_NEGATIVE)
