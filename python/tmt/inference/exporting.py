@@ -7,7 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -27,6 +27,7 @@ from tmt.model.free_size import free_size
 from tmt.settings import ExportConfig
 
 symbols: Any = _config
+"""How tracing treats sizes that are free."""
 INPUT = "pixel_values"
 OUTPUTS = ("class_queries_logits", "masks_queries_logits", "prediction")
 METADATA = "tmt.json"
@@ -117,19 +118,19 @@ def trace(model: TMTForSemanticSegmentation, shape: Shape) -> ExportedProgram:
 
     Raises TMTError where the size shall be free and the backbone fixes it.
     """
-    program, backbone = Segmenting(model, shape.any_size).eval(), cast(PreTrainedConfig, model.config.backbone_config)
-    with tmt_ext.plain_torch(), _quiet(), ExitStack() as stack:
+    program, example = Segmenting(model, shape.any_size).eval(), (shape.example(model.channels),)
+    with tmt_ext.plain_torch(), _quiet():
         if not shape.any_size:
-            return torch.export.export(program, (shape.example(model.channels),), dynamic_shapes=shape.dynamic)
-        stack.enter_context(free_size(model))
-        stack.enter_context(symbols.patch(backed_size_oblivious=True))  # nor may it ask whether a map has one row
+            return torch.export.export(program, example, dynamic_shapes=shape.dynamic)
         try:
-            traced = torch.export.export(program, (shape.example(model.channels),), dynamic_shapes=shape.dynamic)
+            with free_size(model), symbols.patch(backed_size_oblivious=True):  # nor is one row of a map looked for
+                traced = torch.export.export(program, example, dynamic_shapes=shape.dynamic)
             _try_sizes(traced, shape, model.channels)
         except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
+            backbone = cast(PreTrainedConfig, model.config.backbone_config).model_type
             raise TMTError(
-                f"dynamic: the backbone {backbone.model_type} cannot be recorded for every size "
-                f"({reason_of(error)}); leave --dynamic out and export a file for each --size"
+                f"dynamic: the backbone {backbone} cannot be recorded for every size ({reason_of(error)}); leave "
+                "--dynamic out and export a file for each --size"
             ) from error
     return traced
 
