@@ -20,7 +20,7 @@ KEPT = sorted(path.parent.name for path in RESULTS.glob("*/study.yaml"))
 
 
 def test_every_study_is_there() -> None:
-    assert KEPT == ["choices", "figure7", "heldout", "real1", "table1", "table2"]
+    assert KEPT == ["choices", "figure7", "heldout", "kinds", "real1", "table1", "table2"]
 
 
 @pytest.mark.parametrize("name", KEPT)
