@@ -134,10 +134,10 @@ def test_onnx_of_a_swin_takes_any_size(swin_folder: Path, tmp_path: Path) -> Non
         pytest.importorskip(package)
     out = tmp_path / "model.onnx"
     assert export.main(command(swin_folder, out, "--dynamic=size")) == 0
+    model = open_model(swin_folder)
+    freeze(model)
     for size in ANY:
         found = run_onnx(out, scenes(1, size), None)
-        model = open_model(swin_folder)
-        freeze(model)
         with torch.no_grad():
             expected = model(scenes(1, size)).masks_queries_logits
         assert expected.std((2, 3)).min() > 0.01  # one class wins everywhere, so labels would not tell

@@ -117,8 +117,11 @@ def sample_rows(spec: "DatasetSpec", split: str, labelled: bool, each: int = 8) 
     rows, samples = [], list(some_samples(listing, each, labelled))
     for i in range(0, len(samples), 2):
         shown = samples[i : i + 2]
-        drawn = [[overlay(s.image, s.label, listing.label_set, OPACITY)] if labelled else [] for s in shown]
-        pictures = [one for s, more in zip(shown, drawn, strict=True) for one in (s.image, *more)]
+        pictures = []
+        for sample in shown:
+            pictures.append(sample.image)
+            if labelled:
+                pictures.append(overlay(sample.image, sample.label, listing.label_set, OPACITY))
         rows.append((f"{split}: {', '.join(s.name for s in shown)}", pictures))
     return rows
 

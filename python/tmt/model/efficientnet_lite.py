@@ -89,7 +89,7 @@ class SameConv2d(nn.Conv2d):
     def _missing(self, side: int) -> int:
         """How many rows the kernel needs beyond `side` of them."""
         kernel, stride = self.kernel_size[0], self.stride[0]
-        return max((-(-side // stride) - 1) * stride + kernel - side, 0)
+        return max((side - 1) // stride * stride + kernel - side, 0)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.swin.modeling_swin import SwinLayer
 
+from .layout import covering
+
 APART = -100.0
 """What is added to the scores of positions that a shifted window brings together from opposite borders, as in Swin."""
 
@@ -35,8 +37,9 @@ class Windows:
 
     def join(self, windows: Tensor, batch: int) -> Tensor:
         """windows (B * windows, side * side, C) -> (B, H * W, C)."""
-        columns = (self.size[1] + self.side - 1) // self.side
-        y, x = (self._wrapped(length, -self.shift, windows.device)[:length] for length in self.size)
+        _, columns = covering(self.size, self.side)
+        y, x = self._wrapped(-self.shift, windows.device)
+        y, x = y[: self.size[0]], x[: self.size[1]]
         window = (y // self.side)[:, None] * columns + x // self.side  # (H, W)
         index = window * self.side**2 + (y % self.side)[:, None] * self.side + x % self.side
         return windows.reshape(batch, -1, windows.shape[2])[:, index.flatten()]
@@ -51,14 +54,19 @@ class Windows:
 
     def _places(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """y (rows, 1, side, 1) and x (1, columns, 1, side) of the positions in each window of the filled map."""
-        y, x = (self._wrapped(length, self.shift, like.device).unflatten(0, (-1, self.side)) for length in self.size)
+        y, x = (line.unflatten(0, (-1, self.side)) for line in self._wrapped(self.shift, like.device))
         return y[:, None, :, None], x[None, :, None]
 
-    def _wrapped(self, length: int, by: int, device: torch.device) -> Tensor:
-        """The filled line's positions, each `by` further on; who leaves it at one end comes back at the other."""
-        filled = (length + self.side - 1) // self.side * self.side
-        moved = torch.arange(filled, device=device) + by  # no remainder: ONNX's takes none of a size that is free
-        return torch.where(moved >= filled, moved - filled, torch.where(moved < 0, moved + filled, moved))
+    def _wrapped(self, by: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """y and x in the filled map, each `by` further on; who leaves it at one end comes back at the other."""
+        filled = [count * self.side for count in covering(self.size, self.side)]
+        y, x = (torch.arange(by, length + by, device=device) for length in filled)
+        return _within(y, filled[0]), _within(x, filled[1])
+
+
+def _within(moved: Tensor, length: int) -> Tensor:
+    """moved % length, of at most one length too far: ONNX takes no remainder by a size that is free."""
+    return torch.where(moved >= length, moved - length, torch.where(moved < 0, moved + length, moved))
 
 
 class FreeLayer(SwinLayer):

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .layout import covering
+
 COARSER = 2  # sides of the cells in which masks are weighed, in positions of the mask features
 LEAST = 1e-6  # probability of a mask that is nowhere: its share is that of the labelled area
 
@@ -67,8 +69,7 @@ def labelled_share(embeddings: Tensor, features: Tensor, ground: Ground) -> Tens
     Returns:
         (L, B, Q) in [0, 1], without gradient. A mask of next to no probability has the share of the labelled area.
     """
-    height, width = features.shape[-2:]
-    size = (-(-height // COARSER), -(-width // COARSER))
+    size = covering(features.shape[-2:], COARSER)
     coarse = F.adaptive_avg_pool2d(features[ground.partial], size).flatten(2)  # (b, E, S)
     known = F.adaptive_avg_pool2d(ground.labelled[ground.partial, None].to(coarse), size).flatten(2)  # (b, 1, S)
     shares = embeddings.new_ones(embeddings.shape[:-1])
